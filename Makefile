@@ -1,0 +1,119 @@
+# ringreel: probe, build, demo, test, bench, info, install.
+#
+#   make demo    on a fresh Debian machine: installs what is missing, builds, renders with 4 MPI ranks
+#   make test    installs what is missing, builds and runs every test (SANITIZE=1: with ASan and UBSan)
+#   make         builds ./ringreel
+#   make info    what was probed and found
+#   make bench   arithmetic against the measured peak of the core, and seconds per denoise step
+#   make oracle  regenerates the stored reference outputs (developers; needs PyTorch and the reference, tools/README.md)
+
+SANITIZE ?= 0
+PREFIX   ?= /usr/local
+BUILD    := build$(if $(filter 1,$(SANITIZE)),-sanitize)
+PROGRAM  := $(if $(filter 1,$(SANITIZE)),$(BUILD)/ringreel,ringreel)
+
+PACKAGES := ompi-c yaml-0.1 jansson libavformat libavcodec libavutil libswscale
+ifeq ($(origin CC),default)
+  CC := gcc
+endif
+ifeq ($(origin CXX),default)
+  CXX := g++
+endif
+Q := $(if $(V),,@) # V=1 shows whole commands
+WARN     := -Wall -Wextra -Werror
+CPPFLAGS := -I. -Isrc -D_GNU_SOURCE -MMD -MP $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+OPT      := -O3 -g -fopenmp -fno-math-errno -fno-strict-aliasing
+CFLAGS   := -std=gnu11 $(OPT) -ffp-contract=off $(WARN)
+CXXFLAGS := -std=c++17 $(OPT) $(WARN)
+LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldnnl -lxsmm -lxsmmnoblas -ldl -lm -lstdc++ -lpthread
+ifeq ($(SANITIZE),1)
+  SAN      := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+  OPT      := -O1 -g -fopenmp -fno-math-errno -fno-strict-aliasing $(SAN)
+endif
+
+# kernels/cpu/*_simd.c is compiled once per instruction set and chosen at run time; nothing else is tuned to one CPU.
+ISAS         := generic avx2 avx512
+ISA_generic  :=
+ISA_avx2     := -mavx2 -mfma
+ISA_avx512   := -mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma -mprefer-vector-width=512
+
+SIMD     := $(wildcard kernels/cpu/*_simd.c)
+SOURCES  := $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c)) $(filter-out $(SIMD),$(wildcard kernels/*.c kernels/cpu/*.c))
+SHIMS    := $(wildcard src/*/*.cc)
+OBJECTS  := $(SOURCES:%.c=$(BUILD)/%.o) $(SHIMS:%.cc=$(BUILD)/%.o) \
+            $(foreach i,$(ISAS),$(SIMD:%.c=$(BUILD)/%.$(i).o))
+LIBRARY  := $(BUILD)/libringreel.a
+
+all: $(PROGRAM)
+
+$(PROGRAM): $(BUILD)/src/main.o $(LIBRARY)
+	@echo "link $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+
+$(LIBRARY): $(OBJECTS)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "cc   $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/%.o: %.cc
+	@mkdir -p $(@D)
+	@echo "c++  $<"
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
+
+define simd_rule
+$(BUILD)/%.$(1).o: %.c
+	@mkdir -p $$(@D)
+	@echo "cc   $$< ($(1))"
+	$$(Q)$$(CC) $$(CPPFLAGS) $$(CFLAGS) -ffp-contract=fast $(ISA_$(1)) -DRR_ISA=$(1) -c -o $$@ $$<
+endef
+$(foreach i,$(ISAS),$(eval $(call simd_rule,$(i))))
+
+# ---- tests ---------------------------------------------------------------------------------------------------------
+
+TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/parity/test_*.c)
+TESTS        := $(TEST_SOURCES:%.c=$(BUILD)/%) $(patsubst %.c,$(BUILD)/%,$(wildcard tests/mpi/*.c))
+TEST_HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
+	@echo "link $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+.PRECIOUS: $(BUILD)/tests/%.o
+
+# `test` installs first and then starts make anew, so that a fresh machine's probes see what was installed.
+test:
+	@launch/install-deps.sh
+	@$(MAKE) --no-print-directory check
+
+check: $(PROGRAM) $(TESTS)
+	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) SANITIZE=$(SANITIZE) tests/run.sh
+
+demo:
+	@launch/install-deps.sh
+	@$(MAKE) --no-print-directory all
+	@launch/demo.sh
+
+info: $(PROGRAM)
+	@launch/info.sh ./$(PROGRAM)
+
+$(BUILD)/bench: $(BUILD)/tests/bench.o $(TEST_HELPERS) $(LIBRARY)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+bench: $(BUILD)/bench
+	@$(BUILD)/bench
+
+oracle:
+	python3 tools/oracle.py --all
+
+install: all
+	install -Dm755 ringreel $(DESTDIR)$(PREFIX)/bin/ringreel
+	install -Dm755 launch/ringreel-mpi $(DESTDIR)$(PREFIX)/bin/ringreel-mpi
+
+clean:
+	rm -rf build build-sanitize ringreel out
+
+-include $(shell find build build-sanitize -name '*.d' 2>/dev/null)
+
+.PHONY: all test check demo info bench oracle install clean

@@ -1,0 +1,109 @@
+/* VAE ops that only touch a position and its channels: every picture row by one thread. */
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+static float *clip_at(const struct clip *v, int64_t t, int64_t y, int64_t x)
+{
+    return v->p + t * clip_frame(v) + y * clip_row(v) + (x + v->pad) * v->c;
+}
+
+static void clear_border(const struct clip *v, int64_t t, int64_t y)
+{
+    if (!v->pad) return;
+    memset(clip_at(v, t, y, -1), 0, sizeof(float) * (size_t)v->c);
+    memset(clip_at(v, t, y, v->w), 0, sizeof(float) * (size_t)v->c);
+}
+
+void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x, const float *scale,
+                         const float *shift)
+{
+    const struct rows_simd *simd = cpu_of(dev)->rows;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < x->t * x->h; r++) {
+        int64_t t = r / x->h, h = r % x->h;
+        for (int64_t w = 0; w < x->w; w++) {
+            float *to = clip_at(y, t, h, w);
+            simd->norm(to, clip_at(x, t, h, w), x->c, NORM_RMS, 1e-8f, scale, shift);
+            simd->silu(to, to, x->c);
+        }
+        clear_border(y, t, h);
+    }
+}
+
+void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x, float eps,
+                            const float *weight, const float *bias)
+{
+    const struct rows_simd *simd = cpu_of(dev)->rows;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < x->t * x->h; r++) {
+        int64_t t = r / x->h, h = r % x->h;
+        for (int64_t w = 0; w < x->w; w++)
+            simd->norm_weight(clip_at(y, t, h, w), clip_at(x, t, h, w), x->c, NORM_LAYER, eps, weight, bias);
+        clear_border(y, t, h);
+    }
+}
+
+void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
+{
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < x->t * x->h; r++) {
+        int64_t t = r / x->h, h = r % x->h;
+        memcpy(clip_at(y, t, h, 0), clip_at(x, t, h, 0), sizeof(float) * (size_t)(x->w * x->c));
+        clear_border(y, t, h);
+    }
+}
+
+void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map, const float *per_channel)
+{
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < y->t * y->h; r++) {
+        int64_t t = r / y->h, h = r % y->h;
+        for (int64_t w = 0; w < y->w; w++) {
+            float *at = clip_at(y, t, h, w), noise = map[h * y->w + w];
+            for (int64_t c = 0; c < y->c; c++) at[c] += noise * per_channel[c];
+        }
+    }
+}
+
+/* One fine pixel: channels of sub-position `sub`, every p-th of the coarse pixel. */
+static void gather_channels(float *to, int64_t channels, const float *from, int64_t p, int64_t sub,
+                            const float *residual, int64_t residual_channels)
+{
+    for (int64_t o = 0; o < channels; o++) to[o] = from[o * p + sub];
+    if (!residual) return;
+    int64_t distinct = residual_channels / p; /* then they repeat */
+    for (int64_t first = 0; first < channels; first += distinct)
+        for (int64_t o = 0; o < distinct && first + o < channels; o++) to[first + o] += residual[o * p + sub];
+}
+
+void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x, const struct clip *residual,
+                        int st, int ss)
+{
+    int64_t p = (int64_t)st * ss * ss, drop = st - 1;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < y->t * y->h; r++) {
+        int64_t t = r / y->h, h = r % y->h, i1 = (t + drop) % st, i2 = h % ss;
+        int64_t from_t = (t + drop) / st, from_h = h / ss;
+        for (int64_t w = 0; w < y->w; w++) {
+            int64_t sub = (i1 * ss + i2) * ss + w % ss, from_w = w / ss;
+            gather_channels(clip_at(y, t, h, w), y->c, clip_at(x, from_t, from_h, from_w), p, sub,
+                            residual ? clip_at(residual, from_t, from_h, from_w) : NULL,
+                            residual ? residual->c : 0);
+        }
+        clear_border(y, t, h);
+    }
+}
+
+void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
+{
+    int64_t width = x->w * patch;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < x->t * x->h * patch; r++) { /* r: a pixel row of some frame */
+        int64_t t = r / (x->h * patch), py = r % (x->h * patch), q = py % patch;
+        for (int64_t px = 0; px < width; px++) {
+            const float *from = clip_at(x, t, py / patch, px / patch);
+            for (int64_t c = 0; c < 3; c++) y[(r * width + px) * 3 + c] = from[(c * patch + px % patch) * patch + q];
+        }
+    }
+}

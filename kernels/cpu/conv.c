@@ -1,0 +1,155 @@
+/* 3x3x3 and 1x1x1 convolutions as sums of products, with no copy of the input: a tap of a picture row is a pointer into
+ * the row of the frame it reads, so frames and rows may lie anywhere.
+ *
+ * Weights are packed [panel of 16 outputs][block of inputs][kt][ky][kx][input][16]. Every output element is one chain of
+ * multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above and below the picture are left out. */
+#include "kernels/cpu/cpu.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PANEL = 16,
+    TAPS_2D = 9,
+    BLOCK_3 = 32,  /* inputs a block: the nine taps of one kt are 18 KiB of a panel and stay in the first cache */
+    BLOCK_1 = 256,
+    PIXELS = 384,  /* about as many per task: they use each block of weights while it is near */
+};
+
+static int64_t block_of(const struct conv *c) { return c->kernel == 3 ? BLOCK_3 : BLOCK_1; }
+static int64_t panels_of(const struct conv *c) { return (c->out + PANEL - 1) / PANEL; }
+static int64_t taps_of(const struct conv *c) { return (int64_t)c->kernel * c->kernel * c->kernel; }
+
+/* `rows` holds the weights of the panel's outputs as they are in the checkpoint, [16][in][taps]. */
+static void pack_panel(float *to, const float *rows, const struct conv *c)
+{
+    int64_t taps = taps_of(c);
+    for (int64_t first = 0; first < c->in; first += block_of(c))
+        for (int64_t tap = 0; tap < taps; tap++)
+            for (int64_t i = first; i < first + block_of(c) && i < c->in; i++)
+                for (int64_t o = 0; o < PANEL; o++) *to++ = rows[(o * c->in + i) * taps + tap];
+}
+
+void cpu_conv_pack(struct device *dev, struct conv *c)
+{
+    struct cpu *cpu = cpu_of(dev);
+    int64_t per_output = c->in * taps_of(c), panels = panels_of(c);
+    float *packed = cpu_floats((size_t)(panels * PANEL * per_output));
+    c->packed = packed;
+    c->bias_f32 = cpu_floats((size_t)(panels * PANEL));
+    memset(c->bias_f32, 0, sizeof(float) * (size_t)(panels * PANEL));
+    if (c->bias) dtype_to_f32(c->bias_f32, c->bias->data, c->bias->dtype, (size_t)c->out);
+#pragma omp parallel num_threads(dev->threads)
+    {
+        float *rows = cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(PANEL * per_output));
+#pragma omp for
+        for (int64_t p = 0; p < panels; p++) {
+            int64_t n = c->out - p * PANEL < PANEL ? c->out - p * PANEL : PANEL;
+            const char *from = c->weight->data;
+            from += (size_t)(p * PANEL * per_output) * dtype_size(c->weight->dtype);
+            dtype_to_f32(rows, from, c->weight->dtype, (size_t)(n * per_output));
+            memset(rows + n * per_output, 0, sizeof(float) * (size_t)((PANEL - n) * per_output));
+            pack_panel(packed + p * PANEL * per_output, rows, c);
+        }
+    }
+}
+
+void cpu_conv_unpack(struct device *dev, struct conv *c)
+{
+    (void)dev;
+    free(c->packed);
+    free(c->bias_f32);
+    c->packed = c->bias_f32 = NULL;
+}
+
+struct job {
+    const struct gemm_simd *gemm;
+    const struct clip *y, *x, *add;
+    const struct conv *conv;
+    int front; /* copies of frame 0 that precede the clip */
+};
+
+/* What one block of inputs and one kt add to a picture row, for one panel (or two). */
+struct part {
+    const float *weights; /* [ky][kx][inputs][16] */
+    int64_t panel_floats; /* from one panel's weights to the next one's */
+    int64_t input, inputs;
+    int kt, panels;
+    const float *init;    /* the bias, in the first part */
+};
+
+static void row_part(const struct job *j, const struct part *part, float *c, int64_t row)
+{
+    const struct clip *x = j->x;
+    int kernel = j->conv->kernel, half = kernel / 2, taps = 0;
+    int64_t t = row / x->h + part->kt - j->front, y = row % x->h;
+    int from = y - half < 0 ? 1 : 0, to = y + half >= x->h ? kernel - 1 : kernel;
+    t = t < 0 ? 0 : t >= x->t ? x->t - 1 : t;
+    const float *a[TAPS_2D], *shifted[TAPS_2D];
+    for (int ky = from; ky < to; ky++)
+        for (int kx = 0; kx < kernel; kx++)
+            a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) + (kx - half + x->pad) * x->c +
+                        part->input;
+    int64_t b_tap = part->inputs * PANEL, tiles = (x->w + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
+    struct tile_ab g = {.a = shifted, .taps = taps, .a_row = x->c, .k = part->inputs,
+                        .b = part->weights + from * kernel * b_tap, .b_tap = b_tap, .b_panel = part->panel_floats};
+    for (int64_t i = 0; i < tiles; i++) { /* of nearly equal width: a narrow one would leave the multipliers idle */
+        int64_t first = i * x->w / tiles, end = (i + 1) * x->w / tiles;
+        for (int k = 0; k < taps; k++) shifted[k] = a[k] + first * x->c;
+        j->gemm->tile((int)(end - first), part->panels, false, &g, c + first * part->panels * PANEL,
+                      part->panels * PANEL, part->init);
+    }
+}
+
+/* y, for the columns of these panels, = c + add */
+static void store(const struct job *j, const float *c, int64_t row, int64_t panel, int64_t columns)
+{
+    int64_t out = j->y->c, first = panel * PANEL;
+    int64_t n = out - first < columns ? out - first : columns;
+    for (int64_t px = 0; px < j->y->w; px++, c += columns) {
+        int64_t at = (row * j->y->w + px) * out + first;
+        for (int64_t o = 0; o < n; o++) j->y->p[at + o] = j->add ? c[o] + j->add->p[at + o] : c[o];
+    }
+}
+
+/* Picture rows [row, end) of the clip, counted over all frames, for one panel (or two). */
+static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_t end, int64_t panel, int panels)
+{
+    const struct conv *conv = j->conv;
+    int64_t per_panel = PANEL * conv->in * taps_of(conv), per_row = j->y->w * panels * PANEL;
+    const float *weights = (const float *)conv->packed + panel * per_panel;
+    struct part part = {.panel_floats = per_panel, .panels = panels, .init = conv->bias_f32 + panel * PANEL};
+    for (part.input = 0; part.input < conv->in; part.input += part.inputs) {
+        part.inputs = conv->in - part.input < block_of(conv) ? conv->in - part.input : block_of(conv);
+        for (part.kt = 0; part.kt < conv->kernel; part.kt++) {
+            part.weights = weights;
+            for (int64_t r = row; r < end; r++) row_part(j, &part, c + (r - row) * per_row, r);
+            weights += conv->kernel * conv->kernel * part.inputs * PANEL;
+            part.init = NULL;
+        }
+    }
+    for (int64_t r = row; r < end; r++) store(j, c + (r - row) * per_row, r, panel, panels * PANEL);
+}
+
+void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
+                enum conv_time time, const struct clip *add)
+{
+    struct cpu *cpu = cpu_of(dev);
+    struct job job = {cpu->gemm, y, x, add, c, c->kernel == 1 ? 0 : time == CONV_CAUSAL ? 2 : 1};
+    int64_t wide = cpu->gemm->tile_panels, panels = panels_of(c), rows = y->t * y->h;
+    int64_t group = PIXELS / y->w > 1 ? PIXELS / y->w : 1, groups = (rows + group - 1) / group;
+    int64_t columns = (panels + wide - 1) / wide, tasks = groups * columns;
+#pragma omp parallel num_threads(dev->threads)
+    {
+        float *partial = cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(group * y->w * wide * PANEL));
+        int64_t done = 0;
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < tasks; i++) {
+            int64_t row = i / columns * group, panel = i % columns * wide;
+            rows_times_panels(&job, partial, row, row + group < rows ? row + group : rows, panel,
+                              (int)(panels - panel < wide ? 1 : wide));
+            if (omp_get_thread_num() == 0) cpu_task_done(dev, &done, tasks);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+/* Opens the CPU backend: chooses the instruction set once and owns the threads' scratch. */
+#include "kernels/cpu/cpu.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+
+static const struct rows_simd *const rows_tables[] = {&rows_generic, &rows_avx2, &rows_avx512};
+static const struct gemm_simd *const gemm_tables[] = {&gemm_generic, &gemm_avx2, &gemm_avx512};
+
+float *cpu_floats(size_t count)
+{
+    size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
+    float *p = aligned_alloc(64, bytes ? bytes : 64);
+    CHECK(p, "no memory for %zu bytes of weights or scratch", bytes);
+    return p;
+}
+
+float *cpu_scratch(struct scratch *s, size_t floats)
+{
+    if (s->floats < floats) {
+        free(s->p);
+        s->p = cpu_floats(floats);
+        s->floats = floats;
+    }
+    return s->p;
+}
+
+void cpu_task_done(const struct device *dev, int64_t *done, int64_t tasks)
+{
+    int64_t every = tasks / dev->threads / 16 + 1;
+    if (++*done % every == 0) device_poll(dev);
+}
+
+static void cpu_close(struct device *dev)
+{
+    struct cpu *cpu = cpu_of(dev);
+    for (int i = 0; i < dev->threads; i++) free(cpu->threads[i].p);
+    free(cpu->threads);
+    free(cpu->shared.p);
+    free(cpu);
+    free(dev);
+}
+
+static const struct ops cpu_ops = {
+    .name = "cpu",
+    .close = cpu_close,
+    .linear_pack = cpu_linear_pack,
+    .linear_unpack = cpu_linear_unpack,
+    .linear = cpu_linear,
+    .norm_modulate = cpu_norm_modulate,
+    .rms_norm = cpu_rms_norm,
+    .qk_norm_rope = cpu_qk_norm_rope,
+    .gate_residual = cpu_gate_residual,
+    .gelu_gate = cpu_gelu_gate,
+    .silu = cpu_silu,
+    .lincomb = cpu_lincomb,
+    .dot_tiles = cpu_dot_tiles,
+    .kv_pack = cpu_kv_pack,
+    .attention_begin = cpu_attention_begin,
+    .attention_block = cpu_attention_block,
+    .attention_finish = cpu_attention_finish,
+    .attention_t5 = cpu_attention_t5,
+    .conv_pack = cpu_conv_pack,
+    .conv_unpack = cpu_conv_unpack,
+    .conv3d = cpu_conv3d,
+    .pixel_norm_silu = cpu_pixel_norm_silu,
+    .channel_layer_norm = cpu_channel_layer_norm,
+    .copy_pad = cpu_copy_pad,
+    .add_noise_map = cpu_add_noise_map,
+    .depth_to_space = cpu_depth_to_space,
+    .unpatchify = cpu_unpatchify,
+    .to_bytes = cpu_to_bytes,
+};
+
+struct device *device_open_cpu(int threads, const char *isa)
+{
+    int best = device_isa_level(device_best_isa()), level = isa ? device_isa_level(isa) : best;
+    CHECK(threads >= 1, "%d threads", threads);
+    CHECK(level >= 0 && level <= best, "instruction set %s: this CPU has %s", isa, device_best_isa());
+    struct cpu *cpu = xcalloc(1, sizeof *cpu);
+    cpu->rows = rows_tables[level];
+    cpu->gemm = gemm_tables[level];
+    cpu->threads = xcalloc((size_t)threads, sizeof *cpu->threads);
+    struct device *dev = xcalloc(1, sizeof *dev);
+    *dev = (struct device){.ops = &cpu_ops, .threads = threads, .isa_level = level, .backend = cpu};
+    return dev;
+}

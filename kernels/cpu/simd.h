@@ -1,0 +1,43 @@
+/* What the *_simd.c files provide: each is compiled once per instruction set and exports one table per set. */
+#ifndef RINGREEL_SIMD_H
+#define RINGREEL_SIMD_H
+
+#include "kernels/ops.h"
+
+/* One row of n channels each. Sums use sixteen running lanes, folded in a fixed order. */
+struct rows_simd {
+    /* y = norm(x) * (1 + scale) + shift; scale, shift may be NULL */
+    void (*norm)(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *scale,
+                 const float *shift);
+    /* y = norm(x) * weight + bias; bias may be NULL */
+    void (*norm_weight)(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *weight,
+                        const float *bias);
+    void (*rotate)(float *x, const struct rope *rope, const int32_t *coord);
+    void (*gate)(float *x, const float *y, int64_t n, const float *gate); /* gate may be NULL */
+    void (*gelu_gate)(float *y, const float *a, const float *b, int64_t n);
+    void (*gelu)(float *x, int64_t n);
+    void (*silu)(float *y, const float *x, int64_t n);
+    void (*lincomb)(float *out, float a, const float *x, float b, const float *y, int64_t n); /* y may be NULL */
+    void (*to_bytes)(uint8_t *bytes, const float *y, int64_t n);
+};
+extern const struct rows_simd rows_generic, rows_avx2, rows_avx512;
+
+/* A tile of C gains a sum of products (gemm_inline.h). A: element (i, k) of tap t is a[t][i * a_row + k], or
+ * a[t][k * tile_rows + i] when packed. B: panels of 16 columns [k][16]; tap t begins at b + t * b_tap, the next panel is
+ * b_panel further. */
+struct tile_ab {
+    const float *const *a;
+    int64_t taps, a_row, k;
+    const float *b;
+    int64_t b_tap, b_panel;
+};
+
+struct gemm_simd {
+    int tile_rows, tile_panels; /* the largest tile */
+    /* c [rows][16 * panels], c_row floats apart, = (init or, when that is NULL, c) + a b; init [16 * panels] */
+    void (*tile)(int rows, int panels, bool packed, const struct tile_ab *g, float *c, int64_t c_row,
+                 const float *init);
+};
+extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512;
+
+#endif

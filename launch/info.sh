@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# What `make info` shows: the compiler, the libraries, MPI, and what the program finds on this machine.
+set -euo pipefail
+
+program=${1:-./ringreel}
+
+row() { printf '%-18s %s\n' "$1" "$2"; }
+
+# The first line a command prints, or "not found".
+first_line() { { "$@" 2>/dev/null || true; } | sed -n '1{p;q;}'; }
+
+library() {
+    local version
+    version=$(first_line pkg-config --modversion "$2")
+    row "$1" "${version:-not found}"
+}
+
+debian_library() { # those without a pkg-config file
+    local version
+    version=$(first_line dpkg-query -W -f '${Version}\n' "$2")
+    row "$1" "${version:-not known (no Debian package $2)}"
+}
+
+compiler=$(first_line "${CC:-gcc}" --version)
+launcher=$(first_line mpirun --version)
+row 'C compiler' "${compiler:-not found}"
+row 'MPI' "${launcher:-not found}"
+library 'MPI library' ompi-c
+library libyaml yaml-0.1
+library jansson jansson
+library sentencepiece sentencepiece
+debian_library oneDNN libdnnl-dev
+debian_library libxsmm libxsmm-dev
+for name in libavcodec libavformat libavutil libswscale; do
+    library "$name" "$name"
+done
+library cmocka cmocka
+row 'processors' "$(nproc)"
+echo
+"$program" info

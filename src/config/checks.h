@@ -1,0 +1,26 @@
+/* Rules between settings, applied when all of them have their final values; and the output names
+ * that follow from them. */
+#ifndef RINGREEL_CHECKS_H
+#define RINGREEL_CHECKS_H
+
+#include "config/settings.h"
+
+/* Where each value was given, so that a message points there. */
+struct origin {
+    enum { FROM_DEFAULT, FROM_FILE, FROM_FLAG } kind;
+    int line, column;
+};
+struct shot_origins {
+    struct origin at;                /* the shot itself; FROM_DEFAULT: there is no `shots:` */
+    struct origin of[SETTINGS_MAX];
+};
+struct origins {
+    const char *yaml_name; /* NULL: no job file */
+    struct origin of[SETTINGS_MAX]; /* of the job's settings */
+    struct shot_origins *shots;     /* [shot_count] */
+};
+
+/* Fills in the outputs that were not given, then checks. STATUS_INPUT. */
+int checks_run(struct job_options *job, const struct origins *origins);
+
+#endif

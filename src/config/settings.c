@@ -1,0 +1,259 @@
+#include "config/settings.h"
+
+#include <string.h>
+
+/* ---- choices --------------------------------------------------------------------------------- */
+
+#define END {.name = NULL}
+
+static const struct setting_choice pipeline_types[] = {
+    {.name = "base"}, {.name = "multi-scale", .unsupported = true}, END};
+static const struct setting_choice precisions[] = {
+    {.name = "auto"}, {.name = "float32"}, {.name = "bfloat16"}, {.name = "mixed_precision"},
+    {.name = "float8_e4m3fn"}, END};
+static const struct setting_choice samplers[] = {
+    {.name = "from_checkpoint", .value = SAMPLER_FROM_CHECKPOINT},
+    {.name = "uniform", .value = SAMPLER_UNIFORM},
+    {.name = "linear-quadratic", .value = SAMPLER_LINEAR_QUADRATIC}, END};
+static const struct setting_choice stg_modes[] = {
+    {.name = "attention_values", .alias = "stg_av", .value = STG_ATTENTION_VALUES},
+    {.name = "attention_skip", .alias = "stg_as", .value = STG_ATTENTION_SKIP},
+    {.name = "residual", .alias = "stg_r", .value = STG_RESIDUAL},
+    {.name = "transformer_block", .alias = "stg_t", .value = STG_TRANSFORMER_BLOCK}, END};
+static const struct setting_choice rngs[] = {
+    {.name = "torch", .value = RNG_TORCH}, {.name = "diffusers", .value = RNG_DIFFUSERS}, END};
+static const struct setting_choice bit_depths[] = {
+    {.name = "8", .value = 8}, {.name = "10", .value = 10}, END};
+static const struct setting_choice backends[] = {
+    {.name = "auto"}, {.name = "cpu"}, {.name = "cuda"}, END};
+static const struct setting_choice isas[] = {
+    {.name = "auto"}, {.name = "generic"}, {.name = "avx2"}, {.name = "avx512"}, END};
+static const struct setting_choice attention_orders[] = {
+    {.name = "canonical", .value = ORDER_CANONICAL}, {.name = "ring", .value = ORDER_RING}, END};
+static const struct setting_choice weights_policies[] = {
+    {.name = "auto", .value = WEIGHTS_AUTO}, {.name = "resident", .value = WEIGHTS_RESIDENT},
+    {.name = "stream", .value = WEIGHTS_STREAM}, END};
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+#define JOB(key_, field) \
+    .key = #key_, .scope = SCOPE_JOB, .offset = offsetof(struct job_options, field)
+#define SHOT(key_) .key = #key_, .scope = SCOPE_SHOT, .offset = offsetof(struct shot_options, key_)
+
+#define WHAT     .group = "What to render"
+#define MODEL    .group = "Model"
+#define STEPS    .group = "Denoising"
+#define GUIDANCE .group = "Guidance"
+#define FILE_OUT .group = "Decoding and file"
+#define MACHINE  .group = "Machine and ranks"
+#define REPORT   .group = "Reporting"
+
+/* Defaults are those of the official command line. Where it has none, they are those of the
+ * official pipeline call (steps, guidance, STG, rescaling). decode_timestep and decode_noise_scale
+ * are 0.0 and "the same" in that call, but 0.05 and 0.025 in every released configuration; these
+ * are taken. The negative prompt is "" in the call, this sentence on the command line. */
+const struct setting settings[] = {
+    {SHOT(prompt), WHAT, .type = TYPE_TEXT, .metavar = "TEXT",
+     .help = "what the video shows (required)"},
+    {SHOT(negative_prompt), WHAT, .type = TYPE_TEXT, .metavar = "TEXT",
+     .initial = "worst quality, inconsistent motion, blurry, jittery, distorted",
+     .help = "what guidance leads away from"},
+    {SHOT(output), WHAT, .type = TYPE_PATH, .metavar = "FILE", .short_flag = 'o',
+     .help = "video file, or a PNG pattern such as frames/%06d.png; when not given, out/NAME.mp4 "
+             "with the job file's name, and a number when there are several shots"},
+    {SHOT(seed), WHAT, .type = TYPE_INT64, .metavar = "N", .initial = "171198",
+     .int_max = INT64_MAX, .help = "start of the random numbers"},
+    {SHOT(width), WHAT, .type = TYPE_INT, .metavar = "N", .initial = "1216", .int_min = 32,
+     .int_max = 16384, .help = "picture width in pixels; the model pads it to 32 and crops back"},
+    {SHOT(height), WHAT, .type = TYPE_INT, .metavar = "N", .initial = "704", .int_min = 32,
+     .int_max = 16384, .help = "picture height in pixels"},
+    {SHOT(num_frames), WHAT, .type = TYPE_INT, .metavar = "N", .initial = "121", .int_min = 1,
+     .int_max = 100000, .help = "frames of the video; the model pads them to 8k+1 and crops back"},
+    {SHOT(frame_rate), WHAT, .type = TYPE_FLOAT, .metavar = "FPS", .initial = "30", .max = 1000,
+     .above_min = true, .help = "frames a second, in the file and as the model sees time"},
+
+    {JOB(checkpoint_path, checkpoint_path), MODEL, .type = TYPE_MODEL_PATH, .metavar = "FILE",
+     .help = "LTX-Video checkpoint: a .safetensors file or a diffusers folder (required)"},
+    {JOB(text_encoder_model_name_or_path, text_encoder_path), MODEL, .type = TYPE_MODEL_PATH,
+     .metavar = "FOLDER",
+     .help = "T5 encoder: a folder with text_encoder/ and tokenizer/ (required)"},
+    {JOB(text_encoder_max_tokens, text_encoder_max_tokens), MODEL, .type = TYPE_INT,
+     .metavar = "N", .initial = "256", .int_min = 1, .int_max = 1024,
+     .help = "a longer prompt is cut here"},
+    {JOB(pipeline_type, pipeline_type), MODEL, .type = TYPE_WORD, .metavar = "TYPE",
+     .initial = "base", .choices = pipeline_types, .help = "single pass"},
+    {JOB(precision, precision), MODEL, .type = TYPE_WORD, .metavar = "TYPE", .initial = "auto",
+     .choices = precisions,
+     .help = "lowest precision allowed; the cpu backend computes in float32 whatever it is"},
+
+    {SHOT(sampler), STEPS, .type = TYPE_CHOICE, .metavar = "NAME", .initial = "from_checkpoint",
+     .choices = samplers, .help = "how noise levels are spaced"},
+    {SHOT(num_inference_steps), STEPS, .type = TYPE_INT, .metavar = "N", .initial = "20",
+     .int_min = 1, .int_max = 1000, .help = "denoising steps; not used with explicit timesteps"},
+    {SHOT(skip_initial_inference_steps), STEPS, .type = TYPE_INT, .metavar = "N", .initial = "0",
+     .int_max = 1000, .help = "leave out steps at the noisy end (needs input media: only 0 yet)"},
+    {SHOT(skip_final_inference_steps), STEPS, .type = TYPE_INT, .metavar = "N", .initial = "0",
+     .int_max = 1000, .help = "leave out steps at the clean end; the last step then goes to 0"},
+    {SHOT(timesteps), STEPS, .type = TYPE_FLOATS, .metavar = "T,T,...", .max = 1,
+     .above_min = true, .list_may_be_empty = true,
+     .help = "the noise levels themselves, strictly descending, instead of a schedule"},
+    {SHOT(stochastic_sampling), STEPS, .type = TYPE_BOOL, .initial = "false",
+     .help = "draw fresh noise at every step (distilled models)"},
+    {SHOT(rng), STEPS, .type = TYPE_CHOICE, .metavar = "ORDER", .initial = "torch", .choices = rngs,
+     .help = "order of the initial noise: as the official pipeline or as diffusers draws it"},
+
+    {SHOT(guidance_scale), GUIDANCE, .type = TYPE_FLOATS, .metavar = "X[,X...]", .initial = "4.5",
+     .max = 1000, .help = "classifier-free guidance; 1 or less is off"},
+    {SHOT(stg_scale), GUIDANCE, .type = TYPE_FLOATS, .metavar = "X[,X...]", .initial = "1",
+     .max = 1000, .help = "spatio-temporal guidance; 0 is off"},
+    {SHOT(rescaling_scale), GUIDANCE, .type = TYPE_FLOATS, .metavar = "X[,X...]",
+     .initial = "0.7", .max = 1, .help = "pull guided contrast back to the prompt's own; 1 is off"},
+    {SHOT(guidance_timesteps), GUIDANCE, .type = TYPE_FLOATS, .metavar = "T,T,...", .max = 1,
+     .list_may_be_empty = true,
+     .help = "noise levels, strictly descending, from which each entry of the lists applies"},
+    {SHOT(skip_block_list), GUIDANCE, .type = TYPE_BLOCKS, .metavar = "N,N;N...", .int_max = 1023,
+     .help = "transformer blocks that spatio-temporal guidance perturbs: one list, or one for each "
+             "guidance timestep with ';' between them"},
+    {SHOT(stg_mode), GUIDANCE, .type = TYPE_CHOICE, .metavar = "MODE",
+     .initial = "attention_values", .choices = stg_modes, .help = "how these blocks are perturbed"},
+    {SHOT(cfg_star_rescale), GUIDANCE, .type = TYPE_BOOL, .initial = "false",
+     .help = "scale the negative prediction by its projection on the positive one"},
+
+    {SHOT(decode_timestep), FILE_OUT, .type = TYPE_FLOAT, .metavar = "T", .initial = "0.05",
+     .max = 1, .help = "noise level that the decoder is told"},
+    {SHOT(decode_noise_scale), FILE_OUT, .type = TYPE_FLOAT, .metavar = "X", .initial = "0.025",
+     .max = 1, .nullable = true,
+     .help = "noise mixed into the latents before decoding; null: as the level told"},
+    {SHOT(tone_map_compression_ratio), FILE_OUT, .type = TYPE_FLOAT, .metavar = "X",
+     .initial = "0", .max = 1, .help = "compress strong latents before decoding; 0 is off"},
+    {SHOT(encoder), FILE_OUT, .type = TYPE_TEXT, .metavar = "NAME", .initial = "auto",
+     .help = "FFmpeg encoder; auto is libx264 for video files and png for .png names"},
+    {SHOT(encoder_options), FILE_OUT, .type = TYPE_TEXT, .metavar = "K=V:K=V",
+     .help = "options of the encoder, such as crf=18:preset=slow"},
+    {SHOT(bit_depth), FILE_OUT, .type = TYPE_CHOICE, .metavar = "BITS", .initial = "8",
+     .choices = bit_depths, .help = "bits a colour in the file"},
+
+    {JOB(backend, backend), MACHINE, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
+     .choices = backends, .help = "what computes"},
+    {JOB(isa, isa), MACHINE, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
+     .choices = isas, .help = "instructions of the cpu backend"},
+    {JOB(threads, threads), MACHINE, .type = TYPE_INT, .metavar = "N", .initial = "0",
+     .int_max = 4096, .help = "threads of a rank; 0: choose"},
+    {JOB(denoise_ranks, denoise_ranks), MACHINE, .type = TYPE_INT, .metavar = "N", .initial = "0",
+     .int_max = 65536, .help = "MPI ranks for the transformer; 0: choose"},
+    {JOB(codec_ranks, codec_ranks), MACHINE, .type = TYPE_INT, .metavar = "N", .initial = "0",
+     .int_max = 65536, .help = "MPI ranks for prompts, decoding and video files; 0: choose"},
+    {JOB(attention_order, attention_order), MACHINE, .type = TYPE_CHOICE, .metavar = "ORDER",
+     .initial = "canonical", .choices = attention_orders,
+     .help = "canonical: the same bytes for every rank count; ring: faster"},
+    {JOB(weights, weights), MACHINE, .type = TYPE_CHOICE, .metavar = "POLICY", .initial = "auto",
+     .choices = weights_policies, .help = "keep expanded weights in memory, or expand per layer"},
+    {JOB(timeout, timeout_s), MACHINE, .type = TYPE_DURATION, .metavar = "TIME", .initial = "600",
+     .min = 1, .max = 604800, .help = "end the run after so long without progress from a peer"},
+
+    {JOB(digest, digest), REPORT, .type = TYPE_BOOL, .initial = "false",
+     .help = "print a hash of every shot's frames"},
+    {JOB(dump, dump), REPORT, .type = TYPE_PATH, .metavar = "FOLDER",
+     .help = "write intermediate tensors there"},
+    {JOB(log_json, log_json), REPORT, .type = TYPE_PATH, .metavar = "FILE",
+     .help = "one JSON object a line for every event"},
+    {JOB(trace, trace), REPORT, .type = TYPE_PATH, .metavar = "FILE",
+     .help = "timeline of all ranks for chrome://tracing or Perfetto"},
+    {JOB(quiet, quiet), REPORT, .type = TYPE_BOOL, .initial = "false",
+     .help = "only warnings and errors"},
+    {JOB(verbose, verbose), REPORT, .type = TYPE_BOOL, .initial = "false",
+     .help = "more of what happens"},
+};
+const int settings_count = (int)(sizeof settings / sizeof *settings);
+_Static_assert(sizeof settings / sizeof *settings <= SETTINGS_MAX, "raise SETTINGS_MAX");
+
+/* ---- looking up ------------------------------------------------------------------------------ */
+
+const struct setting *setting_find(const char *key)
+{
+    for (int i = 0; i < settings_count; i++)
+        if (strcmp(settings[i].key, key) == 0)
+            return &settings[i];
+    return NULL;
+}
+
+size_t setting_bytes(const struct setting *s)
+{
+    switch (s->type) {
+    case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH: case TYPE_WORD: return sizeof(char *);
+    case TYPE_CHOICE: case TYPE_INT: return sizeof(int);
+    case TYPE_INT64: return sizeof(int64_t);
+    case TYPE_FLOAT: case TYPE_DURATION: return sizeof(double);
+    case TYPE_BOOL: return sizeof(bool);
+    case TYPE_FLOATS: return sizeof(struct float_list);
+    case TYPE_BLOCKS: return sizeof(struct block_lists);
+    }
+    return 0;
+}
+
+/* Names of the official command line, YAML files and pipeline call that mean something here, but
+ * not yet or under another name. `harmless` is a value that asks for nothing. */
+static const struct { const char *key, *harmless, *advice; } foreign[] = {
+    {"prompt_enhancement_words_threshold", "0", "only 0 (no prompt enhancement) is supported yet"},
+    {"prompt_enhancer_image_caption_model_name_or_path", NULL,
+     "prompt enhancement is not supported yet"},
+    {"prompt_enhancer_llm_model_name_or_path", NULL, "prompt enhancement is not supported yet"},
+    {"enhance_prompt", "false", "prompt enhancement is not supported yet"},
+    {"spatial_upscaler_model_path", NULL, "the multi-scale pipeline is not supported yet"},
+    {"downscale_factor", NULL, "the multi-scale pipeline is not supported yet"},
+    {"first_pass", NULL, "the multi-scale pipeline is not supported yet"},
+    {"second_pass", NULL, "the multi-scale pipeline is not supported yet"},
+    {"conditioning", NULL, "conditioning on images or videos is not supported yet"},
+    {"conditioning_items", NULL, "conditioning on images or videos is not supported yet"},
+    {"conditioning_media_paths", NULL, "conditioning on images or videos is not supported yet"},
+    {"conditioning_strengths", NULL, "conditioning on images or videos is not supported yet"},
+    {"conditioning_start_frames", NULL, "conditioning on images or videos is not supported yet"},
+    {"image_cond_noise_scale", NULL, "conditioning on images or videos is not supported yet"},
+    {"input_media_path", NULL, "video to video is not supported yet"},
+    {"media_items", NULL, "video to video is not supported yet"},
+    {"latents", NULL, "latents as input are not supported yet"},
+    {"lora", NULL, "LoRA adapters are not supported yet"},
+    {"loras", NULL, "LoRA adapters are not supported yet"},
+    {"prompt_embeds", NULL, "prepared prompt embeddings are not supported yet"},
+    {"num_images_per_prompt", "1",
+     "several videos of one prompt are not supported yet; use 'shots'"},
+    {"output_type", NULL, "not supported yet; the result is a video file or PNG files"},
+    {"offload_to_cpu", "false", "not supported yet; see 'weights'"},
+    {"mixed_precision", "false", "write 'precision: mixed_precision'"},
+    {"output_path", NULL, "write 'output' with the name of a file"},
+    {"pipeline_config", NULL, "name the job file without a flag: ringreel render JOB.yaml"},
+    {"shots", NULL, "shots can be given at the top level of a job file only"},
+};
+enum { FOREIGN_COUNT = (int)(sizeof foreign / sizeof *foreign) };
+
+static const char *nearest_key(const char *key)
+{
+    const char *nearest = NULL;
+    int best = (int)strlen(key) / 3 + 1; /* farther than that is another word */
+    for (int i = 0; i < settings_count + 1; i++) {
+        const char *candidate = i < settings_count ? settings[i].key : "shots";
+        int distance = text_distance(key, candidate);
+        if (distance < best) {
+            best = distance;
+            nearest = candidate;
+        }
+    }
+    return nearest;
+}
+
+const char *setting_refusal(char out[256], const char *key, const char *value)
+{
+    for (int i = 0; i < FOREIGN_COUNT; i++)
+        if (strcmp(key, foreign[i].key) == 0) {
+            if (value && foreign[i].harmless && strcmp(value, foreign[i].harmless) == 0)
+                return NULL;
+            snprintf(out, 256, "%s", foreign[i].advice);
+            return out;
+        }
+    const char *nearest = nearest_key(key);
+    if (nearest)
+        snprintf(out, 256, "unknown; did you mean '%s'?", nearest);
+    else
+        snprintf(out, 256, "unknown; 'ringreel render --help' lists all settings");
+    return out;
+}

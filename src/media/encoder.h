@@ -1,0 +1,21 @@
+/* Which encoder, with which pixel format and settings, and opening it. */
+#ifndef RINGREEL_ENCODER_H
+#define RINGREEL_ENCODER_H
+
+#include "media/video.h"
+
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <stdbool.h>
+
+/* The encoder `s` names, or the best for the container when that is "auto"; `container` is NULL for .png pictures. */
+int encoder_find(const AVCodec **out, const struct video_settings *s, const AVOutputFormat *container);
+
+/* Picks the pixel format, applies defaults and encoder_options, opens. Frames are counted in time_base. */
+int encoder_open(AVCodecContext **out, const struct video_settings *s, const AVCodec *codec,
+                 const AVOutputFormat *container);
+
+/* Can it be given frames of this depth (8 or 10 bits a component)? */
+bool encoder_does_depth(const AVCodec *codec, int bit_depth);
+
+#endif

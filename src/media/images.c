@@ -1,0 +1,105 @@
+#include "media/images.h"
+
+#include "base/error.h"
+#include "media/partial.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct images {
+    char *path;
+    bool is_sequence;
+    int prefix, digits; /* of a sequence: bytes in front of the number, least number of digits */
+    const char *suffix; /* of a sequence: what follows the number */
+    int64_t next;
+    struct partial file; /* the frame being written; a single frame waits here for images_finish */
+};
+
+bool images_wanted(const char *path)
+{
+    size_t length = strlen(path);
+    return length >= 4 && strcasecmp(path + length - 4, ".png") == 0;
+}
+
+/* Understands exactly one %d or %0Nd (N 1 to 9) in the file name. The pattern is taken apart here and never used as a
+ * format. */
+static int parse_pattern(struct images *m)
+{
+    const char *slash = strrchr(m->path, '/');
+    const char *percent = strchr(slash ? slash : m->path, '%');
+    if (!percent) return STATUS_OK;
+    const char *rest = percent + 1;
+    if (rest[0] == '0' && rest[1] >= '1' && rest[1] <= '9') {
+        m->digits = rest[1] - '0';
+        rest += 2;
+    }
+    if (*rest != 'd' || strchr(rest, '%'))
+        return error_set(STATUS_INPUT, "%s: the file name of an image sequence has exactly one %%d or %%0Nd in it "
+                                       "(N from 1 to 9), such as %%06d.png", m->path);
+    m->is_sequence = true;
+    m->prefix = (int)(percent - m->path);
+    m->suffix = rest + 1;
+    return STATUS_OK;
+}
+
+static int open_next(struct images *m)
+{
+    if (!m->is_sequence) return partial_open(&m->file, m->path);
+    char *path = xasprintf("%.*s%0*" PRId64 "%s", m->prefix, m->path, m->digits, m->next, m->suffix);
+    int status = partial_open(&m->file, path);
+    free(path);
+    return status;
+}
+
+static int refuse_many(const struct images *m)
+{
+    return error_set(STATUS_INPUT, "%s: holds one frame; for more of them put %%06d into the name", m->path);
+}
+
+static int check(struct images *m, int64_t frames)
+{
+    TRY(parse_pattern(m));
+    if (!m->is_sequence && frames > 1) return refuse_many(m);
+    TRY(open_next(m));
+    partial_drop(&m->file);
+    return STATUS_OK;
+}
+
+int images_open(struct images **out, const char *path, int64_t frames)
+{
+    struct images *m = xcalloc(1, sizeof *m);
+    m->path = xstrdup(path);
+    int status = check(m, frames);
+    if (status != STATUS_OK) {
+        images_drop(m);
+        return status;
+    }
+    *out = m;
+    return STATUS_OK;
+}
+
+int images_put(struct images *m, const void *png, size_t bytes)
+{
+    if (!m->is_sequence && m->next > 0) return refuse_many(m);
+    TRY(open_next(m));
+    m->next++;
+    if (partial_write(&m->file, png, bytes) < 0) return partial_failed(&m->file);
+    return m->is_sequence ? partial_commit(&m->file) : STATUS_OK;
+}
+
+int images_finish(struct images *m)
+{
+    int status = m->file.path ? partial_commit(&m->file) : STATUS_OK;
+    images_drop(m);
+    return status;
+}
+
+void images_drop(struct images *m)
+{
+    if (!m) return;
+    partial_drop(&m->file);
+    free(m->path);
+    free(m);
+}

@@ -1,0 +1,19 @@
+/* One PNG file a frame: "frames/%06d.png" counts from 0, "still.png" holds a single frame. */
+#ifndef RINGREEL_IMAGES_H
+#define RINGREEL_IMAGES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct images;
+
+bool images_wanted(const char *path); /* does the name end in .png? */
+
+/* `frames` is how many will come, 0 when not known. Checks the name and that files can be made there. */
+int images_open(struct images **out, const char *path, int64_t frames);
+int images_put(struct images *images, const void *png, size_t bytes);
+int images_finish(struct images *images); /* frees images whatever happens */
+void images_drop(struct images *images);  /* the frame being written goes, whole ones of a sequence stay; NULL is fine */
+
+#endif

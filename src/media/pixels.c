@@ -1,0 +1,98 @@
+#include "media/pixels.h"
+
+#include "base/error.h"
+
+#include <libavutil/opt.h>
+#include <libavutil/pixdesc.h>
+#include <libswscale/swscale.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct pixels {
+    AVFrame *frame;
+    struct SwsContext *sws; /* NULL: planar 10-bit RGB, which swscale would take through Y'CbCr and round */
+};
+
+/* Chroma is averaged over all pixels around its place and its place is the one the stream's tags name: beside the left
+ * pixel, between the two lines when lines are halved too. (In swscale's terms 256 is the distance of two chroma samples.)
+ */
+static struct SwsContext *open_sws(const AVCodecContext *e)
+{
+    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
+    struct SwsContext *sws = sws_alloc_context();
+    CHECK(sws, "out of memory");
+    av_opt_set_int(sws, "srcw", e->width, 0);
+    av_opt_set_int(sws, "srch", e->height, 0);
+    av_opt_set_int(sws, "dstw", e->width, 0);
+    av_opt_set_int(sws, "dsth", e->height, 0);
+    av_opt_set_int(sws, "src_format", AV_PIX_FMT_RGB24, 0);
+    av_opt_set_int(sws, "dst_format", e->pix_fmt, 0);
+    av_opt_set_int(sws, "src_range", 1, 0);
+    av_opt_set_int(sws, "dst_range", e->color_range == AVCOL_RANGE_JPEG, 0);
+    av_opt_set_int(sws, "sws_flags", SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT |
+                   SWS_BITEXACT, 0);
+    if (d->log2_chroma_w > 0) av_opt_set_int(sws, "dst_h_chr_pos", 0, 0);
+    if (d->log2_chroma_h > 0) av_opt_set_int(sws, "dst_v_chr_pos", 128, 0);
+    int matrix = e->colorspace == AVCOL_SPC_BT470BG ? SWS_CS_ITU601 : SWS_CS_ITU709;
+    int code = sws_init_context(sws, NULL, NULL);
+    CHECK(code >= 0, "swscale refuses RGB to %s", d->name);
+    /* -1 only means that this pair of formats has no matrix (RGB to RGB). */
+    sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_DEFAULT), 1, sws_getCoefficients(matrix),
+                             e->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
+    return sws;
+}
+
+struct pixels *pixels_open(const AVCodecContext *e)
+{
+    struct pixels *p = xcalloc(1, sizeof *p);
+    p->frame = av_frame_alloc();
+    CHECK(p->frame, "out of memory");
+    p->frame->format = e->pix_fmt;
+    p->frame->width = e->width;
+    p->frame->height = e->height;
+    p->frame->color_range = e->color_range;
+    p->frame->colorspace = e->colorspace;
+    p->frame->color_primaries = e->color_primaries;
+    p->frame->color_trc = e->color_trc;
+    p->frame->chroma_location = e->chroma_sample_location;
+    p->frame->sample_aspect_ratio = e->sample_aspect_ratio;
+    CHECK(av_frame_get_buffer(p->frame, 0) >= 0, "out of memory for a frame of %dx%d", e->width, e->height);
+    if (e->pix_fmt != AV_PIX_FMT_GBRP10) p->sws = open_sws(e);
+    return p;
+}
+
+/* v * 1023 / 255 to the nearest, by repeating the upper bits. */
+static void widen_to_gbrp10(AVFrame *f, const uint8_t *rgb)
+{
+    static const int plane_of[3] = {2, 0, 1}; /* planes are G, B, R */
+    for (int y = 0; y < f->height; y++)
+        for (int c = 0; c < 3; c++) {
+            const uint8_t *from = rgb + (size_t)y * (size_t)f->width * 3 + c;
+            uint8_t *row = f->data[plane_of[c]] + (ptrdiff_t)y * f->linesize[plane_of[c]];
+            uint16_t *to = (uint16_t *)(void *)row;
+            for (int x = 0; x < f->width; x++) to[x] = (uint16_t)(from[3 * x] << 2 | from[3 * x] >> 6);
+        }
+}
+
+AVFrame *pixels_convert(struct pixels *p, const uint8_t *rgb)
+{
+    AVFrame *f = p->frame;
+    CHECK(av_frame_make_writable(f) >= 0, "out of memory for a frame of %dx%d", f->width, f->height);
+    if (p->sws) {
+        const uint8_t *const planes[4] = {rgb};
+        const int strides[4] = {3 * f->width};
+        int rows = sws_scale(p->sws, planes, strides, 0, f->height, f->data, f->linesize);
+        CHECK(rows == f->height, "swscale made %d of %d rows", rows, f->height);
+    } else {
+        widen_to_gbrp10(f, rgb);
+    }
+    return f;
+}
+
+void pixels_close(struct pixels *p)
+{
+    if (!p) return;
+    sws_freeContext(p->sws);
+    av_frame_free(&p->frame);
+    free(p);
+}

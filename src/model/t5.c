@@ -1,0 +1,274 @@
+#include "model/t5.h"
+
+#include "base/arena.h"
+#include "base/error.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BUCKETS = 32,       /* of relative positions; op_attention_t5 knows their boundaries */
+    MAX_DISTANCE = 128,
+    TILE = 64, /* rows of one linear tile: fixed, so that a prompt's embeddings do not depend on who encodes it */
+};
+static const float norm_eps = 1e-6f;
+
+struct t5_layer {
+    const struct tensor *norm_attention, *norm_feed_forward;   /* [D] */
+    struct linear q, k, v;                                     /* [N*d, D] */
+    struct linear o;                                           /* [D, N*d] */
+    struct linear wi_0, wi_1;                                  /* [F, D] */
+    struct linear wo;                                          /* [D, F] */
+};
+
+struct t5 {
+    struct device *dev;
+    const char *path; /* for messages; the checkpoint's own */
+    int64_t vocabulary, width, inner, heads, hidden, max_tokens;
+    int layers;
+    const struct tensor *embedding;      /* [vocabulary, D] */
+    const struct tensor *bias_tensor;    /* [BUCKETS, N]; block 0's, used by all */
+    const struct tensor *final_norm;     /* [D] */
+    struct t5_layer *layer;              /* [layers] */
+    struct arena arena;
+    float *bias;                         /* [BUCKETS, N] */
+    float *norm;                         /* [D]: the norm weight of the moment */
+    float *x, *n;                        /* [L, D]: residual stream, normed or projected */
+    float *q, *k, *v, *o;                /* [L, N*d] */
+    float *gate, *up;                    /* [L, F] */
+};
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+/* A scaled fp8 file keeps a factor beside each weight; reading it as plain fp8 would give a picture of noise. */
+static int reject_scaled(const struct checkpoint *c)
+{
+    static const char *const markers[] = {"scaled_fp8", "encoder.block.0.layer.0.SelfAttention.q.scale_weight",
+                                          "encoder.block.0.layer.0.SelfAttention.q.weight_scale"};
+    for (size_t i = 0; i < sizeof markers / sizeof *markers; i++)
+        if (checkpoint_find(c, markers[i]))
+            return error_set(STATUS_INPUT, "%s: tensor %s: scaled fp8 text encoders are not supported; F32, BF16, F16 "
+                             "and plain F8_E4M3 are", checkpoint_path(c), markers[i]);
+    return STATUS_OK;
+}
+
+static int need_float(const struct checkpoint *c, const struct tensor *t)
+{
+    if (dtype_is_float(t->dtype)) return STATUS_OK;
+    return error_set(STATUS_INPUT, "%s: tensor %s is %s; allowed are floating-point types", checkpoint_path(c), t->name,
+                     dtype_name(t->dtype));
+}
+
+static int need_linear(const struct checkpoint *c, struct linear *l, int64_t out, int64_t in, int layer,
+                       const char *name)
+{
+    const struct tensor *weight = NULL;
+    TRY(checkpoint_need(c, &weight, 2, (const int64_t[]){out, in}, "encoder.block.%d.layer.%s.weight", layer, name));
+    TRY(need_float(c, weight));
+    *l = linear_make(weight, NULL);
+    return STATUS_OK;
+}
+
+static int need_norm(const struct checkpoint *c, const struct tensor **norm, int64_t width, const char *name)
+{
+    TRY(checkpoint_need(c, norm, 1, &width, "%s.weight", name));
+    return need_float(c, *norm);
+}
+
+/* The embedding may be stored under either of its two names, or under both with the same content. */
+static int find_embedding(struct t5 *t, const struct checkpoint *c)
+{
+    const int64_t any[] = {-1, -1};
+    bool second = !checkpoint_find(c, "shared.weight") && checkpoint_find(c, "encoder.embed_tokens.weight");
+    TRY(checkpoint_need(c, &t->embedding, 2, any, "%s", second ? "encoder.embed_tokens.weight" : "shared.weight"));
+    TRY(need_float(c, t->embedding));
+    t->vocabulary = t->embedding->shape[0];
+    t->width = t->embedding->shape[1];
+    return STATUS_OK;
+}
+
+/* Everything but the depth follows from shapes. */
+static int find_sizes(struct t5 *t, const struct checkpoint *c)
+{
+    const struct tensor *w = NULL;
+    TRY(find_embedding(t, c));
+    TRY(checkpoint_need(c, &t->bias_tensor, 2, (const int64_t[]){BUCKETS, -1},
+                        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"));
+    TRY(need_float(c, t->bias_tensor));
+    t->heads = t->bias_tensor->shape[1];
+    TRY(checkpoint_need(c, &w, 2, (const int64_t[]){-1, t->width}, "encoder.block.0.layer.0.SelfAttention.q.weight"));
+    t->inner = w->shape[0];
+    TRY(checkpoint_need(c, &w, 2, (const int64_t[]){-1, t->width},
+                        "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"));
+    t->hidden = w->shape[0];
+    if (t->vocabulary < 1 || t->width < 1 || t->hidden < 1 || t->heads < 1 || t->inner < 1 ||
+        t->inner % t->heads || t->inner / t->heads % 2)
+        return error_set(STATUS_INPUT, "%s: %lld attention channels for %lld heads; each head needs the same even "
+                         "number", checkpoint_path(c), (long long)t->inner, (long long)t->heads);
+    int64_t distance = checkpoint_config_int(c, "relative_attention_max_distance", MAX_DISTANCE);
+    if (distance != MAX_DISTANCE)
+        return error_set(STATUS_INPUT, "%s: config.json: relative_attention_max_distance %lld; allowed is %d",
+                         checkpoint_path(c), (long long)distance, MAX_DISTANCE);
+    return STATUS_OK;
+}
+
+/* config.json says how many; a file that ends early must not pass for a shallower model. */
+static int find_depth(struct t5 *t, const struct checkpoint *c)
+{
+    char name[80];
+    const struct tensor *first = NULL;
+    int present = 0;
+    for (;; present++) {
+        snprintf(name, sizeof name, "encoder.block.%d.layer.0.SelfAttention.q.weight", present);
+        if (!checkpoint_find(c, name)) break;
+    }
+    int64_t layers = checkpoint_config_int(c, "num_layers", present);
+    if (layers < 1 || layers > INT_MAX)
+        return error_set(STATUS_INPUT, "%s: config.json: num_layers %lld; at least 1 is allowed", checkpoint_path(c),
+                         (long long)layers);
+    if (layers > present) return checkpoint_need(c, &first, 2, (const int64_t[]){t->inner, t->width}, "%s", name);
+    t->layers = (int)layers;
+    return STATUS_OK;
+}
+
+static int find_layer(struct t5 *t, const struct checkpoint *c, int i)
+{
+    struct t5_layer *l = &t->layer[i];
+    char name[80];
+    snprintf(name, sizeof name, "encoder.block.%d.layer.0.layer_norm", i);
+    TRY(need_norm(c, &l->norm_attention, t->width, name));
+    TRY(need_linear(c, &l->q, t->inner, t->width, i, "0.SelfAttention.q"));
+    TRY(need_linear(c, &l->k, t->inner, t->width, i, "0.SelfAttention.k"));
+    TRY(need_linear(c, &l->v, t->inner, t->width, i, "0.SelfAttention.v"));
+    TRY(need_linear(c, &l->o, t->width, t->inner, i, "0.SelfAttention.o"));
+    snprintf(name, sizeof name, "encoder.block.%d.layer.1.layer_norm", i);
+    TRY(need_norm(c, &l->norm_feed_forward, t->width, name));
+    TRY(need_linear(c, &l->wi_0, t->hidden, t->width, i, "1.DenseReluDense.wi_0"));
+    TRY(need_linear(c, &l->wi_1, t->hidden, t->width, i, "1.DenseReluDense.wi_1"));
+    return need_linear(c, &l->wo, t->width, t->hidden, i, "1.DenseReluDense.wo");
+}
+
+static int find_tensors(struct t5 *t, const struct checkpoint *c)
+{
+    TRY(reject_scaled(c));
+    TRY(find_sizes(t, c));
+    TRY(find_depth(t, c));
+    t->layer = xcalloc((size_t)t->layers, sizeof *t->layer);
+    for (int i = 0; i < t->layers; i++) TRY(find_layer(t, c, i));
+    return need_norm(c, &t->final_norm, t->width, "encoder.final_layer_norm");
+}
+
+static void lay_out(struct t5 *t)
+{
+    struct arena *a = &t->arena;
+    int64_t tokens = t->max_tokens;
+    t->bias = arena_floats(a, BUCKETS * t->heads);
+    t->norm = arena_floats(a, t->width);
+    t->x = arena_floats(a, tokens * t->width);
+    t->n = arena_floats(a, tokens * t->width);
+    t->q = arena_floats(a, tokens * t->inner);
+    t->k = arena_floats(a, tokens * t->inner);
+    t->v = arena_floats(a, tokens * t->inner);
+    t->o = arena_floats(a, tokens * t->inner);
+    t->gate = arena_floats(a, tokens * t->hidden);
+    t->up = arena_floats(a, tokens * t->hidden);
+}
+
+int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_encoder, int max_tokens)
+{
+    CHECK(max_tokens >= 1, "max_tokens %d", max_tokens);
+    struct t5 *t = xmalloc(sizeof *t);
+    *t = (struct t5){.dev = dev, .path = checkpoint_path(text_encoder), .max_tokens = max_tokens};
+    arena_init(&t->arena, "text encoder activations");
+    int status = find_tensors(t, text_encoder);
+    if (status != STATUS_OK) {
+        t5_close(t);
+        return status;
+    }
+    lay_out(t);
+    arena_commit(&t->arena);
+    lay_out(t);
+    dtype_to_f32(t->bias, t->bias_tensor->data, t->bias_tensor->dtype, (size_t)(BUCKETS * t->heads));
+    *out = t;
+    return STATUS_OK;
+}
+
+void t5_close(struct t5 *t)
+{
+    if (!t) return;
+    arena_free(&t->arena);
+    free(t->layer);
+    free(t);
+}
+
+int64_t t5_width(const struct t5 *t) { return t->width; }
+
+/* ---- forward (spec transformer 5.1) ------------------------------------------------------------------------------ */
+
+/* x [count, D] = rows of the embedding table. A plain fp8 table may hold NaN codes in rows nobody trained: 0 there. */
+static int embed(struct t5 *t, const int32_t *ids, int count)
+{
+    size_t row_bytes = (size_t)t->width * dtype_size(t->embedding->dtype);
+    for (int i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= t->vocabulary)
+            return error_set(STATUS_INPUT, "%s: token id %d is outside the embedding table of %lld rows; is the "
+                             "tokenizer another model's?", t->path, ids[i], (long long)t->vocabulary);
+        float *row = t->x + i * t->width;
+        dtype_to_f32(row, (const char *)t->embedding->data + (size_t)ids[i] * row_bytes, t->embedding->dtype,
+                     (size_t)t->width);
+        if (t->embedding->dtype == DTYPE_F8_E4M3)
+            for (int64_t j = 0; j < t->width; j++)
+                if (isnan(row[j])) row[j] = 0.0f;
+    }
+    return STATUS_OK;
+}
+
+static void norm(struct t5 *t, struct mat y, struct mat x, const struct tensor *weight)
+{
+    dtype_to_f32(t->norm, weight->data, weight->dtype, (size_t)t->width);
+    op_rms_norm(t->dev, y, x, norm_eps, t->norm);
+}
+
+/* x += attention(norm(x)); no scale, position bias instead */
+static void self_attention(struct t5 *t, const struct t5_layer *l, struct mat x)
+{
+    struct mat n = mat_f32(t->n, x.rows, t->width);                                              /* [L, D] */
+    struct mat q = mat_f32(t->q, x.rows, t->inner), k = mat_f32(t->k, x.rows, t->inner);         /* [L, N*d] */
+    struct mat v = mat_f32(t->v, x.rows, t->inner), o = mat_f32(t->o, x.rows, t->inner);
+    norm(t, n, x, l->norm_attention);
+    op_linear(t->dev, q, n, &l->q, EPILOGUE_NONE, TILE);
+    op_linear(t->dev, k, n, &l->k, EPILOGUE_NONE, TILE);
+    op_linear(t->dev, v, n, &l->v, EPILOGUE_NONE, TILE);
+    op_attention_t5(t->dev, o, q, k, v, t->heads, t->bias);
+    op_linear(t->dev, n, o, &l->o, EPILOGUE_NONE, TILE);
+    op_gate_residual(t->dev, x, n, (struct mat){0}, NULL);
+}
+
+/* x += wo(gelu(wi_0(norm(x))) * wi_1(norm(x))) */
+static void feed_forward(struct t5 *t, const struct t5_layer *l, struct mat x)
+{
+    struct mat n = mat_f32(t->n, x.rows, t->width);                                              /* [L, D] */
+    struct mat gate = mat_f32(t->gate, x.rows, t->hidden), up = mat_f32(t->up, x.rows, t->hidden); /* [L, F] */
+    norm(t, n, x, l->norm_feed_forward);
+    op_linear(t->dev, gate, n, &l->wi_0, EPILOGUE_NONE, TILE);
+    op_linear(t->dev, up, n, &l->wi_1, EPILOGUE_NONE, TILE);
+    op_gelu_gate(t->dev, gate, gate, up);
+    op_linear(t->dev, n, gate, &l->wo, EPILOGUE_NONE, TILE);
+    op_gate_residual(t->dev, x, n, (struct mat){0}, NULL);
+}
+
+int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
+{
+    CHECK(count >= 1 && count <= t->max_tokens, "%d tokens, room for %lld", count, (long long)t->max_tokens);
+    TRY(embed(t, ids, count));
+    struct mat x = mat_f32(t->x, count, t->width);
+    for (int i = 0; i < t->layers; i++) {
+        self_attention(t, &t->layer[i], x);
+        feed_forward(t, &t->layer[i], x);
+    }
+    norm(t, mat_f32(embeds, count, t->width), x, t->final_norm);
+    return STATUS_OK;
+}

@@ -1,0 +1,36 @@
+/* The Video-VAE decoder of all three generations (spec vae-and-scheduler 1-3), fp32, channels last, on one rank.
+ * The block list is read from the tensors, so small test models and every release go the same way. */
+#ifndef RINGREEL_VAE_H
+#define RINGREEL_VAE_H
+
+#include "base/rng.h"
+#include "base/tensor.h"
+#include "kernels/ops.h"
+#include "model/checkpoint.h"
+
+#include <stdbool.h>
+
+struct vae;
+
+/* resident: keep reordered weights between decodes. */
+int vae_open(struct vae **out, struct device *dev, const struct checkpoint *c, bool resident);
+void vae_close(struct vae *v);
+int64_t vae_latent_channels(const struct vae *v);
+int vae_time_factor(const struct vae *v);   /* 8 */
+int vae_space_factor(const struct vae *v);  /* 32 */
+bool vae_wants_timestep(const struct vae *v);
+size_t vae_packed_bytes(const struct vae *v); /* reordered weights: all if resident, else the largest (one at a time) */
+
+/* Normalised latents -> un-normalised: z = z * std + mean, per channel; z [tokens, C] token-major, in place. */
+void vae_unnormalize(const struct vae *v, float *z, int64_t tokens);
+
+struct vae_progress { void (*report)(void *arg, int64_t done, int64_t total); void *arg; };
+
+/* z [f,h,w,C] un-normalised (channels last = token-major) -> video [F,H,W,3] fp32, nominally [-1,1];
+ * F = 8(f-1)+1, H = 32h, W = 32w. timestep: decode_timestep, ignored by 0.9.0. noise: source of the injected noise maps
+ * (0.9.1), drawn in the reference's order; may be NULL for others. `report` counts multiply-adds. Short memory ends the
+ * job (arena_commit); STATUS_INPUT for sizes no machine could hold. */
+int vae_decode(struct vae *v, float *video, const float *z, int64_t f, int64_t h, int64_t w, float timestep,
+               struct rng *noise, const struct vae_progress *progress);
+
+#endif

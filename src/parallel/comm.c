@@ -1,0 +1,131 @@
+#include "parallel/comm_internal.h"
+
+#include <stdlib.h>
+
+/* ---- the group of one: nothing to exchange --------------------------------------------------------------------- */
+
+static void self_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root)
+{
+    (void)c, (void)t, (void)buffer, (void)rows, (void)width;
+    CHECK(root == 0, "broadcast from rank %d in a group of one", root);
+}
+
+static void self_pair_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int peer,
+                            int tag)
+{
+    (void)c, (void)t, (void)buffer, (void)rows, (void)width;
+    CHECK(false, "message %d to rank %d in a group of one", tag, peer);
+}
+
+static void self_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
+{
+    (void)c, (void)t, (void)data, (void)bytes;
+    CHECK(false, "message %d to rank %d in a group of one", tag, to);
+}
+
+static void self_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag)
+{
+    self_send_bytes(c, t, data, bytes, from, tag);
+}
+
+static bool self_probe(struct comm *c, int tag, int *from)
+{
+    (void)c, (void)tag, (void)from;
+    return false;
+}
+
+static void self_wait(struct comm *c, struct transfer *t, bool patient) { (void)c, (void)t, (void)patient; }
+
+static bool self_test(struct comm *c, struct transfer *t, int count)
+{
+    (void)c, (void)t, (void)count;
+    return true;
+}
+
+static void self_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
+{
+    (void)c, (void)data, (void)bytes, (void)root;
+}
+
+static void self_all_gather(struct comm *c, double *all, const int *counts, const int *offsets)
+{
+    (void)c, (void)all, (void)counts, (void)offsets;
+}
+
+static void self_close(struct comm *c) { (void)c; }
+
+static const struct comm_kind self_kind = {
+    .broadcast_start = self_broadcast_start,
+    .send_start = self_pair_start,
+    .receive_start = self_pair_start,
+    .send_bytes_start = self_send_bytes,
+    .receive_bytes_start = self_receive_bytes,
+    .probe = self_probe,
+    .wait = self_wait,
+    .test = self_test,
+    .broadcast_bytes = self_broadcast_bytes,
+    .all_gather_doubles = self_all_gather,
+    .close = self_close,
+};
+
+struct comm *comm_open_self(void)
+{
+    struct comm *c = xcalloc(1, sizeof *c);
+    *c = (struct comm){.kind = &self_kind, .rank = 0, .size = 1};
+    return c;
+}
+
+/* ---- the front ------------------------------------------------------------------------------------------------- */
+
+int comm_rank(const struct comm *c) { return c->rank; }
+int comm_size(const struct comm *c) { return c->size; }
+void comm_set_timeout(struct comm *c, double timeout_s) { c->timeout_s = timeout_s; }
+
+void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root)
+{
+    c->kind->broadcast_start(c, t, buffer, rows, width, root);
+}
+
+void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows, int64_t width, int to, int tag)
+{
+    c->kind->send_start(c, t, (float *)buffer, rows, width, to, tag);
+}
+
+void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int from, int tag)
+{
+    c->kind->receive_start(c, t, buffer, rows, width, from, tag);
+}
+
+void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t, false); }
+void comm_wait_patiently(struct comm *c, struct transfer *t) { c->kind->wait(c, t, true); }
+bool comm_test(struct comm *c, struct transfer *transfers, int count) { return c->kind->test(c, transfers, count); }
+
+void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
+{
+    c->kind->send_bytes_start(c, t, data, bytes, to, tag);
+}
+
+void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag)
+{
+    c->kind->receive_bytes_start(c, t, data, bytes, from, tag);
+}
+
+bool comm_probe(struct comm *c, int tag, int *from) { return c->kind->probe(c, tag, from); }
+
+void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
+{
+    c->kind->broadcast_bytes(c, data, bytes, root);
+}
+
+void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets)
+{
+    c->kind->all_gather_doubles(c, all, counts, offsets);
+}
+
+void comm_close(struct comm *c)
+{
+    if (!c)
+        return;
+    c->kind->close(c);
+    free(c);
+}

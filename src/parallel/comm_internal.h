@@ -1,0 +1,30 @@
+/* What a kind of communicator provides. Only the files comm*.c include this. */
+#ifndef RINGREEL_COMM_INTERNAL_H
+#define RINGREEL_COMM_INTERNAL_H
+
+#include "base/error.h"
+#include "parallel/comm.h"
+
+struct comm_kind {
+    void (*broadcast_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width, int root);
+    void (*send_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width, int to, int tag);
+    void (*receive_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width, int from, int tag);
+    void (*send_bytes_start)(struct comm *, struct transfer *, const void *, int bytes, int to, int tag);
+    void (*receive_bytes_start)(struct comm *, struct transfer *, void *, int bytes, int from, int tag);
+    bool (*probe)(struct comm *, int tag, int *from);
+    void (*wait)(struct comm *, struct transfer *, bool patient);
+    bool (*test)(struct comm *, struct transfer *, int count);
+    void (*broadcast_bytes)(struct comm *, void *, int bytes, int root);
+    void (*all_gather_doubles)(struct comm *, double *, const int *counts, const int *offsets);
+    void (*close)(struct comm *);
+};
+
+struct comm {
+    const struct comm_kind *kind;
+    int rank, size;
+    const char *name;
+    double timeout_s;
+    void *own; /* the kind's handle */
+};
+
+#endif

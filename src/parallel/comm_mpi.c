@@ -1,0 +1,226 @@
+#include "parallel/comm_mpi.h"
+
+#include "base/log.h"
+#include "parallel/comm_internal.h"
+#include "parallel/heartbeat.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request), "transfer.request is too small");
+
+/* The MPI_Comm and a cached row type: a count in rows of `width` floats never overflows MPI's int. */
+struct mpi_group {
+    MPI_Comm comm;
+    MPI_Datatype row;
+    int64_t row_width;
+};
+
+const char *comm_mpi_error_text(int code)
+{
+    static char text[MPI_MAX_ERROR_STRING + 1];
+    int length = 0;
+    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
+        return "unknown error";
+    text[length] = '\0';
+    return text;
+}
+
+static struct mpi_group *group_of(struct comm *c) { return c->own; }
+
+static MPI_Datatype row_type(struct mpi_group *g, int64_t width)
+{
+    if (g->row_width == width)
+        return g->row;
+    if (g->row_width)
+        CHECK_MPI(MPI_Type_free(&g->row));
+    CHECK(width > 0 && width <= INT32_MAX, "message row of %lld floats", (long long)width);
+    CHECK_MPI(MPI_Type_contiguous((int)width, MPI_FLOAT, &g->row));
+    CHECK_MPI(MPI_Type_commit(&g->row));
+    g->row_width = width;
+    return g->row;
+}
+
+static int row_count(int64_t rows)
+{
+    CHECK(rows >= 0 && rows <= INT32_MAX, "message of %lld rows", (long long)rows);
+    return (int)rows;
+}
+
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
+
+/* Peers compute for seconds between messages and ranks may outnumber cores: after a short spin the core is given away. */
+static void back_off(int turn)
+{
+    if (turn < 2000)
+        sched_yield();
+    else
+        usleep(50);
+}
+
+void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer, double timeout_s, bool patient)
+{
+    double alive_s = clock_s();
+    for (int turn = 0;; turn += turn < 1 << 20) {
+        int done = 0;
+        CHECK_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
+        if (done)
+            return;
+        back_off(turn);
+        if (turn % 256 != 255)
+            continue;
+        heartbeat();
+        if (clock_s() - alive_s < timeout_s)
+            continue;
+        int quiet = peer;
+        if (patient && clock_s() - heartbeat_last_s(peer, &quiet) < timeout_s)
+            continue;
+        if (quiet >= 0)
+            CHECK(false, "%s with rank %d of group \"%s\": no sign of life for %.0f s (timeout)", what, quiet, group,
+                  timeout_s);
+        CHECK(false, "%s in group \"%s\": nothing for %.0f s (timeout)", what, group, timeout_s);
+    }
+}
+
+static void mpi_begin(struct transfer *t, MPI_Request request, const char *what, int peer)
+{
+    memcpy(t->request, &request, sizeof request);
+    t->active = true;
+    t->what = what;
+    t->peer = peer;
+}
+
+static void mpi_wait(struct comm *c, struct transfer *t, bool patient)
+{
+    if (!t->active)
+        return;
+    MPI_Request request;
+    memcpy(&request, t->request, sizeof request);
+    comm_mpi_wait(&request, c->name, t->what, t->peer, c->timeout_s, patient);
+    t->active = false;
+}
+
+static bool mpi_test(struct comm *c, struct transfer *transfers, int count)
+{
+    (void)c;
+    heartbeat();
+    bool all = true;
+    for (int i = 0; i < count; i++) {
+        struct transfer *t = &transfers[i];
+        if (!t->active)
+            continue;
+        MPI_Request request;
+        int done = 0;
+        memcpy(&request, t->request, sizeof request);
+        CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+        memcpy(t->request, &request, sizeof request);
+        t->active = !done;
+        all = all && done;
+    }
+    return all;
+}
+
+/* ---- messages -------------------------------------------------------------------------------------------------- */
+
+static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root)
+{
+    struct mpi_group *g = group_of(c);
+    MPI_Request request;
+    if (rows == 0)
+        return;
+    CHECK_MPI(MPI_Ibcast(buffer, row_count(rows), row_type(g, width), root, g->comm, &request));
+    mpi_begin(t, request, "broadcast", root);
+}
+
+static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int to, int tag)
+{
+    struct mpi_group *g = group_of(c);
+    MPI_Request request;
+    CHECK_MPI(MPI_Isend(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
+    mpi_begin(t, request, "send", to);
+}
+
+static void mpi_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int from,
+                              int tag)
+{
+    struct mpi_group *g = group_of(c);
+    MPI_Request request;
+    CHECK_MPI(MPI_Irecv(buffer, row_count(rows), row_type(g, width), from, tag, g->comm, &request));
+    mpi_begin(t, request, "receive", from);
+}
+
+static void mpi_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
+{
+    MPI_Request request;
+    CHECK_MPI(MPI_Isend(data, bytes, MPI_BYTE, to, tag, group_of(c)->comm, &request));
+    mpi_begin(t, request, "control message", to);
+}
+
+static void mpi_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag)
+{
+    MPI_Request request;
+    CHECK_MPI(MPI_Irecv(data, bytes, MPI_BYTE, from, tag, group_of(c)->comm, &request));
+    mpi_begin(t, request, "control message", from);
+}
+
+static bool mpi_probe(struct comm *c, int tag, int *from)
+{
+    int arrived = 0;
+    MPI_Status status;
+    CHECK_MPI(MPI_Iprobe(MPI_ANY_SOURCE, tag, group_of(c)->comm, &arrived, &status));
+    if (arrived)
+        *from = status.MPI_SOURCE;
+    return arrived;
+}
+
+static void mpi_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
+{
+    MPI_Request request;
+    CHECK_MPI(MPI_Ibcast(data, bytes, MPI_BYTE, root, group_of(c)->comm, &request));
+    comm_mpi_wait(&request, c->name, "broadcast", root, c->timeout_s, true);
+}
+
+static void mpi_all_gather(struct comm *c, double *all, const int *counts, const int *offsets)
+{
+    MPI_Request request;
+    CHECK_MPI(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts, offsets, MPI_DOUBLE, group_of(c)->comm,
+                              &request));
+    comm_mpi_wait(&request, c->name, "all-gather", -1, c->timeout_s, true);
+}
+
+static void mpi_close(struct comm *c)
+{
+    struct mpi_group *g = group_of(c);
+    if (g->row_width)
+        CHECK_MPI(MPI_Type_free(&g->row));
+    if (g->comm != MPI_COMM_WORLD)
+        CHECK_MPI(MPI_Comm_free(&g->comm));
+    free(g);
+}
+
+static const struct comm_kind mpi_kind = {
+    .broadcast_start = mpi_broadcast_start,
+    .send_start = mpi_send_start,
+    .receive_start = mpi_receive_start,
+    .send_bytes_start = mpi_send_bytes,
+    .receive_bytes_start = mpi_receive_bytes,
+    .probe = mpi_probe,
+    .wait = mpi_wait,
+    .test = mpi_test,
+    .broadcast_bytes = mpi_broadcast_bytes,
+    .all_gather_doubles = mpi_all_gather,
+    .close = mpi_close,
+};
+
+struct comm *comm_open_mpi(MPI_Comm group, const char *name, double timeout_s)
+{
+    struct comm *c = xcalloc(1, sizeof *c);
+    struct mpi_group *g = xcalloc(1, sizeof *g);
+    g->comm = group;
+    *c = (struct comm){.kind = &mpi_kind, .name = name, .timeout_s = timeout_s, .own = g};
+    CHECK_MPI(MPI_Comm_rank(group, &c->rank));
+    CHECK_MPI(MPI_Comm_size(group, &c->size));
+    return c;
+}

@@ -1,0 +1,24 @@
+/* Groups of MPI ranks behind comm.h. Only src/parallel includes this. */
+#ifndef RINGREEL_COMM_MPI_H
+#define RINGREEL_COMM_MPI_H
+
+#include "base/error.h"
+#include "parallel/comm.h"
+
+#include <mpi.h>
+
+#define CHECK_MPI(call)                                                          \
+    do {                                                                         \
+        int mpi_rc_ = (call);                                                    \
+        CHECK(mpi_rc_ == MPI_SUCCESS, "MPI: %s", comm_mpi_error_text(mpi_rc_));  \
+    } while (0)
+const char *comm_mpi_error_text(int code);
+
+/* Takes ownership of `group` (freed by comm_close unless it is MPI_COMM_WORLD). name: "denoise", "world". Local. */
+struct comm *comm_open_mpi(MPI_Comm group, const char *name, double timeout_s);
+
+/* Waits for an MPI request with the deadline; past it CHECK-fails naming what and peer (-1: everyone). patient: the
+ * deadline counts from the last heartbeat of world rank `peer` (-1: of the quietest rank). Local. */
+void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer, double timeout_s, bool patient);
+
+#endif

@@ -1,0 +1,37 @@
+/* All ranks of the job: how they start, agree that something failed, and leave together. */
+#ifndef RINGREEL_WORLD_H
+#define RINGREEL_WORLD_H
+
+#include "parallel/comm.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct world {
+    int rank, size;
+    int host_rank, host_size; /* among the ranks of this host */
+    char host[64];
+    bool mpi;                 /* false: started without a launcher, a world of one, MPI is never initialised */
+    double timeout_s;
+    struct comm *comm;        /* everyone */
+};
+
+/* Collective. Starts MPI if a launcher started us, sets the deadline of every wait, the identity in messages, and what
+ * SIGTERM, SIGINT and SIGHUP do: name the rank and its phase, call on_signal (async-signal-safe), exit 128 + signal. */
+int world_start(struct world *w, int *argc, char ***argv, void (*on_signal)(void));
+void world_set_timeout(struct world *w, double timeout_s); /* Local */
+
+/* Collective: the worst status of any rank, the same on all. The lowest failing rank logs its error_message(), once. */
+int world_agree(struct world *w, int status);
+/* Collective: the smallest value of any rank. */
+int world_min(struct world *w, int value);
+/* Collective: rank 0's buffer (malloced, *data and *bytes) is given to all. */
+void world_share_bytes(struct world *w, char **data, size_t *bytes);
+
+/* Collective: gathers every rank's trace spans to rank 0, which writes the Chrome trace. No-op unless enabled. */
+int world_write_trace(struct world *w, const char *path, const char *role);
+
+/* Collective: agrees on the exit code, ends MPI, frees. Returns the code for main to return. */
+int world_stop(struct world *w, int status);
+
+#endif

@@ -1,0 +1,53 @@
+/* Everything a rank opens once and uses for all shots: mesh, device, models, memory. */
+#ifndef RINGREEL_ENGINE_H
+#define RINGREEL_ENGINE_H
+
+#include "base/arena.h"
+#include "config/options.h"
+#include "kernels/ops.h"
+#include "media/video.h"
+#include "model/checkpoint.h"
+#include "model/t5.h"
+#include "model/tokenizer.h"
+#include "model/transformer.h"
+#include "model/vae.h"
+#include "parallel/handover.h"
+#include "parallel/mesh.h"
+#include "render/shot.h"
+
+struct denoiser { /* on denoise ranks */
+    struct transformer *transformer;
+    float *x, *velocity[3], *scratch; /* [S_loc, C] each; velocities: negative, positive, perturbed */
+};
+
+struct codec { /* on codec ranks */
+    struct tokenizer *tokenizer;
+    struct t5 *t5;
+    struct vae *vae;
+    struct checkpoint *text_encoder;
+    float *latents; /* [S, C] scratch for un-normalising */
+};
+
+struct engine {
+    struct world *world;
+    const struct job_options *job;
+    struct mesh mesh;
+    struct device *dev;
+    struct checkpoint *checkpoint;
+    struct shot *shots; /* [job->shot_count] */
+    int64_t max_tokens, channels, text_width;
+    struct arena arena;
+    struct handover handover;
+    struct denoiser denoiser;
+    struct codec codec;
+};
+
+/* Collective over the world: opens and checks everything that can be checked before the first step, on all ranks or on
+ * none. */
+int engine_open(struct engine *e, struct world *world, const struct job_options *job);
+void engine_close(struct engine *e);
+
+/* How shot `shot` is written. Local. */
+struct video_settings engine_output(const struct engine *e, int shot);
+
+#endif

@@ -1,0 +1,30 @@
+/* Classifier-free and spatio-temporal guidance over a sharded sequence (pipeline spec 1.5-1.7; official
+ * pipeline_ltx_video.py). Sums over the whole sequence are made granule by granule and added in granule order, so they
+ * do not depend on the ranks. */
+#ifndef RINGREEL_GUIDANCE_H
+#define RINGREEL_GUIDANCE_H
+
+#include "config/options.h"
+#include "kernels/ops.h"
+#include "parallel/comm.h"
+#include "parallel/shard.h"
+
+#include <stdbool.h>
+
+/* What one step evaluates. */
+struct guidance {
+    double cfg, stg, rescale;
+    bool use_cfg, use_stg, use_rescale, cfg_star;
+    struct { enum stg_mode mode; int count; const int *blocks; } skip;
+};
+struct guidance guidance_at(const struct shot_options *o, float t);
+
+/* Reads block indices of all levels that are used; STATUS_INPUT when one is not below `blocks`. Local. */
+int guidance_check(const struct shot_options *o, const float *sigma, int steps, int blocks);
+
+/* positive <- guided velocity from negative u, positive p, perturbed q (each [S_loc, C]; u only with CFG, q only with
+ * STG; both are overwritten). Collective over group. */
+void guidance_combine(const struct guidance *g, struct device *dev, struct comm *group, const struct shard_plan *plan,
+                      struct mat u, struct mat p, struct mat q, struct mat scratch);
+
+#endif

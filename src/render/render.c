@@ -1,0 +1,116 @@
+#include "render/render.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/trace.h"
+#include "render/codec.h"
+#include "render/denoise.h"
+#include "render/version.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { JOB_FILE_LIMIT = 4 << 20, TRACE_SPANS = 1 << 20 };
+
+static int read_job_file(const char *path, char **text, size_t *bytes)
+{
+    struct stat st;
+    *text = xcalloc(1, 1); /* an empty job: everything comes from flags */
+    *bytes = 0;
+    if (!path)
+        return STATUS_OK;
+    if (stat(path, &st) != 0)
+        return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return error_set(STATUS_INPUT, "%s: not a file", path);
+    if (st.st_size > JOB_FILE_LIMIT)
+        return error_set(STATUS_INPUT, "%s: %lld bytes; a job file has at most %d", path, (long long)st.st_size,
+                         JOB_FILE_LIMIT);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
+    *text = xrealloc(*text, (size_t)st.st_size + 1);
+    *bytes = fread(*text, 1, (size_t)st.st_size, f);
+    (*text)[*bytes] = '\0';
+    fclose(f);
+    return STATUS_OK;
+}
+
+int render_configure(struct job_options *job, struct world *world, int argc, char **argv, bool *help)
+{
+    const char *path = NULL;
+    char *text = NULL;
+    size_t bytes = 0;
+    *help = false;
+    TRY(world_agree(world, options_find_job_file(argc, argv, &path, help)));
+    if (*help)
+        return STATUS_OK;
+    TRY(world_agree(world, world->rank == 0 ? read_job_file(path, &text, &bytes) : STATUS_OK));
+    world_share_bytes(world, &text, &bytes);
+    int status = world_agree(world, options_parse(job, text, bytes, path ? path : "(flags)", argc, argv, help));
+    free(text);
+    if (status == STATUS_OK)
+        world_set_timeout(world, job->timeout_s);
+    return status;
+}
+
+/* ---- announcing -------------------------------------------------------------------------------------------------- */
+
+static void print_mesh(const struct engine *e)
+{
+    const struct mesh *m = &e->mesh;
+    log_info("ringreel %s: %d rank%s: %d denoise, %d codec%s; %s (%s), %d thread%s a rank", RINGREEL_VERSION,
+             e->world->size, e->world->size == 1 ? "" : "s", m->denoise_ranks, m->codec_ranks,
+             e->world->size == 1 ? " (one rank in both roles)" : "", device_name(e->dev), device_isa(e->dev),
+             device_threads(e->dev), device_threads(e->dev) == 1 ? "" : "s");
+    if (m->idle_ranks)
+        log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them", m->idle_ranks,
+                 m->idle_ranks == 1 ? " is" : "s are");
+    for (int i = 0; i < e->job->shot_count; i++) {
+        const struct shot *s = &e->shots[i];
+        struct shard_plan p = shard_plan_make(s->tokens, m->denoise_ranks);
+        log_info("shot %d/%d: %dx%d, %d frames at %g fps: %lld tokens in %lld granules of %lld, %d steps", i + 1,
+                 e->job->shot_count, s->options->width, s->options->height, s->options->num_frames,
+                 s->options->frame_rate, (long long)s->tokens, (long long)p.granules, (long long)p.granule,
+                 s->schedule.count);
+        if (p.granules < m->denoise_ranks)
+            log_warn("shot %d: %lld granules for %d denoise ranks: %lld rank(s) idle during this shot", i + 1,
+                     (long long)p.granules, m->denoise_ranks, (long long)(m->denoise_ranks - p.granules));
+    }
+}
+
+int render_announce(const struct engine *e)
+{
+    const struct job_options *job = e->job;
+    int status = STATUS_OK;
+    if (e->world->rank == 0 && !job->quiet) {
+        options_print_header(stderr, job);
+        print_mesh(e);
+    }
+    if (job->trace)
+        trace_enable(TRACE_SPANS / 8);
+    if (job->log_json)
+        status = log_json_open(job->log_json, e->world->rank);
+    return world_agree(e->world, status);
+}
+
+/* ---- a world of one ----------------------------------------------------------------------------------------------- */
+
+static int render_shot_alone(struct engine *e, struct shot *s)
+{
+    struct handover_head head;
+    float *text = e->handover.text[0].payload, *latents = e->handover.latents[0].payload;
+    TRY(codec_encode_text(e, s, &head, text));
+    TRY(denoise_shot(e, s, &head, text, latents));
+    return codec_decode_shot(e, s, latents);
+}
+
+int render_alone(struct engine *e)
+{
+    for (int i = 0; i < e->job->shot_count; i++)
+        TRY(render_shot_alone(e, &e->shots[i]));
+    return STATUS_OK;
+}

@@ -1,0 +1,66 @@
+#include "render/sidecar.h"
+
+#include "base/error.h"
+#include "render/version.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static json_t *describe_file(const char *path)
+{
+    struct stat st;
+    bool found = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    return json_pack("{s:s%, s:I}", "path", path, strlen(path), "bytes", found ? (json_int_t)st.st_size : (json_int_t)0);
+}
+
+static json_t *describe_sigmas(const struct schedule *s)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < s->count; i++)
+        json_array_append_new(list, json_real(s->sigma[i]));
+    return list;
+}
+
+static json_t *describe(const struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
+{
+    char *yaml = options_to_yaml(e->job, s->number);
+    const struct shot_options *o = s->options;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:o, s:o, s:{s:i, s:i, s:s, s:s, s:i}, s:I, s:o, s:{s:[I,I,I,I], s:s}, s:{s:[i,i,i,i], s:f, s:s}, s:f, s:s}",
+        "ringreel", RINGREEL_VERSION, "media", media_versions(), "checkpoint", describe_file(e->job->checkpoint_path),
+        "text_encoder", describe_file(e->job->text_encoder_path),
+        "ranks", "denoise", e->mesh.denoise_ranks, "codec", e->mesh.codec_ranks, "backend", device_name(e->dev),
+        "isa", device_isa(e->dev), "threads_per_rank", device_threads(e->dev),
+        "seed", (json_int_t)o->seed, "sigmas", describe_sigmas(&s->schedule),
+        "latents", "shape", (json_int_t)e->channels, (json_int_t)s->f, (json_int_t)s->h, (json_int_t)s->w,
+        "sha256", facts->latents_sha256,
+        "frames", "shape", o->num_frames, o->height, o->width, 3, "frame_rate", o->frame_rate,
+        "sha256", facts->frames_sha256, "decode_seconds", facts->decode_s, "job", yaml);
+    free(yaml);
+    CHECK(root, "the sidecar's description does not match its format");
+    return root;
+}
+
+int sidecar_write(const struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
+{
+    int status = STATUS_OK;
+    char *path = xasprintf("%s.json", s->options->output);
+    char *part = xasprintf("%s.part-%d", path, (int)getpid());
+    for (char *c = path; *c; c++) /* an image sequence "frames/%06d.png" has one sidecar, without the pattern */
+        if (*c == '%')
+            *c = '_';
+    json_t *root = describe(e, s, facts);
+    if (json_dump_file(root, part, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0 || rename(part, path) != 0) {
+        status = error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
+        unlink(part);
+    }
+    json_decref(root);
+    free(part);
+    free(path);
+    return status;
+}

@@ -1,0 +1,14 @@
+/* OUTPUT.json beside every video: all that is needed to render it again. */
+#ifndef RINGREEL_SIDECAR_H
+#define RINGREEL_SIDECAR_H
+
+#include "render/engine.h"
+
+struct sidecar_facts {
+    char latents_sha256[65], frames_sha256[65];
+    double decode_s;
+};
+/* Written beside and renamed. STATUS_INPUT. */
+int sidecar_write(const struct engine *e, const struct shot *s, const struct sidecar_facts *facts);
+
+#endif

@@ -1,0 +1,6 @@
+#ifndef RINGREEL_VERSION_H
+#define RINGREEL_VERSION_H
+
+#define RINGREEL_VERSION "0.1.0"
+
+#endif
