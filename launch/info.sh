@@ -15,8 +15,10 @@ library() {
     row "$1" "${version:-not found}"
 }
 
-debian_library() { # those without a pkg-config file
+# For libraries without a pkg-config file.
+debian_library() {
     local version
+    # shellcheck disable=SC2016 # the braces are dpkg-query's
     version=$(first_line dpkg-query -W -f '${Version}\n' "$2")
     row "$1" "${version:-not known (no Debian package $2)}"
 }

@@ -7,6 +7,8 @@
 
 static const struct rows_simd *const rows_tables[] = {&rows_generic, &rows_avx2, &rows_avx512};
 static const struct gemm_simd *const gemm_tables[] = {&gemm_generic, &gemm_avx2, &gemm_avx512};
+static const struct attention_simd *const attention_tables[] = {&attention_generic, &attention_avx2,
+                                                                 &attention_avx512};
 
 float *cpu_floats(size_t count)
 {
@@ -81,6 +83,7 @@ struct device *device_open_cpu(int threads, const char *isa)
     struct cpu *cpu = xcalloc(1, sizeof *cpu);
     cpu->rows = rows_tables[level];
     cpu->gemm = gemm_tables[level];
+    cpu->attention = attention_tables[level];
     cpu->threads = xcalloc((size_t)threads, sizeof *cpu->threads);
     struct device *dev = xcalloc(1, sizeof *dev);
     *dev = (struct device){.ops = &cpu_ops, .threads = threads, .isa_level = level, .backend = cpu};

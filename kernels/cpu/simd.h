@@ -40,4 +40,27 @@ struct gemm_simd {
 };
 extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512;
 
+/* A chunk of query rows of one head, continued with packed keys and values (layout: attention.c). */
+struct attention_task {
+    float *o, *m, *l; /* running output [rows][d padded], maximum and sum [rows] */
+    const float *q;   /* [rows][d], q_row floats apart */
+    int64_t q_row, rows, d;
+    float scale;      /* log2(e) included: scores are exponents of 2 */
+    const float *kv;  /* this head's part of the first granule; the next granule's is kv_step further */
+    int64_t kv_step, keys, granule;
+    const float *bias; /* NULL, or added to the score of (row i, key j): bias[j - i], times log2(e) */
+    float *scratch;    /* attention_scratch_floats */
+};
+
+struct attention_simd {
+    void (*attend)(const struct attention_task *task);
+};
+extern const struct attention_simd attention_generic, attention_avx2, attention_avx512;
+
+enum { QUERY_CHUNK = 96, QUERY_GROUP = 24 }; /* rows a task; rows whose scores are in the first cache together */
+static inline int64_t attention_scratch_floats(int64_t head_dim, int64_t granule)
+{
+    return QUERY_CHUNK * head_dim + QUERY_GROUP * granule;
+}
+
 #endif

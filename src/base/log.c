@@ -75,18 +75,22 @@ static void show(struct progress *p, bool last)
     if (threshold < LOG_INFO || (!last && now - p->last_shown_s < (terminal ? 0.1 : 10.0)))
         return;
     p->last_shown_s = now;
-    char rate[48] = "", rest[48] = "", text[32];
+    char count[48], rate[48] = "", rest[48] = "", text[32];
+    if (p->unit)
+        snprintf(count, sizeof count, "%lld/%lld", (long long)p->done, (long long)p->total);
+    else
+        snprintf(count, sizeof count, "%.0f%%", 100.0 * (double)p->done / (double)(p->total ? p->total : 1));
     if (p->done > 0 && elapsed > 0) {
         double each = elapsed / (double)p->done;
-        if (each >= 1)
+        if (p->unit && each >= 1)
             snprintf(rate, sizeof rate, "  %.2f s/%s", each, p->unit);
-        else
+        else if (p->unit)
             snprintf(rate, sizeof rate, "  %.1f %ss/s", 1 / each, p->unit);
         duration_text(last ? elapsed : each * (double)(p->total - p->done), text);
         snprintf(rest, sizeof rest, last ? "  in %s" : "  ETA %s", text);
     }
-    fprintf(stderr, "%sringreel: %-24s %lld/%lld%s%s%s", terminal ? "\r\033[K" : "", p->label, (long long)p->done,
-            (long long)p->total, rate, rest, terminal && !last ? "" : "\n");
+    fprintf(stderr, "%sringreel: %-22s %s%s%s%s", terminal ? "\r\033[K" : "", p->label, count, rate, rest,
+            terminal && !last ? "" : "\n");
     line_open = terminal && !last;
 }
 

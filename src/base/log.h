@@ -25,7 +25,7 @@ void clock_set_zero(void);
  * one a plain line is written at most every 10 s and at the end. Only rank 0's and the codec ranks' stages are shown. */
 struct progress {
     char label[48];
-    const char *unit; /* "step", "frame" */
+    const char *unit; /* "step", "frame"; NULL: shown as a percentage */
     int64_t done, total;
     double start_s, last_shown_s;
 };

@@ -171,7 +171,7 @@ static char *plain_path(const char *path)
     while (*path) {
         bool at_start = to == plain || to[-1] == '/';
         if (at_start && path[0] == '.' && path[1] == '/')
-            path += 2;
+            path += 1 + strspn(path + 1, "/");
         else if (path[0] == '/' && to > plain && to[-1] == '/')
             path++;
         else

@@ -1,4 +1,4 @@
-/* One table of settings (options.c): the YAML keys, the command-line flags, their defaults, ranges and help, and the
+/* One table of settings (settings.c): the YAML keys, the command-line flags, their defaults, ranges and help, and the
  * header a run prints all come from it. Keys keep the names of the official pipeline YAMLs where they mean the same.
  *
  * A job has settings of its own and one or more shots. A shot setting written at the top level is the default of all
@@ -19,7 +19,7 @@ struct float_list { /* a scalar is a list of one with is_scalar true */
     bool is_scalar;
     double v[MAX_LIST];
 };
-struct block_lists { /* skip_block_list: one flat list (per_level false, lists[0]) or a list of lists */
+struct block_lists { /* skip_block_list: one flat list (per_level false, count 1) or a list of lists */
     bool per_level;
     int count;
     struct { int count; int v[64]; } lists[32];

@@ -16,7 +16,7 @@ void text_pool_free(struct text_pool *pool);
 /* Bytes of the longest prefix that is valid UTF-8 (no overlong forms, no surrogates). */
 size_t text_utf8_prefix(const char *text, size_t n);
 
-/* For messages: `text` in single quotes, shortened, with '?' for control characters. Returns out. */
+/* For messages: `text` in single quotes, shortened, '?' for control characters. Returns out. */
 enum { TEXT_SHOWN = 64 };
 const char *text_show(char out[TEXT_SHOWN], const char *text);
 

@@ -242,7 +242,7 @@ static bool read_scalar(const struct setting *s, void *record, struct text_pool 
     const struct setting_choice *choice;
     int64_t whole;
     double real;
-    bool yes;
+    bool yes = false;
     switch (s->type) {
     case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH:
         return read_text(s, v, p, texts, to);

@@ -201,6 +201,10 @@ int yaml_doc_read(struct yaml_doc **out, const char *text, size_t bytes, const c
     if (bytes > YAML_MAX_BYTES)
         return error_set(STATUS_INPUT, "%s: %zu bytes; a job file has at most 4 MiB", name, bytes);
     struct reader r = {.name = name};
+    if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark */
+        text += 3;
+        bytes -= 3;
+    }
     size_t valid = text_utf8_prefix(text, bytes);
     if (valid < bytes)
         return fail(&r, mark_of(text, valid), "not valid UTF-8");

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <libavutil/imgutils.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
@@ -10,6 +11,7 @@
 
 struct pixels {
     AVFrame *frame;
+    AVFrame *padded; /* RGB: swscale reads some bytes beyond the last pixel, which callers' memory need not have */
     struct SwsContext *sws; /* NULL: planar 10-bit RGB, which swscale would take through Y'CbCr and round */
 };
 
@@ -42,22 +44,30 @@ static struct SwsContext *open_sws(const AVCodecContext *e)
     return sws;
 }
 
+static AVFrame *new_frame(enum AVPixelFormat format, const AVCodecContext *e)
+{
+    AVFrame *f = av_frame_alloc();
+    CHECK(f, "out of memory");
+    f->format = format;
+    f->width = e->width;
+    f->height = e->height;
+    CHECK(av_frame_get_buffer(f, 0) >= 0, "out of memory for a frame of %dx%d", e->width, e->height);
+    return f;
+}
+
 struct pixels *pixels_open(const AVCodecContext *e)
 {
     struct pixels *p = xcalloc(1, sizeof *p);
-    p->frame = av_frame_alloc();
-    CHECK(p->frame, "out of memory");
-    p->frame->format = e->pix_fmt;
-    p->frame->width = e->width;
-    p->frame->height = e->height;
+    p->frame = new_frame(e->pix_fmt, e);
     p->frame->color_range = e->color_range;
     p->frame->colorspace = e->colorspace;
     p->frame->color_primaries = e->color_primaries;
     p->frame->color_trc = e->color_trc;
     p->frame->chroma_location = e->chroma_sample_location;
     p->frame->sample_aspect_ratio = e->sample_aspect_ratio;
-    CHECK(av_frame_get_buffer(p->frame, 0) >= 0, "out of memory for a frame of %dx%d", e->width, e->height);
-    if (e->pix_fmt != AV_PIX_FMT_GBRP10) p->sws = open_sws(e);
+    if (e->pix_fmt == AV_PIX_FMT_GBRP10) return p;
+    p->sws = open_sws(e);
+    p->padded = new_frame(AV_PIX_FMT_RGB24, e);
     return p;
 }
 
@@ -79,9 +89,9 @@ AVFrame *pixels_convert(struct pixels *p, const uint8_t *rgb)
     AVFrame *f = p->frame;
     CHECK(av_frame_make_writable(f) >= 0, "out of memory for a frame of %dx%d", f->width, f->height);
     if (p->sws) {
-        const uint8_t *const planes[4] = {rgb};
-        const int strides[4] = {3 * f->width};
-        int rows = sws_scale(p->sws, planes, strides, 0, f->height, f->data, f->linesize);
+        av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, 3 * f->width, 3 * f->width, f->height);
+        int rows = sws_scale(p->sws, (const uint8_t *const *)p->padded->data, p->padded->linesize, 0, f->height, f->data,
+                             f->linesize);
         CHECK(rows == f->height, "swscale made %d of %d rows", rows, f->height);
     } else {
         widen_to_gbrp10(f, rgb);
@@ -94,5 +104,6 @@ void pixels_close(struct pixels *p)
     if (!p) return;
     sws_freeContext(p->sws);
     av_frame_free(&p->frame);
+    av_frame_free(&p->padded);
     free(p);
 }

@@ -39,7 +39,10 @@ struct checkpoint {
     char *weights_path; /* text encoder: the folder of its weights */
 };
 
-static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
+static bool starts_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
 
 static bool ends_with(const char *text, const char *suffix)
 {
@@ -47,7 +50,7 @@ static bool ends_with(const char *text, const char *suffix)
     return length >= back && strcmp(text + length - back, suffix) == 0;
 }
 
-/* ---- parts ----------------------------------------------------------------------------------------------------------- */
+/* ---- parts ----------------------------------------------------------------------------------- */
 
 static int compare_entries(const void *a, const void *b)
 {
@@ -66,9 +69,12 @@ static bool part_has(const struct part *p, const char *name) { return part_find(
 /* Weights stored with scales would silently give a wrong picture when read as plain values. */
 static int refuse_scaled(const struct entry *e)
 {
-    if (ends_with(e->name, ".scale_weight") || ends_with(e->name, ".weight_scale") || strcmp(e->name, "scaled_fp8") == 0)
-        return error_set(STATUS_INPUT, "%s: tensor %s: fp8 weights with scales are not supported, only plain F8_E4M3",
-                         safetensors_path(e->file), e->tensor->name);
+    if (ends_with(e->name, ".scale_weight") || ends_with(e->name, ".weight_scale") ||
+        strcmp(e->name, "scaled_fp8") == 0)
+        return error_set(
+            STATUS_INPUT,
+            "%s: tensor %s: fp8 weights with scales are not supported, only plain F8_E4M3",
+            safetensors_path(e->file), e->tensor->name);
     return STATUS_OK;
 }
 
@@ -92,7 +98,7 @@ static int part_collect(struct part *p, const struct file_list *list, int first,
     return STATUS_OK;
 }
 
-/* ---- what the tensors say -------------------------------------------------------------------------------------------- */
+/* ---- what the tensors say -------------------------------------------------------------------- */
 
 /* 1 + the largest block index. */
 static int count_blocks(const struct part *transformer)
@@ -116,40 +122,48 @@ static bool any_ends_with(const struct part *p, const char *suffix)
     return false;
 }
 
-/* By structure, so that models of other widths are recognised too: 0.9.5 changed the encoder's downsampling, 0.9.1
- * brought the timestep into the decoder. Without an encoder, only 0.9.1 injects noise. */
+/* By structure, so that models of other widths are recognised too: 0.9.5 changed the encoder's
+ * downsampling, 0.9.1 brought the timestep into the decoder. Without an encoder, only 0.9.1 injects
+ * noise. */
 static enum vae_generation detect_generation(const struct part *vae)
 {
     bool d = vae->diffusers_names;
-    if (part_has(vae, d ? "encoder.down_blocks.0.downsamplers.0.conv.conv.weight" : "encoder.down_blocks.1.conv.conv.weight"))
+    if (part_has(vae, d ? "encoder.down_blocks.0.downsamplers.0.conv.conv.weight"
+                        : "encoder.down_blocks.1.conv.conv.weight"))
         return VAE_0_9_5;
     if (!part_has(vae, d ? "decoder.time_embedder.timestep_embedder.linear_1.weight"
                          : "decoder.last_time_embedder.timestep_embedder.linear_1.weight"))
         return VAE_0_9_0;
-    if (part_has(vae, "encoder.conv_in.conv.weight") || any_ends_with(vae, ".per_channel_scale1")) return VAE_0_9_1;
+    if (part_has(vae, "encoder.conv_in.conv.weight") || any_ends_with(vae, ".per_channel_scale1"))
+        return VAE_0_9_1;
     return VAE_0_9_5;
 }
 
 static int read_facts(struct checkpoint *c, struct config_sources *sources)
 {
-    bool has_transformer = part_has(&c->main, "patchify_proj.weight") || part_has(&c->main, "proj_in.weight");
+    bool has_transformer = part_has(&c->main, "patchify_proj.weight") ||
+                           part_has(&c->main, "proj_in.weight");
     sources->has_vae = part_has(&c->vae, "decoder.conv_in.conv.weight");
     if (!has_transformer && !sources->has_vae)
-        return error_set(STATUS_INPUT, "%s: not an LTX-Video model: neither patchify_proj.weight nor"
-                         " vae.decoder.conv_in.conv.weight is in it", c->path);
+        return error_set(STATUS_INPUT,
+                         "%s: not an LTX-Video model: neither patchify_proj.weight nor"
+                         " vae.decoder.conv_in.conv.weight is in it",
+                         c->path);
     c->main.diffusers_names = part_has(&c->main, "proj_in.weight");
     if (sources->has_vae) sources->generation = detect_generation(&c->vae);
     sources->blocks = count_blocks(&c->main);
     TRY(config_read_facts(&c->facts, sources));
     if (!sources->has_vae && !sources->transformer.json && c->facts.vae == VAE_0_9_0)
-        log_warn("%s: no config and no VAE to tell the release by; taken for 0.9.0 or 0.9.1 (positions not causal, SD3"
-                 " schedule)", c->path);
+        log_warn("%s: no config and no VAE to tell the release by; taken for 0.9.0 or 0.9.1"
+                 " (positions not causal, SD3 schedule)",
+                 c->path);
     return STATUS_OK;
 }
 
-/* ---- official file --------------------------------------------------------------------------------------------------- */
+/* ---- official file --------------------------------------------------------------------------- */
 
-static int get_section(struct config_section *s, const char *path, const json_t *config, const char *key)
+static int get_section(struct config_section *s, const char *path, const json_t *config,
+                       const char *key)
 {
     s->json = json_object_get(config, key);
     if (s->json && !json_is_object(s->json))
@@ -201,7 +215,7 @@ static int open_single_file(struct checkpoint *c)
     return status;
 }
 
-/* ---- diffusers folder ------------------------------------------------------------------------------------------------ */
+/* ---- diffusers folder ------------------------------------------------------------------------ */
 
 struct folder_config {
     char *path;
@@ -228,11 +242,14 @@ static int open_diffusers_folder(struct checkpoint *c)
 {
     enum { TRANSFORMER, VAE, SCHEDULER, INDEX, CONFIGS };
     static const char *const names[CONFIGS] = {"transformer/config.json", "vae/config.json",
-                                               "scheduler/scheduler_config.json", "model_index.json"};
+                                               "scheduler/scheduler_config.json",
+                                               "model_index.json"};
     struct folder_config configs[CONFIGS] = {{0}};
     int status;
     if (!files_exist(c->path, "transformer") && !files_exist(c->path, "vae"))
-        return error_set(STATUS_INPUT, "%s: a folder without transformer/ and vae/ is not a diffusers model", c->path);
+        return error_set(STATUS_INPUT,
+                         "%s: a folder without transformer/ and vae/ is not a diffusers model",
+                         c->path);
     TRY(open_component(c, &c->main, "transformer"));
     TRY(open_component(c, &c->vae, "vae"));
     c->vae.diffusers_names = true;
@@ -255,9 +272,10 @@ done:
     return status;
 }
 
-/* ---- text encoder ---------------------------------------------------------------------------------------------------- */
+/* ---- text encoder ---------------------------------------------------------------------------- */
 
-/* What stands in front of "encoder.": "" in most files, "text_encoders.t5xxl.transformer." in bundled ones. */
+/* What stands in front of "encoder.": "" in most files, "text_encoders.t5xxl.transformer." in
+ * bundled ones. */
 static int find_encoder_prefix(const struct checkpoint *c, char out[TENSOR_NAME_BYTES])
 {
     static const char marker[] = "encoder.block.0.layer.0.layer_norm.weight";
@@ -269,12 +287,15 @@ static int find_encoder_prefix(const struct checkpoint *c, char out[TENSOR_NAME_
             size_t front = strlen(name) - strlen(marker);
             if (front > 0 && name[front - 1] != '.') continue;
             if (found)
-                return error_set(STATUS_INPUT, "%s: more than one T5 encoder: %s%s and %s", c->path, out, marker, name);
+                return error_set(STATUS_INPUT, "%s: more than one T5 encoder: %s%s and %s", c->path,
+                                 out, marker, name);
             snprintf(out, TENSOR_NAME_BYTES, "%.*s", (int)front, name);
             found = true;
         }
     }
-    if (!found) return error_set(STATUS_INPUT, "%s: not a T5 encoder: tensor %s is missing", c->weights_path, marker);
+    if (!found)
+        return error_set(STATUS_INPUT, "%s: not a T5 encoder: tensor %s is missing",
+                         c->weights_path, marker);
     return STATUS_OK;
 }
 
@@ -297,18 +318,22 @@ static int open_text_encoder(struct checkpoint *c)
 
 int checkpoint_tokenizer_path(const struct checkpoint *c, char *out, size_t size)
 {
-    static const char *const places[] = {"tokenizer/spiece.model", "spiece.model", "../tokenizer/spiece.model"};
+    static const char *const places[] = {"tokenizer/spiece.model", "spiece.model",
+                                         "../tokenizer/spiece.model"};
     const char *folders[] = {c->path, c->weights_path ? c->weights_path : c->path};
     for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++) {
         for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
             if (!files_exist(folders[f], places[i])) continue;
             if ((size_t)snprintf(out, size, "%s/%s", folders[f], places[i]) >= size)
-                return error_set(STATUS_INPUT, "%s/%s: the path is too long", folders[f], places[i]);
+                return error_set(STATUS_INPUT, "%s/%s: the path is too long", folders[f],
+                                 places[i]);
             return STATUS_OK;
         }
     }
-    return error_set(STATUS_INPUT, "%s: no spiece.model there, in its tokenizer/ or in tokenizer/ beside it"
-                     " (tokenizer.json alone is not enough)", c->path);
+    return error_set(STATUS_INPUT,
+                     "%s: no spiece.model there, in its tokenizer/ or in tokenizer/ beside it"
+                     " (tokenizer.json alone is not enough)",
+                     c->path);
 }
 
 int64_t checkpoint_config_int(const struct checkpoint *c, const char *key, int64_t fallback)
@@ -317,9 +342,10 @@ int64_t checkpoint_config_int(const struct checkpoint *c, const char *key, int64
     return json_is_integer(value) ? json_integer_value(value) : fallback;
 }
 
-/* ---- opening and closing --------------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
-static int open_with(struct checkpoint **out, const char *path, int (*open_kind)(struct checkpoint *))
+static int open_with(struct checkpoint **out, const char *path,
+                     int (*open_kind)(struct checkpoint *))
 {
     struct checkpoint *c = xcalloc(1, sizeof *c);
     c->path = xstrdup(path);
@@ -352,7 +378,9 @@ int checkpoint_open_text_encoder(struct checkpoint **out, const char *path)
     bool is_folder = false;
     TRY(stat_path(path, &is_folder));
     if (!is_folder)
-        return error_set(STATUS_INPUT, "%s: not a folder; a text encoder is a folder with weights and spiece.model", path);
+        return error_set(
+            STATUS_INPUT,
+            "%s: not a folder; a text encoder is a folder with weights and spiece.model", path);
     return open_with(out, path, open_text_encoder);
 }
 
@@ -371,12 +399,13 @@ void checkpoint_close(struct checkpoint *c)
 const char *checkpoint_path(const struct checkpoint *c) { return c->path; }
 const struct checkpoint_facts *checkpoint_facts(const struct checkpoint *c) { return &c->facts; }
 
-/* ---- looking up ------------------------------------------------------------------------------------------------------ */
+/* ---- looking up ------------------------------------------------------------------------------ */
 
 static const char vae_prefix[] = "vae.";
 
 /* The name under which a part stores the tensor; false if its naming has none. */
-static bool stored_name(const struct checkpoint *c, char out[TENSOR_NAME_BYTES], const char *official)
+static bool stored_name(const struct checkpoint *c, char out[TENSOR_NAME_BYTES],
+                        const char *official)
 {
     if (starts_with(official, vae_prefix)) {
         official += strlen(vae_prefix);
@@ -427,8 +456,9 @@ static char *wanted_shape_text(int rank, const int64_t *shape, char out[96])
     size_t at = (size_t)snprintf(out, 96, "[");
     for (int i = 0; i < rank && at < 72; i++) {
         const char *comma = i ? "," : "";
-        at += (size_t)(shape[i] < 0 ? snprintf(out + at, 96 - at, "%sany", comma)
-                                    : snprintf(out + at, 96 - at, "%s%lld", comma, (long long)shape[i]));
+        at += (size_t)(shape[i] < 0
+                           ? snprintf(out + at, 96 - at, "%sany", comma)
+                           : snprintf(out + at, 96 - at, "%s%lld", comma, (long long)shape[i]));
     }
     snprintf(out + at, 96 - at, "]");
     return out;
@@ -439,12 +469,13 @@ static int report_missing(const struct checkpoint *c, const char *name)
     char stored[TENSOR_NAME_BYTES];
     const char *bare = starts_with(name, vae_prefix) ? name + strlen(vae_prefix) : name;
     if (stored_name(c, stored, name) && strcmp(stored, bare) != 0)
-        return error_set(STATUS_INPUT, "%s: tensor %s (stored as %s) is missing", c->path, name, stored);
+        return error_set(STATUS_INPUT, "%s: tensor %s (stored as %s) is missing", c->path, name,
+                         stored);
     return error_set(STATUS_INPUT, "%s: tensor %s is missing", c->path, name);
 }
 
-int checkpoint_need(const struct checkpoint *c, const struct tensor **out, int rank, const int64_t *shape, const char *name,
-                    ...)
+int checkpoint_need(const struct checkpoint *c, const struct tensor **out, int rank,
+                    const int64_t *shape, const char *name, ...)
 {
     char full[TENSOR_NAME_BYTES], have[96], want[96];
     va_list args;
@@ -456,13 +487,14 @@ int checkpoint_need(const struct checkpoint *c, const struct tensor **out, int r
     const struct tensor *t = e->tensor;
     const char *path = safetensors_path(e->file);
     if (!shape_fits(t, rank, shape))
-        return error_set(STATUS_INPUT, "%s: tensor %s has shape %s, expected %s", path, full, tensor_shape_text(t, have),
-                         wanted_shape_text(rank, shape, want));
+        return error_set(STATUS_INPUT, "%s: tensor %s has shape %s, expected %s", path, full,
+                         tensor_shape_text(t, have), wanted_shape_text(rank, shape, want));
     if (t->dtype == DTYPE_COUNT)
-        return error_set(STATUS_INPUT, "%s: tensor %s: dtype %s is not supported", path, full, safetensors_dtype(t));
+        return error_set(STATUS_INPUT, "%s: tensor %s: dtype %s is not supported", path, full,
+                         safetensors_dtype(t));
     if (!dtype_is_float(t->dtype))
-        return error_set(STATUS_INPUT, "%s: tensor %s has dtype %s, expected a floating-point type", path, full,
-                         dtype_name(t->dtype));
+        return error_set(STATUS_INPUT, "%s: tensor %s has dtype %s, expected a floating-point type",
+                         path, full, dtype_name(t->dtype));
     *out = t;
     return STATUS_OK;
 }

@@ -9,7 +9,7 @@
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-/* ---- refusing what is not computed ----------------------------------------------------------------------------------- */
+/* ---- refusing what is not computed ----------------------------------------------------------- */
 
 /* A key that is absent takes the released value; a key that is there must have one of these. */
 struct rule {
@@ -75,10 +75,12 @@ static bool same_value(const json_t *a, const json_t *b)
 }
 
 /* "PLACE: KEY is VALUE; allowed: ..." with the value as JSON, cut to a line's length. */
-static int refuse(const struct config_section *s, const char *key, const json_t *value, const char *allowed)
+static int refuse(const struct config_section *s, const char *key, const json_t *value,
+                  const char *allowed)
 {
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-    int status = error_set(STATUS_INPUT, "%s: %s is %.80s; allowed: %s", s->where, key, text ? text : "?", allowed);
+    int status = error_set(STATUS_INPUT, "%s: %s is %.80s; allowed: %s", s->where, key,
+                           text ? text : "?", allowed);
     free(text);
     return status;
 }
@@ -104,7 +106,7 @@ int config_check_text_encoder(const struct config_section *config)
     return check_rules(config, text_encoder_rules, COUNT(text_encoder_rules));
 }
 
-/* ---- typed values ---------------------------------------------------------------------------------------------------- */
+/* ---- typed values ---------------------------------------------------------------------------- */
 
 static int read_bool(const struct config_section *s, const char *key, bool *value)
 {
@@ -134,13 +136,14 @@ static int read_count(const struct config_section *s, const char *key, int *valu
 {
     const json_t *json = json_object_get(s->json, key);
     if (!json || json_is_null(json)) return STATUS_OK;
-    if (!json_is_integer(json) || json_integer_value(json) < 1 || json_integer_value(json) > INT_MAX)
+    if (!json_is_integer(json) || json_integer_value(json) < 1 ||
+        json_integer_value(json) > INT_MAX)
         return refuse(s, key, json, "a whole number above 0");
     *value = (int)json_integer_value(json);
     return STATUS_OK;
 }
 
-/* ---- transformer ----------------------------------------------------------------------------------------------------- */
+/* ---- transformer ----------------------------------------------------------------------------- */
 
 static int read_max_pos(const struct config_section *s, double max_pos[3])
 {
@@ -170,22 +173,25 @@ static int read_transformer(struct checkpoint_facts *facts, const struct config_
     TRY(read_count(s, "num_layers", &blocks));
     /* Otherwise a file that lost its last blocks would pass for a smaller model. */
     if (sources->blocks && blocks != sources->blocks)
-        return error_set(STATUS_INPUT, "%s: num_layers is %d, but the tensors have %d transformer_blocks", s->where, blocks,
-                         sources->blocks);
+        return error_set(STATUS_INPUT,
+                         "%s: num_layers is %d, but the tensors have %d transformer_blocks",
+                         s->where, blocks, sources->blocks);
     facts->norm_eps = (float)norm_eps;
     return STATUS_OK;
 }
 
-/* ---- VAE ------------------------------------------------------------------------------------------------------------- */
+/* ---- VAE ------------------------------------------------------------------------------------- */
 
 /* compress_all halves the channels and adds a residual, or does neither. */
 static int check_compress_all(const struct config_section *s, const char *key, const json_t *block)
 {
-    const json_t *parameter = json_array_get(block, 1), *multiplier = json_object_get(parameter, "multiplier");
+    const json_t *parameter = json_array_get(block, 1),
+                 *multiplier = json_object_get(parameter, "multiplier");
     bool residual = json_is_true(json_object_get(parameter, "residual"));
     double factor = multiplier ? json_number_value(multiplier) : 1;
     if (factor != (residual ? 2 : 1))
-        return refuse(s, key, block, "compress_all with residual and multiplier 2, or with neither");
+        return refuse(s, key, block,
+                      "compress_all with residual and multiplier 2, or with neither");
     return STATUS_OK;
 }
 
@@ -214,20 +220,21 @@ static int read_vae(struct checkpoint_facts *facts, const struct config_section 
     return read_bool(s, "decoder_causal", &facts->vae_causal_decoder); /* diffusers */
 }
 
-/* ---- scheduler ------------------------------------------------------------------------------------------------------- */
+/* ---- scheduler ------------------------------------------------------------------------------- */
 
 static int read_terminal(const struct config_section *s, const char *key, double *value)
 {
     const json_t *json = json_object_get(s->json, key);
     if (!json || json_is_null(json)) return STATUS_OK;
-    if (!is_positive(json) || json_number_value(json) >= 1) return refuse(s, key, json, "null or a number in (0,1)");
+    if (!is_positive(json) || json_number_value(json) >= 1)
+        return refuse(s, key, json, "null or a number in (0,1)");
     *value = json_number_value(json);
     return STATUS_OK;
 }
 
-/* Index of the string under `key` in names; `fallback` when absent or null. */
-static int read_choice(const struct config_section *s, const char *key, const char *const *names, int count,
-                       const char *allowed, int *value)
+/* Index of the string under `key` in names; *value stays when absent or null. */
+static int read_choice(const struct config_section *s, const char *key, const char *const *names,
+                       int count, const char *allowed, int *value)
 {
     const json_t *json = json_object_get(s->json, key);
     if (!json || json_is_null(json)) return STATUS_OK;
@@ -243,11 +250,14 @@ static int read_choice(const struct config_section *s, const char *key, const ch
 /* RectifiedFlowScheduler: absent keys mean the class defaults. */
 static int read_official_scheduler(struct scheduler_config *c, const struct config_section *s)
 {
-    static const char *const samplers[] = {"Uniform", "LinearQuadratic", "Constant"}; /* enum scheduler_sampler */
-    static const char *const shiftings[] = {"None", "SD3", "SimpleDiffusion"};        /* enum scheduler_shifting */
+    /* in the order of enum scheduler_sampler and enum scheduler_shifting */
+    static const char *const samplers[] = {"Uniform", "LinearQuadratic", "Constant"};
+    static const char *const shiftings[] = {"None", "SD3", "SimpleDiffusion"};
     int sampler = SCHEDULER_UNIFORM, shifting = SHIFTING_NONE;
-    TRY(read_choice(s, "sampler", samplers, COUNT(samplers), "Uniform, LinearQuadratic, Constant", &sampler));
-    TRY(read_choice(s, "shifting", shiftings, COUNT(shiftings), "null, SD3, SimpleDiffusion", &shifting));
+    TRY(read_choice(s, "sampler", samplers, COUNT(samplers), "Uniform, LinearQuadratic, Constant",
+                    &sampler));
+    TRY(read_choice(s, "shifting", shiftings, COUNT(shiftings), "null, SD3, SimpleDiffusion",
+                    &shifting));
     c->sampler = (enum scheduler_sampler)sampler;
     c->shifting = (enum scheduler_shifting)shifting;
     TRY(read_terminal(s, "target_shift_terminal", &c->target_shift_terminal));
@@ -259,8 +269,9 @@ static int read_official_scheduler(struct scheduler_config *c, const struct conf
     return STATUS_OK;
 }
 
-/* FlowMatchEulerDiscreteScheduler: dynamic shifting is the SD3 shift. Without it the official schedule of the models
- * that ship so is LinearQuadratic, which diffusers keeps in a pipeline and not in this file. */
+/* FlowMatchEulerDiscreteScheduler: dynamic shifting is the SD3 shift. Without it the official
+ * schedule of the models that ship so is LinearQuadratic, which diffusers keeps in a pipeline and
+ * not in this file. */
 static int read_diffusers_scheduler(struct scheduler_config *c, const struct config_section *s)
 {
     bool dynamic = false;
@@ -281,25 +292,29 @@ static void fall_back_scheduler(struct scheduler_config *c, bool since_095)
     c->target_shift_terminal = since_095 ? -1 : 0.1;
 }
 
-static int read_scheduler(struct scheduler_config *c, const struct config_section *s, bool since_095)
+static int read_scheduler(struct scheduler_config *c, const struct config_section *s,
+                          bool since_095)
 {
     if (json_object_size(s->json) == 0) {
         fall_back_scheduler(c, since_095);
         return STATUS_OK;
     }
     const char *class_name = json_string_value(json_object_get(s->json, "_class_name"));
-    if (!class_name || strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0) return read_official_scheduler(c, s);
+    if (!class_name || strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0)
+        return read_official_scheduler(c, s);
     fall_back_scheduler(c, true);
     return read_diffusers_scheduler(c, s);
 }
 
 static int read_allowed_steps(struct scheduler_config *c, const struct config_section *s)
 {
-    static const char key[] = "allowed_inference_steps", form[] = "null or up to 64 numbers in (0,1]";
+    static const char key[] = "allowed_inference_steps",
+                      form[] = "null or up to 64 numbers in (0,1]";
     const json_t *list = json_object_get(s->json, key), *step;
     size_t i;
     if (!list || json_is_null(list)) return STATUS_OK;
-    if (!json_is_array(list) || json_array_size(list) > MAX_ALLOWED_STEPS) return refuse(s, key, list, form);
+    if (!json_is_array(list) || json_array_size(list) > MAX_ALLOWED_STEPS)
+        return refuse(s, key, list, form);
     json_array_foreach(list, i, step) {
         if (!is_positive(step) || json_number_value(step) > 1) return refuse(s, key, list, form);
         c->allowed[i] = json_number_value(step);
@@ -308,7 +323,7 @@ static int read_allowed_steps(struct scheduler_config *c, const struct config_se
     return STATUS_OK;
 }
 
-/* ---- all together ---------------------------------------------------------------------------------------------------- */
+/* ---- all together ---------------------------------------------------------------------------- */
 
 int config_read_facts(struct checkpoint_facts *facts, const struct config_sources *sources)
 {

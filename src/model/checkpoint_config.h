@@ -1,5 +1,5 @@
-/* What a checkpoint's JSON says about the model: facts with their fallbacks (spec transformer 3.1, 4.1), and a clear
- * refusal of models this program does not compute. */
+/* What a checkpoint's JSON says about the model: facts with their fallbacks (spec
+ * transformer 3.1, 4.1), and a clear refusal of models this program does not compute. */
 #ifndef RINGREEL_CHECKPOINT_CONFIG_H
 #define RINGREEL_CHECKPOINT_CONFIG_H
 
@@ -8,14 +8,16 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* One JSON object and how messages call it: "ltx.safetensors: config.vae", "ltx/vae/config.json". json may be NULL. */
+/* One JSON object and how messages call it: "ltx.safetensors: config.vae", "ltx/vae/config.json".
+ * json may be NULL. */
 struct config_section {
     const char *where;
     const json_t *json;
 };
 
 struct config_sources {
-    struct config_section transformer, vae, scheduler, root; /* root: of the official file, holds allowed_inference_steps */
+    struct config_section transformer, vae, scheduler,
+        root; /* root: of the official file, holds allowed_inference_steps */
     /* What the tensors say, for keys that are missing. */
     bool has_vae;
     enum vae_generation generation; /* when has_vae */

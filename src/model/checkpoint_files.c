@@ -36,7 +36,7 @@ bool files_exist(const char *folder, const char *name)
     return exists;
 }
 
-/* ---- shards ---------------------------------------------------------------------------------------------------------- */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static const char *base_name(const struct safetensors *file)
 {
@@ -53,20 +53,22 @@ static struct safetensors *find_shard(const struct file_list *list, int first, c
 }
 
 /* The index is data: it may only name files beside itself. */
-static int open_shard(struct file_list *list, const char *folder, const char *index, const char *tensor,
-                      const json_t *shard)
+static int open_shard(struct file_list *list, const char *folder, const char *index,
+                      const char *tensor, const json_t *shard)
 {
     const char *name = json_string_value(shard);
     if (!name || !name[0] || strpbrk(name, "/\\") || strstr(name, ".."))
-        return error_set(STATUS_INPUT, "%s: tensor %.200s: the shard \"%.80s\" is not a plain file name", index, tensor,
-                         name ? name : "");
+        return error_set(STATUS_INPUT,
+                         "%s: tensor %.200s: the shard \"%.80s\" is not a plain file name", index,
+                         tensor, name ? name : "");
     char *path = xasprintf("%s/%s", folder, name);
     int status = files_open(list, path);
     free(path);
     return status;
 }
 
-static int open_mapped(struct file_list *list, int first, const char *folder, const char *index, json_t *map)
+static int open_mapped(struct file_list *list, int first, const char *folder, const char *index,
+                       json_t *map)
 {
     const char *tensor;
     json_t *shard;
@@ -78,13 +80,14 @@ static int open_mapped(struct file_list *list, int first, const char *folder, co
             file = list->files[list->count - 1];
         }
         if (!safetensors_find(file, tensor))
-            return error_set(STATUS_INPUT, "%s: tensor %.200s is missing; %s puts it there", safetensors_path(file), tensor,
-                             index);
+            return error_set(STATUS_INPUT, "%s: tensor %.200s is missing; %s puts it there",
+                             safetensors_path(file), tensor, index);
     }
     return STATUS_OK;
 }
 
-static int check_unmapped(const struct file_list *list, int first, const char *index, const json_t *map)
+static int check_unmapped(const struct file_list *list, int first, const char *index,
+                          const json_t *map)
 {
     for (int i = first; i < list->count; i++) {
         const struct safetensors *file = list->files[i];
@@ -92,8 +95,9 @@ static int check_unmapped(const struct file_list *list, int first, const char *i
             const char *tensor = safetensors_at(file, j)->name;
             const char *shard = json_string_value(json_object_get(map, tensor));
             if (!shard || strcmp(shard, base_name(file)) != 0)
-                return error_set(STATUS_INPUT, "%s: tensor %s does not belong here: %s %s%s", safetensors_path(file), tensor,
-                                 index, shard ? "puts it into " : "does not list it", shard ? shard : "");
+                return error_set(STATUS_INPUT, "%s: tensor %s does not belong here: %s %s%s",
+                                 safetensors_path(file), tensor, index,
+                                 shard ? "puts it into " : "does not list it", shard ? shard : "");
         }
     }
     return STATUS_OK;
@@ -116,19 +120,22 @@ done:
     return status;
 }
 
-/* ---- choosing -------------------------------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 static bool is_between(const char *name, const char *prefix, const char *suffix, bool plain)
 {
     size_t length = strlen(name), front = strlen(prefix), back = strlen(suffix);
-    if (length <= front + back || strncmp(name, prefix, front) != 0 || strcmp(name + length - back, suffix) != 0)
+    if (length <= front + back || strncmp(name, prefix, front) != 0 ||
+        strcmp(name + length - back, suffix) != 0)
         return false;
     return !plain || strcspn(name + front, ".-") == length - front - back;
 }
 
-/* The alphabetically first PREFIX...SUFFIX of a folder, so that bf16 comes before fp16 and fp32; with `plain` the part
- * between holds no dot or dash (shards do). NULL if there is none. *matches counts them. */
-static char *first_between(const char *folder, const char *prefix, const char *suffix, bool plain, int *matches)
+/* The alphabetically first PREFIX...SUFFIX of a folder, so that bf16 comes before fp16 and fp32;
+ * with `plain` the part between holds no dot or dash (shards do). NULL if there is none. *matches
+ * counts them. */
+static char *first_between(const char *folder, const char *prefix, const char *suffix, bool plain,
+                           int *matches)
 {
     char *first = NULL;
     *matches = 0;
@@ -148,8 +155,10 @@ static char *first_between(const char *folder, const char *prefix, const char *s
 /* File name inside the folder, NULL if nothing fits. */
 static char *choose(const char *folder, const char *stem, bool *is_index)
 {
-    char *plain = xasprintf("%s%s", stem, extension), *index = xasprintf("%s%s.index.json", stem, extension);
-    char *variant = xasprintf("%s.", stem), *variant_index = xasprintf("%s%s.index.", stem, extension), *chosen = NULL;
+    char *plain = xasprintf("%s%s", stem, extension),
+         *index = xasprintf("%s%s.index.json", stem, extension);
+    char *variant = xasprintf("%s.", stem),
+         *variant_index = xasprintf("%s%s.index.", stem, extension), *chosen = NULL;
     int matches;
     *is_index = false;
     if (files_exist(folder, plain)) {
@@ -180,8 +189,8 @@ int files_open_folder(struct file_list *list, const char *folder, const char *st
     bool is_index;
     char *name = choose(folder, stem, &is_index);
     if (!name)
-        return error_set(STATUS_INPUT, "%s: neither %s%s nor %s%s.index.json is there", folder, stem, extension, stem,
-                         extension);
+        return error_set(STATUS_INPUT, "%s: neither %s%s nor %s%s.index.json is there", folder,
+                         stem, extension, stem, extension);
     char *path = xasprintf("%s/%s", folder, name);
     int status = is_index ? open_index(list, folder, path) : files_open(list, path);
     free(path);

@@ -12,8 +12,8 @@
 
 enum { MAX_FILE_BYTES = 100 * 1000 * 1000, MAX_FILE_DEPTH = 32 };
 
-/* Deepest nesting of brackets outside strings. Exact for valid JSON and bounded work for anything else, so that the
- * recursive parser never sees deep input. */
+/* Deepest nesting of brackets outside strings. Exact for valid JSON and bounded work for anything
+ * else, so that the recursive parser never sees deep input. */
 static int depth_of(const char *text, size_t size)
 {
     int depth = 0, deepest = 0;
@@ -53,7 +53,8 @@ int json_input_parse(json_t **out, const char *what, const char *text, size_t si
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (!root) {
         blank_control_characters(error.text);
-        return error_set(STATUS_INPUT, "%s: bad JSON at byte %d: %s", what, error.position, error.text);
+        return error_set(STATUS_INPUT, "%s: bad JSON at byte %d: %s", what, error.position,
+                         error.text);
     }
     if (!json_is_object(root)) {
         json_decref(root);
@@ -77,7 +78,8 @@ static int read_all(int fd, const char *path, char *text, size_t size)
 
 int json_input_read(json_t **out, const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us before fstat sees it */
+    /* Not blocking: a FIFO must not hold us before fstat sees it. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
     struct stat info;
     char *text = NULL;
@@ -87,7 +89,8 @@ int json_input_read(json_t **out, const char *path)
         goto done;
     }
     if (info.st_size > MAX_FILE_BYTES) {
-        status = error_set(STATUS_INPUT, "%s: %lld bytes, more than %d", path, (long long)info.st_size, MAX_FILE_BYTES);
+        status = error_set(STATUS_INPUT, "%s: %lld bytes, more than %d", path,
+                           (long long)info.st_size, MAX_FILE_BYTES);
         goto done;
     }
     size_t size = (size_t)info.st_size;

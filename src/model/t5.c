@@ -43,18 +43,6 @@ struct t5 {
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-/* A scaled fp8 file keeps a factor beside each weight; reading it as plain fp8 would give a picture of noise. */
-static int reject_scaled(const struct checkpoint *c)
-{
-    static const char *const markers[] = {"scaled_fp8", "encoder.block.0.layer.0.SelfAttention.q.scale_weight",
-                                          "encoder.block.0.layer.0.SelfAttention.q.weight_scale"};
-    for (size_t i = 0; i < sizeof markers / sizeof *markers; i++)
-        if (checkpoint_find(c, markers[i]))
-            return error_set(STATUS_INPUT, "%s: tensor %s: scaled fp8 text encoders are not supported; F32, BF16, F16 "
-                             "and plain F8_E4M3 are", checkpoint_path(c), markers[i]);
-    return STATUS_OK;
-}
-
 static int need_float(const struct checkpoint *c, const struct tensor *t)
 {
     if (dtype_is_float(t->dtype)) return STATUS_OK;
@@ -153,7 +141,6 @@ static int find_layer(struct t5 *t, const struct checkpoint *c, int i)
 
 static int find_tensors(struct t5 *t, const struct checkpoint *c)
 {
-    TRY(reject_scaled(c));
     TRY(find_sizes(t, c));
     TRY(find_depth(t, c));
     t->layer = xcalloc((size_t)t->layers, sizeof *t->layer);

@@ -90,7 +90,7 @@ static int decode(struct engine *e, const struct shot *s, const float *latents, 
     char label[48];
     snprintf(label, sizeof label, "shot %d/%d decode", s->number + 1, e->job->shot_count);
     phase_set("shot %d decode", s->number + 1);
-    progress_start(&progress, label, "part", 1);
+    progress_start(&progress, label, NULL, 1);
     struct vae_progress report = {report_decode, &progress};
     rng_seed(&r, (uint64_t)s->options->seed);
     skip_step_noise(&r, s, e->channels);

@@ -419,8 +419,7 @@ static void a_run_leaves_no_trace_in_the_next(void **state)
     end_run(&r);
 }
 
-/* Every length up to max_tokens has room, also those whose granules round up further than the
- * longest one's. */
+/* Whatever the granule of a length is, its shard has room. */
 static void every_shorter_sequence_fits(void **state)
 {
     (void)state;

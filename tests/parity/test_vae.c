@@ -569,11 +569,11 @@ static const struct bad_case {
      "up_blocks.1.res_blocks.0.conv1.conv.weight"},
     {FIRST_EXTENT, 3, "up_blocks.1.res_blocks.0.scale_shift_table", "scale_shift_table"},
     {FIRST_EXTENT, 24, "up_blocks.0.conv.conv.weight", "up_blocks.0.conv.conv"},
-    {FIRST_EXTENT, 0, "conv_out.conv.weight", "conv_out.conv"},
+    {FIRST_EXTENT, 0, "conv_in.conv.weight", "conv_in.conv"},
     {FIRST_EXTENT, 10, "conv_out.conv.weight", "conv_out.conv"},
     {FIRST_EXTENT, 8, "last_time_embedder.timestep_embedder.linear_1.weight", "linear_1.weight"},
     {INTEGERS, 0, "up_blocks.1.res_blocks.0.conv2.conv.weight", "I32"},
-    {ADD, 8, "up_blocks.1.res_blocks.2.conv1.conv.weight", "res_blocks"},
+    {ADD, 8, "up_blocks.1.res_blocks.2.conv1.conv.weight", "res_blocks.1.conv1"},
     {ADD, 8, "up_blocks.3.conv1.conv.weight", "up_blocks.2"},
     {ADD, 7, "up_blocks.1.res_blocks.0.per_channel_scale1", "per_channel_scale1"},
 };

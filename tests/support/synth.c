@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- manifest -------------------------------------------------------------------------------------------------------- */
+/* ---- manifest -------------------------------------------------------------------------------- */
 
 static uint16_t f16_from_f32(float x)
 {
@@ -54,14 +54,15 @@ static int make_tensor(struct tensor *t, const char *manifest, const json_t *ent
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     t->name = json_string_value(json_object_get(entry, "name"));
     t->rank = (int)json_array_size(shape);
-    if (!t->name || !dtype || !json_is_array(shape) || !json_is_integer(seed) || t->rank > TENSOR_MAX_RANK ||
-        !dtype_from_name(dtype, &t->dtype) ||
+    if (!t->name || !dtype || !json_is_array(shape) || !json_is_integer(seed) ||
+        t->rank > TENSOR_MAX_RANK || !dtype_from_name(dtype, &t->dtype) ||
         (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16))
         return error_set(STATUS_INPUT, "%s: bad tensor entry %s", manifest, t->name ? t->name : "");
     for (int i = 0; i < t->rank; i++)
         t->shape[i] = json_integer_value(json_array_get(shape, (size_t)i));
     t->bytes = (size_t)tensor_count(t) * dtype_size(t->dtype);
-    fill(t, (uint64_t)json_integer_value(seed), (float)json_number_value(json_object_get(entry, "scale")),
+    fill(t, (uint64_t)json_integer_value(seed),
+         (float)json_number_value(json_object_get(entry, "scale")),
          (float)json_number_value(json_object_get(entry, "offset")));
     return STATUS_OK;
 }
@@ -99,7 +100,7 @@ int synth_checkpoint(const char *manifest_json_path, const char *out_path)
     return status;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------------------- */
+/* ---- comparing ------------------------------------------------------------------------------- */
 
 double relative_rms(const float *a, const float *b, size_t n)
 {
@@ -121,7 +122,7 @@ float *tensor_floats(const struct tensor *t)
     return values;
 }
 
-/* ---- folders --------------------------------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------- */
 
 char *temp_dir_make(void)
 {

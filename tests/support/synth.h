@@ -1,4 +1,5 @@
-/* What tests need around tensors: checkpoints made from a manifest instead of being stored, fixtures, and comparing. */
+/* What tests need around tensors: checkpoints made from a manifest instead of being stored,
+ * fixtures, and comparing. */
 #ifndef RINGREEL_TESTS_SYNTH_H
 #define RINGREEL_TESTS_SYNTH_H
 
@@ -14,9 +15,10 @@
 
 /* Expands a manifest into a safetensors file:
  *     {"metadata": {"key": "text", ...},
- *      "tensors": [{"name": "...", "shape": [..], "dtype": "F32|BF16|F16", "seed": 1, "scale": 0.1, "offset": 0}, ...]}
- * A tensor is offset + scale * randn of a generator with its own seed, in fp32 with one rounding for each of * and +,
- * then rounded to its dtype. STATUS_INPUT for a bad manifest or an unwritable file. */
+ *      "tensors": [{"name": "...", "shape": [..], "dtype": "F32|BF16|F16", "seed": 1, "scale": 0.1,
+ * "offset": 0}, ...]} A tensor is offset + scale * randn of a generator with its own seed, in fp32
+ * with one rounding for each of * and +, then rounded to its dtype. STATUS_INPUT for a bad manifest
+ * or an unwritable file. */
 int synth_checkpoint(const char *manifest_json_path, const char *out_path);
 
 /* sqrt(sum (a-b)^2 / sum b^2) with b the reference; NaN anywhere gives NaN. */

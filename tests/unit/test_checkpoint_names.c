@@ -1,5 +1,5 @@
-/* Official and diffusers names of every tensor of the released models (spec transformer 2.1 and 4.3, vae-and-scheduler
- * 3.1 to 3.3), one by one and through files. */
+/* Official and diffusers names of every tensor of the released models (spec transformer 2.1 and
+ * 4.3, vae-and-scheduler 3.1 to 3.3), one by one and through files. */
 #include "tests/support/synth.h"
 
 #include "base/error.h"
@@ -26,54 +26,58 @@ static const struct names transformer_names[] = {
     {"scale_shift_table", "scale_shift_table"},
     {"adaln_single.emb" EMBEDDER, "time_embed.emb" EMBEDDER},
     {CONV("adaln_single.linear"), CONV("time_embed.linear")},
-    {CONV("caption_projection.{linear_1,linear_2}"), CONV("caption_projection.{linear_1,linear_2}")},
-    {"transformer_blocks.{0..27}.scale_shift_table", "transformer_blocks.{0..27}.scale_shift_table"},
+    {CONV("caption_projection.{linear_1,linear_2}"),
+     CONV("caption_projection.{linear_1,linear_2}")},
+    {"transformer_blocks.{0..27}.scale_shift_table",
+     "transformer_blocks.{0..27}.scale_shift_table"},
     {CONV("transformer_blocks.{0..27}.{attn1,attn2}.{to_q,to_k,to_v,to_out.0}"),
      CONV("transformer_blocks.{0..27}.{attn1,attn2}.{to_q,to_k,to_v,to_out.0}")},
     {"transformer_blocks.{0..27}.{attn1,attn2}.{q_norm,k_norm}.weight",
      "transformer_blocks.{0..27}.{attn1,attn2}.{norm_q,norm_k}.weight"},
-    {CONV("transformer_blocks.{0..27}.ff.net.{0.proj,2}"), CONV("transformer_blocks.{0..27}.ff.net.{0.proj,2}")},
+    {CONV("transformer_blocks.{0..27}.ff.net.{0.proj,2}"),
+     CONV("transformer_blocks.{0..27}.ff.net.{0.proj,2}")},
 };
 
-#define STATISTICS                                              \
-    {"per_channel_statistics.mean-of-means", "latents_mean"}, { "per_channel_statistics.std-of-means", "latents_std" }
+#define STATISTICS                                                                                 \
+    {"per_channel_statistics.mean-of-means", "latents_mean"},                                      \
+    {"per_channel_statistics.std-of-means", "latents_std"}
 
-#define CONDITIONED_STAGE(official, diffusers)                                                      \
+#define CONDITIONED_STAGE(official, diffusers)                                                     \
     {official ".time_embedder" EMBEDDER, diffusers ".time_embedder" EMBEDDER}
 
-#define DECODER_ENDS                                                                                \
-    {CONV("decoder.conv_in.conv"), CONV("decoder.conv_in.conv")},                                   \
+#define DECODER_ENDS                                                                               \
+    {CONV("decoder.conv_in.conv"), CONV("decoder.conv_in.conv")},                                  \
     {CONV("decoder.conv_out.conv"), CONV("decoder.conv_out.conv")}
 
-#define CONDITIONED_ENDS                                                                            \
-    {"decoder.timestep_scale_multiplier", "decoder.timestep_scale_multiplier"},                     \
-    {"decoder.last_time_embedder" EMBEDDER, "decoder.time_embedder" EMBEDDER},                      \
-    {"decoder.last_scale_shift_table", "decoder.scale_shift_table"},                                \
-    CONDITIONED_STAGE("decoder.up_blocks.0", "decoder.mid_block"),                                  \
-    CONDITIONED_STAGE("decoder.up_blocks.2", "decoder.up_blocks.0"),                                \
-    CONDITIONED_STAGE("decoder.up_blocks.4", "decoder.up_blocks.1"),                                \
-    CONDITIONED_STAGE("decoder.up_blocks.6", "decoder.up_blocks.2"),                                \
-    {CONV("decoder.up_blocks.1.conv.conv"), CONV("decoder.up_blocks.0.upsamplers.0.conv.conv")},    \
-    {CONV("decoder.up_blocks.3.conv.conv"), CONV("decoder.up_blocks.1.upsamplers.0.conv.conv")},    \
+#define CONDITIONED_ENDS                                                                           \
+    {"decoder.timestep_scale_multiplier", "decoder.timestep_scale_multiplier"},                    \
+    {"decoder.last_time_embedder" EMBEDDER, "decoder.time_embedder" EMBEDDER},                     \
+    {"decoder.last_scale_shift_table", "decoder.scale_shift_table"},                               \
+    CONDITIONED_STAGE("decoder.up_blocks.0", "decoder.mid_block"),                                 \
+    CONDITIONED_STAGE("decoder.up_blocks.2", "decoder.up_blocks.0"),                               \
+    CONDITIONED_STAGE("decoder.up_blocks.4", "decoder.up_blocks.1"),                               \
+    CONDITIONED_STAGE("decoder.up_blocks.6", "decoder.up_blocks.2"),                               \
+    {CONV("decoder.up_blocks.1.conv.conv"), CONV("decoder.up_blocks.0.upsamplers.0.conv.conv")},   \
+    {CONV("decoder.up_blocks.3.conv.conv"), CONV("decoder.up_blocks.1.upsamplers.0.conv.conv")},   \
     {CONV("decoder.up_blocks.5.conv.conv"), CONV("decoder.up_blocks.2.upsamplers.0.conv.conv")}
 
-#define RES_X_Y(official, diffusers)                                                                \
-    {official ".{conv1,conv2}.conv.{weight,bias}", diffusers ".{conv1,conv2}.conv.{weight,bias}"},  \
-    {CONV(official ".conv_shortcut"), CONV(diffusers ".conv_shortcut.conv")},                       \
+#define RES_X_Y(official, diffusers)                                                               \
+    {official ".{conv1,conv2}.conv.{weight,bias}", diffusers ".{conv1,conv2}.conv.{weight,bias}"}, \
+    {CONV(official ".conv_shortcut"), CONV(diffusers ".conv_shortcut.conv")},                      \
     {CONV(official ".norm3.norm"), CONV(diffusers ".norm3")}
 
-#define ENCODER_090                                                                                 \
-    {CONV("encoder.conv_in.conv"), CONV("encoder.conv_in.conv")},                                   \
-    {CONV("encoder.conv_out.conv"), CONV("encoder.conv_out.conv")},                                 \
-    {"encoder.down_blocks.0.res_blocks." RES(3), "encoder.down_blocks.0.resnets." RES(3)},          \
-    {CONV("encoder.down_blocks.1.conv"), CONV("encoder.down_blocks.0.downsamplers.0.conv")},        \
-    RES_X_Y("encoder.down_blocks.2", "encoder.down_blocks.0.conv_out"),                             \
-    {"encoder.down_blocks.3.res_blocks." RES(2), "encoder.down_blocks.1.resnets." RES(2)},          \
-    {CONV("encoder.down_blocks.4.conv"), CONV("encoder.down_blocks.1.downsamplers.0.conv")},        \
-    RES_X_Y("encoder.down_blocks.5", "encoder.down_blocks.1.conv_out"),                             \
-    {"encoder.down_blocks.6.res_blocks." RES(2), "encoder.down_blocks.2.resnets." RES(2)},          \
-    {CONV("encoder.down_blocks.7.conv"), CONV("encoder.down_blocks.2.downsamplers.0.conv")},        \
-    {"encoder.down_blocks.8.res_blocks." RES(2), "encoder.down_blocks.3.resnets." RES(2)},          \
+#define ENCODER_090                                                                                \
+    {CONV("encoder.conv_in.conv"), CONV("encoder.conv_in.conv")},                                  \
+    {CONV("encoder.conv_out.conv"), CONV("encoder.conv_out.conv")},                                \
+    {"encoder.down_blocks.0.res_blocks." RES(3), "encoder.down_blocks.0.resnets." RES(3)},         \
+    {CONV("encoder.down_blocks.1.conv"), CONV("encoder.down_blocks.0.downsamplers.0.conv")},       \
+    RES_X_Y("encoder.down_blocks.2", "encoder.down_blocks.0.conv_out"),                            \
+    {"encoder.down_blocks.3.res_blocks." RES(2), "encoder.down_blocks.1.resnets." RES(2)},         \
+    {CONV("encoder.down_blocks.4.conv"), CONV("encoder.down_blocks.1.downsamplers.0.conv")},       \
+    RES_X_Y("encoder.down_blocks.5", "encoder.down_blocks.1.conv_out"),                            \
+    {"encoder.down_blocks.6.res_blocks." RES(2), "encoder.down_blocks.2.resnets." RES(2)},         \
+    {CONV("encoder.down_blocks.7.conv"), CONV("encoder.down_blocks.2.downsamplers.0.conv")},       \
+    {"encoder.down_blocks.8.res_blocks." RES(2), "encoder.down_blocks.3.resnets." RES(2)},         \
     {"encoder.down_blocks.9.res_blocks." RES(3), "encoder.mid_block.resnets." RES(3)}
 
 static const struct names vae_090[] = {
@@ -92,11 +96,12 @@ static const struct names vae_090[] = {
     {"decoder.up_blocks.9.res_blocks." RES(3), "decoder.up_blocks.3.resnets." RES(3)},
 };
 
-#define STAGE(official, diffusers, n)                                                               \
-    {official ".res_blocks." RES(n), diffusers ".resnets." RES(n)},                                 \
-    {official ".res_blocks.{0.." #n "}.scale_shift_table", diffusers ".resnets.{0.." #n "}.scale_shift_table"}
-#define NOISE(official, diffusers, n)                                                               \
-    {official ".res_blocks.{0.." #n "}.{per_channel_scale1,per_channel_scale2}",                    \
+#define STAGE(official, diffusers, n)                                                              \
+    {official ".res_blocks." RES(n), diffusers ".resnets." RES(n)},                                \
+    {official ".res_blocks.{0.." #n "}.scale_shift_table",                                         \
+     diffusers ".resnets.{0.." #n "}.scale_shift_table"}
+#define NOISE(official, diffusers, n)                                                              \
+    {official ".res_blocks.{0.." #n "}.{per_channel_scale1,per_channel_scale2}",                   \
      diffusers ".resnets.{0.." #n "}.{per_channel_scale1,per_channel_scale2}"}
 
 static const struct names vae_091[] = {
@@ -118,13 +123,17 @@ static const struct names vae_095[] = {
     {CONV("encoder.conv_in.conv"), CONV("encoder.conv_in.conv")},
     {CONV("encoder.conv_out.conv"), CONV("encoder.conv_out.conv")},
     {"encoder.down_blocks.0.res_blocks." RES(3), "encoder.down_blocks.0.resnets." RES(3)},
-    {CONV("encoder.down_blocks.1.conv.conv"), CONV("encoder.down_blocks.0.downsamplers.0.conv.conv")},
+    {CONV("encoder.down_blocks.1.conv.conv"),
+     CONV("encoder.down_blocks.0.downsamplers.0.conv.conv")},
     {"encoder.down_blocks.2.res_blocks." RES(5), "encoder.down_blocks.1.resnets." RES(5)},
-    {CONV("encoder.down_blocks.3.conv.conv"), CONV("encoder.down_blocks.1.downsamplers.0.conv.conv")},
+    {CONV("encoder.down_blocks.3.conv.conv"),
+     CONV("encoder.down_blocks.1.downsamplers.0.conv.conv")},
     {"encoder.down_blocks.4.res_blocks." RES(5), "encoder.down_blocks.2.resnets." RES(5)},
-    {CONV("encoder.down_blocks.5.conv.conv"), CONV("encoder.down_blocks.2.downsamplers.0.conv.conv")},
+    {CONV("encoder.down_blocks.5.conv.conv"),
+     CONV("encoder.down_blocks.2.downsamplers.0.conv.conv")},
     {"encoder.down_blocks.6.res_blocks." RES(1), "encoder.down_blocks.3.resnets." RES(1)},
-    {CONV("encoder.down_blocks.7.conv.conv"), CONV("encoder.down_blocks.3.downsamplers.0.conv.conv")},
+    {CONV("encoder.down_blocks.7.conv.conv"),
+     CONV("encoder.down_blocks.3.downsamplers.0.conv.conv")},
     {"encoder.down_blocks.8.res_blocks." RES(1), "encoder.mid_block.resnets." RES(1)},
     DECODER_ENDS,
     CONDITIONED_ENDS,
@@ -146,7 +155,7 @@ static const struct {
     {VAE_0_9_5, vae_095, COUNT(vae_095), 224 + 2},
 };
 
-/* ---- expanding ------------------------------------------------------------------------------------------------------- */
+/* ---- expanding ------------------------------------------------------------------------------- */
 
 enum { MAX_NAMES = 1024, NAME_BYTES = 160 };
 struct name_list {
@@ -156,11 +165,12 @@ struct name_list {
 
 static void expand(struct name_list *list, const char *pattern);
 
-static void expand_with(struct name_list *list, const char *pattern, size_t front, const char *middle, size_t length,
-                        const char *rest)
+static void expand_with(struct name_list *list, const char *pattern, size_t front,
+                        const char *middle, size_t length, const char *rest)
 {
     char next[2 * NAME_BYTES];
-    assert_true(snprintf(next, sizeof next, "%.*s%.*s%s", (int)front, pattern, (int)length, middle, rest) < (int)sizeof next);
+    assert_true(snprintf(next, sizeof next, "%.*s%.*s%s", (int)front, pattern, (int)length, middle,
+                         rest) < (int)sizeof next);
     expand(list, next);
 }
 
@@ -178,7 +188,8 @@ static void expand(struct name_list *list, const char *pattern)
     if (sscanf(open, "{%d..%d}", &first, &last) == 2) {
         for (int i = first; i <= last; i++) {
             char number[16];
-            expand_with(list, pattern, front, number, (size_t)snprintf(number, sizeof number, "%d", i), close + 1);
+            expand_with(list, pattern, front, number,
+                        (size_t)snprintf(number, sizeof number, "%d", i), close + 1);
         }
         return;
     }
@@ -201,7 +212,7 @@ static void expand_rows(const struct names *rows, int count)
     }
 }
 
-/* ---- name by name ---------------------------------------------------------------------------------------------------- */
+/* ---- name by name ---------------------------------------------------------------------------- */
 
 static void test_transformer_names(void **state)
 {
@@ -248,7 +259,7 @@ static void test_whole_components(void **state)
     assert_false(names_vae_to_diffusers(name, long_name, VAE_0_9_5));
 }
 
-/* ---- through files --------------------------------------------------------------------------------------------------- */
+/* ---- through files --------------------------------------------------------------------------- */
 
 /* Tensor i has i + 1 bytes, so that the right one is told from every other. */
 static void write_numbered(const char *path, const char *prefix, const struct name_list *names)
@@ -256,8 +267,10 @@ static void write_numbered(const char *path, const char *prefix, const struct na
     static const unsigned char zeros[MAX_NAMES];
     struct tensor *tensors = xcalloc((size_t)names->count, sizeof *tensors);
     for (int i = 0; i < names->count; i++)
-        tensors[i] = (struct tensor){xasprintf("%s%s", prefix, names->at[i]), DTYPE_U8, 1, {i + 1}, zeros, (size_t)i + 1};
-    if (safetensors_write(path, tensors, names->count, NULL) != STATUS_OK) fail_msg("%s", error_message());
+        tensors[i] = (struct tensor){
+            xasprintf("%s%s", prefix, names->at[i]), DTYPE_U8, 1, {i + 1}, zeros, (size_t)i + 1};
+    if (safetensors_write(path, tensors, names->count, NULL) != STATUS_OK)
+        fail_msg("%s", error_message());
     for (int i = 0; i < names->count; i++)
         free((void *)tensors[i].name);
     free(tensors);
@@ -278,7 +291,8 @@ static void test_vae_files(void **state)
 {
     (void)state;
     for (int g = 0; g < COUNT(vaes); g++) {
-        char *dir = temp_dir_make(), *folder = xasprintf("%s/vae", dir), *single = xasprintf("%s/ltx.safetensors", dir);
+        char *dir = temp_dir_make(), *folder = xasprintf("%s/vae", dir),
+             *single = xasprintf("%s/ltx.safetensors", dir);
         char *file = xasprintf("%s/diffusion_pytorch_model.safetensors", folder);
         struct checkpoint *c;
         assert_int_equal(mkdir(folder, 0777), 0);
@@ -305,8 +319,8 @@ static void test_transformer_files(void **state)
 {
     (void)state;
     char *dir = temp_dir_make(), *folder = xasprintf("%s/transformer", dir);
-    char *paths[] = {xasprintf("%s/diffusion_pytorch_model.safetensors", folder), xasprintf("%s/prefixed", dir),
-                     xasprintf("%s/bare", dir)};
+    char *paths[] = {xasprintf("%s/diffusion_pytorch_model.safetensors", folder),
+                     xasprintf("%s/prefixed", dir), xasprintf("%s/bare", dir)};
     const char *opened[] = {dir, paths[0], paths[1], paths[2]};
     assert_int_equal(mkdir(folder, 0777), 0);
     expand_rows(transformer_names, COUNT(transformer_names));

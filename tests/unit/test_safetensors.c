@@ -79,16 +79,19 @@ static struct safetensors *accept(const char *header, size_t data_bytes)
     return f;
 }
 
-#define TENSOR(name, dtype, shape, begin, end) \
-    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
+#define TENSOR(name, dtype, shape, begin, end)                                                     \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end   \
+    "]}"
 
-/* ---- accepted -------------------------------------------------------------------------------------------------------- */
+/* ---- accepted -------------------------------------------------------------------------------- */
 
 static void test_reads(void **state)
 {
     (void)state;
-    struct safetensors *f = accept("{\"__metadata__\":{\"format\":\"pt\",\"k\":\"\\u00e9\"}," TENSOR("b", "F32", "[2,1]", "0", "8")
-                                   "," TENSOR("a.c", "U8", "[3]", "8", "11") "}   ", 11);
+    struct safetensors *f =
+        accept("{\"__metadata__\":{\"format\":\"pt\",\"k\":\"\\u00e9\"}," TENSOR(
+                   "b", "F32", "[2,1]", "0", "8") "," TENSOR("a.c", "U8", "[3]", "8", "11") "}   ",
+               11);
     assert_int_equal(safetensors_count(f), 2);
     assert_string_equal(safetensors_path(f), path);
     assert_string_equal(safetensors_at(f, 0)->name, "a.c");
@@ -117,10 +120,15 @@ static void test_reads(void **state)
 static void test_empty_scalar_unaligned(void **state)
 {
     (void)state;
-    /* The F32 begins at an odd byte; two empty tensors share places with others, one lies at the end. */
-    struct safetensors *f = accept("{" TENSOR("f", "F32", "[1]", "1", "5") "," TENSOR("byte", "U8", "[1]", "0", "1") ","
-                                   TENSOR("empty", "F32", "[4,0,7]", "1", "1") "," TENSOR("end", "F16", "[0]", "7", "7") ","
-                                   TENSOR("scalar", "BF16", "[]", "5", "7") "}", 7);
+    /* The F32 begins at an odd byte; two empty tensors share places with others, one lies at the
+     * end. */
+    struct safetensors *f = accept(
+        "{" TENSOR("f", "F32", "[1]", "1", "5") "," TENSOR(
+            "byte", "U8", "[1]", "0",
+            "1") "," TENSOR("empty", "F32", "[4,0,7]", "1",
+                            "1") "," TENSOR("end", "F16", "[0]", "7",
+                                            "7") "," TENSOR("scalar", "BF16", "[]", "5", "7") "}",
+        7);
     assert_int_equal(safetensors_find(f, "scalar")->rank, 0);
     assert_int_equal(tensor_count(safetensors_find(f, "scalar")), 1);
     assert_int_equal(tensor_count(safetensors_find(f, "empty")), 0);
@@ -142,18 +150,23 @@ static void test_empty_scalar_unaligned(void **state)
 static void test_other_dtypes(void **state)
 {
     (void)state;
-    struct safetensors *f = accept("{" TENSOR("a", "F8_E5M2", "[2]", "0", "2") "," TENSOR("b", "F4", "[4]", "2", "4") ","
-                                   TENSOR("c", "C64", "[1]", "4", "12") "," TENSOR("d", "F8_E4M3", "[1]", "12", "13") "}", 13);
+    struct safetensors *f =
+        accept("{" TENSOR("a", "F8_E5M2", "[2]", "0", "2") "," TENSOR(
+                   "b", "F4", "[4]", "2", "4") "," TENSOR("c", "C64", "[1]", "4",
+                                                          "12") "," TENSOR("d", "F8_E4M3", "[1]",
+                                                                           "12", "13") "}",
+               13);
     assert_int_equal(safetensors_find(f, "a")->dtype, DTYPE_COUNT);
     assert_string_equal(safetensors_dtype(safetensors_find(f, "a")), "F8_E5M2");
     assert_string_equal(safetensors_dtype(safetensors_find(f, "b")), "F4");
     assert_int_equal(safetensors_find(f, "d")->dtype, DTYPE_F8_E4M3);
     safetensors_close(f);
     refuse("{" TENSOR("odd", "F6_E2M3", "[1]", "0", "1") "}", 1, "tensor odd: F6_E2M3 [1]");
-    refuse("{" TENSOR("w", "I16", "[3]", "0", "5") "}", 5, "tensor w: I16 [3] does not take the 5 bytes");
+    refuse("{" TENSOR("w", "I16", "[3]", "0", "5") "}", 5,
+           "tensor w: I16 [3] does not take the 5 bytes");
 }
 
-/* ---- refused --------------------------------------------------------------------------------------------------------- */
+/* ---- refused --------------------------------------------------------------------------------- */
 
 static void test_not_a_file(void **state)
 {
@@ -199,7 +212,9 @@ static void test_bad_json(void **state)
     refuse("{\"\xc0\x80\":1}", 0, "bad JSON");
     refuse("{\"\\ud800\":1}", 0, "bad JSON");
     refuse("{\"a\\u0000b\":1}", 0, "bad JSON");
-    refuse("{" TENSOR("twice", "U8", "[1]", "0", "1") "," TENSOR("twice", "U8", "[1]", "1", "2") "}", 2, "twice");
+    refuse(
+        "{" TENSOR("twice", "U8", "[1]", "0", "1") "," TENSOR("twice", "U8", "[1]", "1", "2") "}",
+        2, "twice");
     refuse("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "bad JSON");
     refuse("{\"a\\u001b[2J\":1}", 0, "control character 0x1b");
     refuse("{\"a\\nb\":1}", 0, "control character 0x0a");
@@ -227,11 +242,15 @@ static void test_bad_entries(void **state)
     refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[0]}}", 0, "tensor w: not an object of dtype");
     refuse("{" TENSOR("w", "U9", "[1]", "0", "1") "}", 1, "tensor w: unknown dtype \"U9\"");
     refuse("{" TENSOR("w", "f32", "[1]", "0", "4") "}", 4, "tensor w: unknown dtype");
-    refuse("{\"w\":{\"dtype\":3,\"shape\":[0],\"data_offsets\":[0,0]}}", 0, "tensor w: dtype is not a string");
+    refuse("{\"w\":{\"dtype\":3,\"shape\":[0],\"data_offsets\":[0,0]}}", 0,
+           "tensor w: dtype is not a string");
     refuse("{" TENSOR("w", "U8", "1", "0", "1") "}", 1, "tensor w: shape is not a list");
-    refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1]}}", 1, "tensor w: data_offsets");
-    refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,1]}}", 1, "tensor w: data_offsets");
-    refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":\"01\"}}", 1, "tensor w: data_offsets");
+    refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1]}}", 1,
+           "tensor w: data_offsets");
+    refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,1]}}", 1,
+           "tensor w: data_offsets");
+    refuse("{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":\"01\"}}", 1,
+           "tensor w: data_offsets");
     refuse("{\"__metadata__\":[]}", 0, "__metadata__ is not an object");
     refuse("{\"__metadata__\":{\"key\":1}}", 0, "the value of \"key\" is not a string");
     char *name = xmalloc(600), *header;
@@ -248,7 +267,8 @@ static void test_bad_numbers(void **state)
     (void)state;
     static const char *const shapes[] = {"[-1]", "[1.0]", "[1e0]", "[\"1\"]", "[null]", "[[1]]"};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        char *header = xasprintf("{\"w\":{\"dtype\":\"U8\",\"shape\":%s,\"data_offsets\":[0,1]}}", shapes[i]);
+        char *header =
+            xasprintf("{\"w\":{\"dtype\":\"U8\",\"shape\":%s,\"data_offsets\":[0,1]}}", shapes[i]);
         refuse(header, 1, "tensor w: dimension 0");
         free(header);
     }
@@ -256,8 +276,10 @@ static void test_bad_numbers(void **state)
     refuse("{" TENSOR("w", "U8", "[1]", "-1", "0") "}", 1, "tensor w: data_offsets");
     refuse("{" TENSOR("w", "U8", "[1]", "0.0", "1") "}", 1, "tensor w: data_offsets");
     refuse("{" TENSOR("w", "U8", "[1]", "0", "1e0") "}", 1, "tensor w: data_offsets");
-    refuse("{" TENSOR("w", "U8", "[4294967296,4294967296]", "0", "0") "}", 0, "tensor w: the product of its shape overflows");
-    refuse("{" TENSOR("w", "U8", "[9223372036854775807,2]", "0", "0") "}", 0, "tensor w: the product");
+    refuse("{" TENSOR("w", "U8", "[4294967296,4294967296]", "0", "0") "}", 0,
+           "tensor w: the product of its shape overflows");
+    refuse("{" TENSOR("w", "U8", "[9223372036854775807,2]", "0", "0") "}", 0,
+           "tensor w: the product");
     refuse("{" TENSOR("w", "F32", "[4611686018427387904]", "0", "0") "}", 0, "tensor w: the size");
     refuse("{" TENSOR("w", "U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}", 1, "tensor w: 9 dimensions");
     safetensors_close(accept("{" TENSOR("w", "U8", "[1,1,1,1,1,1,1,1]", "0", "1") "}", 1));
@@ -266,19 +288,26 @@ static void test_bad_numbers(void **state)
 static void test_bad_layout(void **state)
 {
     (void)state;
-    refuse("{" TENSOR("a", "U8", "[2]", "0", "2") "," TENSOR("w", "U8", "[2]", "1", "3") "}", 3, "tensor w overlaps tensor a");
-    refuse("{" TENSOR("a", "U8", "[2]", "0", "2") "," TENSOR("w", "U8", "[1]", "3", "4") "}", 4, "tensor w begins at byte 3");
+    refuse("{" TENSOR("a", "U8", "[2]", "0", "2") "," TENSOR("w", "U8", "[2]", "1", "3") "}", 3,
+           "tensor w overlaps tensor a");
+    refuse("{" TENSOR("a", "U8", "[2]", "0", "2") "," TENSOR("w", "U8", "[1]", "3", "4") "}", 4,
+           "tensor w begins at byte 3");
     refuse("{" TENSOR("w", "U8", "[1]", "1", "2") "}", 2, "tensor w begins at byte 1");
-    refuse("{" TENSOR("w", "U8", "[1]", "1", "0") "}", 1, "tensor w: data_offsets [1,0] run backwards");
-    refuse("{" TENSOR("w", "U8", "[4]", "0", "4") "}", 3, "tensor w: data_offsets [0,4] reach past the 3 bytes");
-    refuse("{" TENSOR("w", "U8", "[1]", "9223372036854775806", "9223372036854775807") "}", 1, "tensor w: data_offsets");
+    refuse("{" TENSOR("w", "U8", "[1]", "1", "0") "}", 1,
+           "tensor w: data_offsets [1,0] run backwards");
+    refuse("{" TENSOR("w", "U8", "[4]", "0", "4") "}", 3,
+           "tensor w: data_offsets [0,4] reach past the 3 bytes");
+    refuse("{" TENSOR("w", "U8", "[1]", "9223372036854775806", "9223372036854775807") "}", 1,
+           "tensor w: data_offsets");
     refuse("{" TENSOR("w", "U8", "[4]", "0", "4") "}", 5, "1 trailing bytes");
     refuse("{}", 1, "1 trailing bytes");
-    refuse("{" TENSOR("w", "F32", "[2]", "0", "4") "}", 4, "tensor w: F32 [2] does not take the 4 bytes");
-    refuse("{" TENSOR("w", "F32", "[]", "0", "0") "}", 0, "tensor w: F32 [] does not take the 0 bytes");
+    refuse("{" TENSOR("w", "F32", "[2]", "0", "4") "}", 4,
+           "tensor w: F32 [2] does not take the 4 bytes");
+    refuse("{" TENSOR("w", "F32", "[]", "0", "0") "}", 0,
+           "tensor w: F32 [] does not take the 0 bytes");
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static int partial_files(void)
 {
@@ -369,7 +398,7 @@ static void test_write_fails(void **state)
     assert_non_null(strstr(error_message(), "UTF-8"));
 }
 
-/* ---- manifests ------------------------------------------------------------------------------------------------------- */
+/* ---- manifests ------------------------------------------------------------------------------- */
 
 static void test_manifest(void **state)
 {
@@ -394,13 +423,15 @@ static void test_manifest(void **state)
     static const uint32_t expected[8] = {0x3ff6a529, 0x3fbe5f53, 0x3f669567, 0xc006c0db,
                                          0x3f2dacd5, 0xbf9e0591, 0xbd306786, 0xbfcd65ba};
     assert_memory_equal(a->data, expected, sizeof expected);
-    float *fa = tensor_floats(a), *fb = tensor_floats(b), *fc = tensor_floats(c), *fs = tensor_floats(fixture(f, "s"));
+    float *fa = tensor_floats(a), *fb = tensor_floats(b), *fc = tensor_floats(c),
+          *fs = tensor_floats(fixture(f, "s"));
     for (int i = 0; i < 64; i++) {
         float scaled = fa[i] * 0.1f;
         assert_true(fb[i] == f32_from_bf16(bf16_from_f32(scaled + 1.0f)));
         assert_true(fc[i] - fa[i] <= 0x1p-11f * 4 && fa[i] - fc[i] <= 0x1p-11f * 4);
     }
-    assert_true(fs[0] > 1000.33f && fs[0] < 1000.35f); /* 0.3367: fewer than 16 draws take the scalar path */
+    assert_true(fs[0] > 1000.33f &&
+                fs[0] < 1000.35f); /* 0.3367: fewer than 16 draws take the scalar path */
     assert_true(relative_rms(fa, fa, 64) == 0);
     assert_true(relative_rms(fc, fa, 64) > 0 && relative_rms(fc, fa, 64) < 1e-3);
     free(fa);
@@ -416,9 +447,12 @@ static void test_manifest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_reads),       CASE(test_empty_scalar_unaligned), CASE(test_other_dtypes), CASE(test_not_a_file),
-        CASE(test_header_length), CASE(test_bad_json),             CASE(test_deep_json),    CASE(test_bad_entries),
-        CASE(test_bad_numbers), CASE(test_bad_layout),             CASE(test_write_read),   CASE(test_write_fails),
+        CASE(test_reads),         CASE(test_empty_scalar_unaligned),
+        CASE(test_other_dtypes),  CASE(test_not_a_file),
+        CASE(test_header_length), CASE(test_bad_json),
+        CASE(test_deep_json),     CASE(test_bad_entries),
+        CASE(test_bad_numbers),   CASE(test_bad_layout),
+        CASE(test_write_read),    CASE(test_write_fails),
         CASE(test_manifest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

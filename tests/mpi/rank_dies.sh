@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# A rank that is killed, and a run that is told to stop: everything ends soon, says why, and leaves no half video.
+set -euo pipefail
+# shellcheck source=tests/support/cases.sh
+. tests/support/cases.sh
+
+limit_s=10 # from the signal until mpirun has ended; mpirun itself waits 1 s between its signals
+folder=$work/videos
+mkdir "$folder"
+
+# Starts a run of 3 ranks, two that denoise and one codec rank; `launcher` becomes mpirun's process id.
+start() { # flags
+    rm -rf "$folder"/* "$work"/events*
+    launch/ringreel-mpi -n 3 render "$work/job.yaml" -o "$folder/clip.mp4" --log-json "$work/events" "$@" \
+        >"$work/out" 2>"$work/err" &
+    launcher=$!
+}
+
+# Waits for a condition; false when the run ends before.
+wait_until() { # command
+    until "$@"; do
+        kill -0 "$launcher" 2>/dev/null || return 1
+        sleep 0.01
+    done
+}
+
+has_steps() { grep -qs '"event":"step"' "$work/events"; }
+has_partial_file() { compgen -G "$folder/*.part-*" >/dev/null; }
+
+children_of() { cat /proc/"$1"/task/*/children; }
+
+process_of_rank() {
+    local child
+    for child in $(children_of "$launcher"); do
+        if tr '\0' '\n' <"/proc/$child/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$1"; then
+            echo "$child"
+            return
+        fi
+    done
+    return 1
+}
+
+# Sends a signal and waits; sets code, seconds, and `left`, the ranks that are still there afterwards.
+signal_and_wait() { # signal, process
+    local ranks rank begun=$EPOCHREALTIME
+    ranks=$(children_of "$launcher")
+    code=0 left=''
+    kill -s "$1" "$2"
+    wait "$launcher" || code=$?
+    seconds=$(awk -v a="$begun" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
+    for rank in $ranks; do
+        [[ ! -e /proc/$rank ]] || left+="$rank "
+    done
+}
+
+ended_well() { # name
+    if awk -v s="$seconds" -v limit="$limit_s" 'BEGIN { exit !(s < limit) }' && [[ -z $left ]]; then
+        ok "$1: all ranks ended, after $seconds s"
+    else
+        not_ok "$1: all ranks ended" "after $seconds s, limit $limit_s s; still there: ${left:-none}"
+    fi
+    if ((code != 0)); then ok "$1: exit code $code"; else not_ok "$1: exit code" "0"; fi
+    equal "$1: nothing under the final name" '' "$(files_in "$folder" | grep -v '\.part-' || true)"
+}
+
+kill_rank() { # name, rank
+    start --num-inference-steps 1000
+    if ! wait_until has_steps; then
+        not_ok "$1" "$(cat "$work/err")"
+        return
+    fi
+    signal_and_wait KILL "$(process_of_rank "$2")"
+    ended_well "$1"
+    has_line "$1: mpirun names the lost rank" "$work/err" "rank $2 .* signal 9"
+}
+
+stop_run() { # name, condition to wait for, pattern of the phase, flags
+    local name=$1 condition=$2 phase=$3
+    shift 3
+    start "$@"
+    if ! wait_until "$condition"; then
+        not_ok "$name" "it did not come to $condition"$'\n'"$(cat "$work/err")"
+        return
+    fi
+    signal_and_wait TERM "$launcher"
+    ended_well "$name"
+    has_line "$name: our line names rank and phase" "$work/err" "^ringreel: rank [0-9] on .* SIGTERM.*during $phase"
+    equal "$name: no partial file is left" '' "$(files_in "$folder")"
+}
+
+write_job "$work/job.yaml"
+kill_rank 'kill -9 of a denoise rank' 1
+kill_rank 'kill -9 of the codec rank' 2
+stop_run 'SIGTERM while denoising' has_steps 'shot 1 step [0-9]+/1000' --num-inference-steps 1000
+stop_run 'SIGTERM while the video is written' has_partial_file 'shot 1 encode video' \
+    --width 256 --height 160 --num-frames 65 --num-inference-steps 1 --encoder libx264 --encoder-options preset=placebo
+
+finish

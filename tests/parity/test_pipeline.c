@@ -1,0 +1,184 @@
+/* The whole pipeline, prompt to pixels, against the official LTXVideoPipeline in fp32 on the CPU (tools/oracle.py): the
+ * program renders models/tiny with the fixture's settings and --dump, and every dumped tensor is compared.
+ *
+ * Tolerance 1e-5 relative RMS: both sides compute in fp32 with other orders of summation; measured 2e-7 to 2e-6. Pixels
+ * within 1/255: truncation to bytes turns a last-bit difference into one unit now and then. */
+
+#include "base/error.h"
+#include "model/safetensors.h"
+#include "tests/support/synth.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STRIDE = 5 }; /* of the sampled videos */
+static const double tolerance = 1e-5;
+static struct safetensors *reference;
+
+static const char *fact(int number, const char *key)
+{
+    char name[64];
+    snprintf(name, sizeof name, "case%d.%s", number, key);
+    const char *value = safetensors_metadata(reference, name);
+    return value ? value : "";
+}
+
+static const struct tensor *expected(int number, const char *key)
+{
+    char name[64];
+    snprintf(name, sizeof name, "case%d.%s", number, key);
+    return fixture(reference, name);
+}
+
+/* Flags from the fixture's metadata: names are the program's own. */
+static void render(int number, const char *dir)
+{
+    static const char *const keys[] = {"width", "height", "num_frames", "frame_rate", "num_inference_steps", "timesteps",
+                                       "guidance_scale", "stg_scale", "rescaling_scale", "skip_block_list", "stg_mode",
+                                       "decode_timestep", "decode_noise_scale"};
+    const char *program = getenv("RINGREEL") ? getenv("RINGREEL") : "./ringreel";
+    char command[4096];
+    int at = snprintf(command, sizeof command, "%s render --quiet --checkpoint-path models/tiny/ltxv-tiny.safetensors "
+                      "--text-encoder-model-name-or-path models/tiny --prompt '%s' --negative-prompt '%s' --seed %s "
+                      "--dump %s -o %s/out.mp4", program, safetensors_metadata(reference, "prompt"),
+                      safetensors_metadata(reference, "negative_prompt"), safetensors_metadata(reference, "seed"), dir, dir);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!fact(number, keys[i])[0])
+            continue;
+        char flag[32];
+        snprintf(flag, sizeof flag, "%s", keys[i]);
+        for (char *c = flag; *c; c++)
+            *c = *c == '_' ? '-' : *c;
+        at += snprintf(command + at, sizeof command - (size_t)at, " --%s '%s'", flag, fact(number, keys[i]));
+    }
+    if (strcmp(fact(number, "cfg_star_rescale"), "true") == 0)
+        at += snprintf(command + at, sizeof command - (size_t)at, " --cfg-star-rescale");
+    if (strcmp(fact(number, "stochastic_sampling"), "true") == 0)
+        snprintf(command + at, sizeof command - (size_t)at, " --stochastic-sampling");
+    assert_int_equal(system(command), 0);
+}
+
+static struct safetensors *dumped(const char *dir, const char *file)
+{
+    char path[512];
+    struct safetensors *f;
+    snprintf(path, sizeof path, "%s/shot-0001/%s.safetensors", dir, file);
+    if (safetensors_open(&f, path) != STATUS_OK)
+        fail_msg("%s", error_message());
+    return f;
+}
+
+static void compare(const char *what, const struct tensor *ours, const float *theirs, int64_t count)
+{
+    float *mine = tensor_floats(ours);
+    assert_int_equal(tensor_count(ours), count);
+    double error = relative_rms(mine, theirs, (size_t)count);
+    print_message("  %-16s relative RMS %.2e\n", what, error);
+    free(mine);
+    if (!(error <= tolerance))
+        fail_msg("%s: relative RMS %.3e, allowed %.0e", what, error, tolerance);
+}
+
+static void compare_tensor(const char *what, const char *dir, const char *file, const char *name, const struct tensor *theirs)
+{
+    struct safetensors *f = dumped(dir, file);
+    float *values = tensor_floats(theirs);
+    compare(what, fixture(f, name), values, tensor_count(theirs));
+    free(values);
+    safetensors_close(f);
+}
+
+static void compare_steps(int number, const char *dir)
+{
+    const struct tensor *latents = expected(number, "latents"); /* [steps, S, C] */
+    float *all = tensor_floats(latents);
+    int64_t each = latents->shape[1] * latents->shape[2];
+    for (int64_t i = 0; i < latents->shape[0]; i++) {
+        char file[32], name[32];
+        snprintf(file, sizeof file, "step_%03d", (int)i);
+        snprintf(name, sizeof name, "latents_%03d", (int)i);
+        struct safetensors *f = dumped(dir, file);
+        compare(name, fixture(f, name), all + i * each, each);
+        safetensors_close(f);
+    }
+    free(all);
+}
+
+/* The fixture holds all bytes of case 0 and every STRIDE-th of the others. */
+static void compare_frames(int number, const char *dir)
+{
+    bool whole = number == 0;
+    const struct tensor *theirs = expected(number, whole ? "bytes" : "bytes.sample");
+    struct safetensors *f = dumped(dir, "frames");
+    const struct tensor *ours = fixture(f, "frames");
+    const uint8_t *a = ours->data, *b = theirs->data;
+    int64_t n = tensor_count(theirs), step = whole ? 1 : STRIDE, differ = 0, worst = 0;
+    assert_int_equal((tensor_count(ours) + step - 1) / step, n);
+    for (int64_t i = 0; i < n; i++) {
+        int difference = abs((int)a[i * step] - (int)b[i]);
+        differ += difference != 0;
+        worst = difference > worst ? difference : worst;
+    }
+    print_message("  frames: %lld of %lld bytes differ, at most by %lld\n", (long long)differ, (long long)n, (long long)worst);
+    assert_in_range(worst, 0, 1);
+    assert_true(differ * 100 < n); /* a systematic shift would change far more than last bits */
+    safetensors_close(f);
+}
+
+static void test_case(int number)
+{
+    char *dir = temp_dir_make();
+    render(number, dir);
+    print_message("%s\n", fact(number, "label"));
+    compare_tensor("prompt_embeds", dir, "inputs", "prompt_embeds", fixture(reference, "prompt_embeds"));
+    if (atof(fact(number, "guidance_scale")) > 1)
+        compare_tensor("negative_embeds", dir, "inputs", "negative_embeds", fixture(reference, "negative_embeds"));
+    compare_tensor("noise", dir, "noise", "noise", fixture(reference, "initial_noise"));
+    compare_tensor("sigmas", dir, "inputs", "sigmas", expected(number, "sigmas"));
+    compare_steps(number, dir);
+    compare_frames(number, dir);
+    temp_dir_remove(dir);
+}
+
+static void guidance(void **state) { (void)state, test_case(0); }
+static void no_guidance(void **state) { (void)state, test_case(1); }
+static void stg_and_rescale(void **state) { (void)state, test_case(2); }
+static void stochastic(void **state) { (void)state, test_case(3); }
+
+/* The initial noise is the reference's bit for bit, not merely close. */
+static void noise_is_bit_exact(void **state)
+{
+    (void)state;
+    char *dir = temp_dir_make();
+    render(1, dir);
+    struct safetensors *f = dumped(dir, "noise");
+    const struct tensor *ours = fixture(f, "noise"), *theirs = fixture(reference, "initial_noise");
+    assert_int_equal(ours->bytes, theirs->bytes);
+    assert_memory_equal(ours->data, theirs->data, ours->bytes);
+    safetensors_close(f);
+    temp_dir_remove(dir);
+}
+
+static int open_reference(void **state)
+{
+    (void)state;
+    return safetensors_open(&reference, "tests/parity/data/pipeline_tiny.safetensors");
+}
+
+static int close_reference(void **state)
+{
+    (void)state;
+    safetensors_close(reference);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guidance), cmocka_unit_test(no_guidance), cmocka_unit_test(stg_and_rescale),
+        cmocka_unit_test(stochastic), cmocka_unit_test(noise_is_bit_exact),
+    };
+    return cmocka_run_group_tests(tests, open_reference, close_reference);
+}

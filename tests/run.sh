@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Runs every test program and every shell test, prints a line for each, and ends with "N passed, N failed" (cases).
+# Called by `make check`, from the repository root, with BUILD, RINGREEL and SANITIZE set. Arguments choose tests whose
+# name contains one of them: BUILD=build RINGREEL=./ringreel tests/run.sh mpi/rank_dies
+#
+# Every test speaks TAP: "ok - name" or "not ok - name". Logs: $BUILD/test-logs/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export BUILD=${BUILD:-build} RINGREEL=${RINGREEL:-./ringreel} SANITIZE=${SANITIZE:-0}
+limit_s=600
+logs=$BUILD/test-logs
+passed=0 failed=0 child='' broken=()
+
+if [[ $SANITIZE == 1 ]]; then
+    # With the fast unwinder the call stacks of leaks inside the MPI library end too early for the suppressions.
+    export ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:detect_stack_use_after_return=1:strict_string_checks=1
+    export LSAN_OPTIONS=suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0
+    export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+fi
+export CMOCKA_MESSAGE_OUTPUT=TAP
+
+stop() {
+    [[ -z $child ]] || kill "$child" 2>/dev/null || true
+    exit 130
+}
+trap stop INT TERM
+
+chosen() { # name, patterns
+    local name=$1 pattern
+    shift
+    (($# > 0)) || return 0
+    for pattern in "$@"; do
+        [[ $name != *"$pattern"* ]] || return 0
+    done
+    return 1
+}
+
+count() { grep -c "$1" "$2" || true; }
+
+# One test program: the word "ok" needs exit code 0, at least one case, and no failed case.
+run_one() {
+    local name=$1 log status=0 start=$EPOCHREALTIME good bad verdict
+    shift
+    log=$logs/${name//\//-}.log
+    timeout --kill-after=20 "$limit_s" "$@" >"$log" 2>&1 </dev/null &
+    child=$!
+    wait "$child" || status=$?
+    child=''
+    good=$(count '^ok ' "$log") bad=$(count '^not ok ' "$log")
+    if ((status == 124)); then
+        echo "not ok - ended after $limit_s s" >>"$log"
+        bad=$((bad + 1))
+    elif ((status != 0 && bad == 0)) || ((good + bad == 0)); then # died between cases, or had none
+        echo "not ok - exit code $status after $good cases" >>"$log"
+        bad=$((bad + 1))
+    fi
+    passed=$((passed + good)) failed=$((failed + bad))
+    verdict=ok
+    if ((bad > 0)); then
+        verdict=FAILED
+        broken+=("$name")
+    fi
+    printf '%-36s %4d cases %7.1f s  %s\n' "$name" $((good + bad)) \
+        "$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" "$verdict"
+}
+
+main() {
+    local program name
+    mkdir -p "$logs"
+    shopt -s nullglob
+    for program in "$BUILD"/tests/unit/test_* "$BUILD"/tests/parity/test_* tests/mpi/*.sh tests/bad/*.sh; do
+        name=${program#"$BUILD"/} name=${name#tests/} name=${name%.sh}
+        [[ -f $program && -x $program && $program != *.o && $program != *.d ]] || continue
+        chosen "$name" "$@" || continue
+        run_one "$name" "$program"
+    done
+    for name in "${broken[@]}"; do
+        printf '\n---- %s\n' "$name"
+        cat "$logs/${name//\//-}.log"
+    done
+    ((passed + failed > 0)) || echo 'no test was run'
+    printf '\n%d passed, %d failed\n' "$passed" "$failed"
+    ((failed == 0 && passed > 0))
+}
+
+main "$@"

@@ -1,0 +1,68 @@
+# shellcheck shell=bash
+# For the shell tests: cases, a folder for their files, runs of ringreel and what is expected of them.
+# Sourced from the repository root; RINGREEL and BUILD come from tests/run.sh.
+
+RINGREEL=${RINGREEL:-./ringreel}
+BUILD=${BUILD:-build}
+export RINGREEL
+work=$(mktemp -d /tmp/ringreel-test.XXXXXX)
+cases_failed=0
+trap 'rm -rf "$work"' EXIT
+
+ok() { printf 'ok - %s\n' "$1"; }
+
+skip() { printf 'ok - %s # skip %s\n' "$1" "$2"; }
+
+# name, and what was seen instead
+not_ok() {
+    printf 'not ok - %s\n' "$1"
+    [[ $# -lt 2 ]] || printf '%s\n' "$2" | sed 's/^/#   /'
+    cases_failed=$((cases_failed + 1))
+}
+
+# name, wanted, got
+equal() {
+    if [[ $2 == "$3" ]]; then ok "$1"; else not_ok "$1" "wanted: $2"$'\n'"got:    $3"; fi
+}
+
+# name, file, extended regular expression
+has_line() {
+    if grep -Eq -- "$3" "$2"; then ok "$1"; else not_ok "$1" "no line like: $3"$'\n'"$(cat "$2")"; fi
+}
+
+finish() { ((cases_failed == 0)); }
+
+# Runs ringreel; the exit code goes to `code`, output to $work/out and $work/err. ranks: 0 = without mpirun.
+ringreel() { # ranks, words
+    local ranks=$1
+    shift
+    code=0
+    if ((ranks == 0)); then
+        "$RINGREEL" "$@" >"$work/out" 2>"$work/err" || code=$?
+    else
+        launch/ringreel-mpi -n "$ranks" "$@" >"$work/out" 2>"$work/err" || code=$?
+    fi
+}
+
+# Every file below a folder, in order. (The names are for comparing and for messages.)
+files_in() { (cd "$1" && find . -type f | sort); }
+
+# A job of the tiny model with small pictures: file, then extra lines.
+write_job() {
+    local file=$1
+    shift
+    cat >"$file" <<JOB
+checkpoint_path: $PWD/models/tiny/ltxv-tiny.safetensors
+text_encoder_model_name_or_path: $PWD/models/tiny
+width: 96
+height: 64
+num_frames: 17
+frame_rate: 25
+num_inference_steps: 3
+guidance_scale: 3
+stg_scale: 0
+rescaling_scale: 1
+prompt: a red ball rolls over a blue floor
+JOB
+    (($# == 0)) || printf '%s\n' "$@" >>"$file"
+}
