@@ -59,7 +59,7 @@ void cpu_silu(struct device *dev, struct mat y, struct mat x)
     for (int64_t s = 0; s < y.rows; s++) simd->silu(row_of(y, s), row_of(x, s), y.cols);
 }
 
-/* Flat arrays are cut into fixed pieces: a vector loop's tail may round differently from its body. */
+/* Flat arrays are cut into pieces for the threads. */
 enum { PIECE = 16384 };
 
 static int64_t piece_length(int64_t n, int64_t first) { return n - first < PIECE ? n - first : PIECE; }

@@ -110,12 +110,16 @@ static void rows_silu(float *y, const float *x, int64_t n)
     MAP(i, n, y, vf_silu(vf_load(x + i)), vf_silu(vf_load_part(x + i, n - i)));
 }
 
+SIMD_INLINE vf lincomb(float a, vf x, float b, vf y) { return a * x + b * y; }
+
+/* A shard may end anywhere: an element must get the same instructions at the end of an array as in its middle. */
 static void rows_lincomb(float *out, float a, const float *x, float b, const float *y, int64_t n)
 {
     if (y)
-        for (int64_t i = 0; i < n; i++) out[i] = a * x[i] + b * y[i];
+        MAP(i, n, out, lincomb(a, vf_load(x + i), b, vf_load(y + i)),
+            lincomb(a, vf_load_part(x + i, n - i), b, vf_load_part(y + i, n - i)));
     else
-        for (int64_t i = 0; i < n; i++) out[i] = a * x[i];
+        MAP(i, n, out, a * vf_load(x + i), a * vf_load_part(x + i, n - i));
 }
 
 /* NaN becomes 0: the maximum of NaN and a number is its second operand. */

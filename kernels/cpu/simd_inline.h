@@ -34,6 +34,7 @@ enum { SIMD_WIDTH = 4, TILE_ROWS = 2, TILE_PANELS = 1 };
 
 typedef float vf __attribute__((vector_size(4 * SIMD_WIDTH)));
 typedef int32_t vi __attribute__((vector_size(4 * SIMD_WIDTH)));
+typedef uint32_t vu __attribute__((vector_size(4 * SIMD_WIDTH)));
 typedef float vf_memory __attribute__((vector_size(4 * SIMD_WIDTH), aligned(4), may_alias)); /* float arrays as vf */
 
 SIMD_INLINE vf vf_load(const float *p) { return *(const vf_memory *)p; }
@@ -63,20 +64,20 @@ SIMD_INLINE float vf_largest(vf x)
     return x[0];
 }
 
-/* 2^x, about 1e-7 relative, for |x| <= 126; beyond it stays at the bound (so -inf gives 2^-126, never NaN). Adding
- * 1.5 * 2^23 leaves round(x) in the low bits, which are then added to the exponent. */
+/* 2^x for |x| <= 126, within 2e-7 (minimax polynomial of degree 5 with p(0) = 1); beyond it stays at the bound, so -inf
+ * gives 2^-126, never NaN. Adding 1.5 * 2^23 leaves round(x) in the low bits, which are then added to the exponent. */
 SIMD_INLINE vf vf_exp2(vf x)
 {
     const vf magic = vf_all(12582912.0f);
     x = SIMD_MAX(x, vf_all(-126.0f));
     x = SIMD_MIN(x, vf_all(126.0f));
     vf whole = x + magic, f = x - (whole - magic);
-    vf p = 1.33927957e-3f * f + 9.61792418e-3f;
-    p = p * f + 5.55036767e-2f;
-    p = p * f + 2.40226401e-1f;
-    p = p * f + 6.93147182e-1f;
+    vf p = 1.32764725e-3f * f + 9.67554096e-3f;
+    p = p * f + 5.55071309e-2f;
+    p = p * f + 2.40221202e-1f;
+    p = p * f + 6.93146944e-1f;
     p = p * f + 1.0f;
-    return (vf)((vi)p + ((vi)whole << 23));
+    return (vf)((vu)p + ((vu)whole << 23));
 }
 
 /* 1 / (1 + e^-x). log2(e) in two parts keeps the fraction of a large exponent accurate. */

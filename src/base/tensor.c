@@ -15,9 +15,10 @@ static const struct {
     [DTYPE_I32] = {"I32", 4, false},      [DTYPE_U8] = {"U8", 1, false},    [DTYPE_BOOL] = {"BOOL", 1, false},
 };
 
-size_t dtype_size(enum dtype d) { return dtypes[d].size; }
-const char *dtype_name(enum dtype d) { return dtypes[d].name; }
-bool dtype_is_float(enum dtype d) { return dtypes[d].is_float; }
+/* DTYPE_COUNT stands for a dtype that a file may hold and we cannot compute with. */
+size_t dtype_size(enum dtype d) { return d < DTYPE_COUNT ? dtypes[d].size : 0; }
+const char *dtype_name(enum dtype d) { return d < DTYPE_COUNT ? dtypes[d].name : "?"; }
+bool dtype_is_float(enum dtype d) { return d < DTYPE_COUNT && dtypes[d].is_float; }
 
 bool dtype_from_name(const char *name, enum dtype *out)
 {

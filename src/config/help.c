@@ -84,8 +84,8 @@ void options_print_help(FILE *out)
             "  %d  every shot was rendered\n"
             "  %d  the machine or the program failed: memory, a lost rank, a bug\n"
             "  %d  the input is wrong: job file, command line, model files, output place\n"
-            "  %d  stopped by a signal, or because another rank failed\n",
-            STATUS_OK, STATUS_MACHINE, STATUS_INPUT, STATUS_STOPPED);
+            "  128+N  ended by signal N; every rank says what it was doing\n",
+            STATUS_OK, STATUS_MACHINE, STATUS_INPUT);
     fputs("\nExample:\n"
           "  mpirun -n 4 ringreel render configs/tiny.yaml --seed 7 -o out/ball.mp4\n", out);
 }

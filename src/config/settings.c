@@ -152,9 +152,9 @@ const struct setting settings[] = {
      .min = 1, .max = 604800, .help = "end the run after so long without progress from a peer"},
 
     {JOB(digest, digest), REPORT, .type = TYPE_BOOL, .initial = "false",
-     .help = "print a hash of every shot's frames"},
+     .help = "print SHA-256 of every shot's latents and frames"},
     {JOB(dump, dump), REPORT, .type = TYPE_PATH, .metavar = "FOLDER",
-     .help = "write intermediate tensors there"},
+     .help = "write what was computed there as safetensors"},
     {JOB(log_json, log_json), REPORT, .type = TYPE_PATH, .metavar = "FILE",
      .help = "one JSON object a line for every event"},
     {JOB(trace, trace), REPORT, .type = TYPE_PATH, .metavar = "FILE",

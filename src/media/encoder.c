@@ -22,11 +22,12 @@ static const AVCodec *video_encoder(const char *name)
 
 static struct name_list encoders_for(const AVOutputFormat *container)
 {
+    const int skipped = AV_CODEC_CAP_EXPERIMENTAL | AV_CODEC_CAP_HARDWARE | AV_CODEC_CAP_HYBRID;
     struct name_list list = {""};
     const AVCodec *codec;
     for (void *at = NULL; (codec = av_codec_iterate(&at));) {
         if (!av_codec_is_encoder(codec) || codec->type != AVMEDIA_TYPE_VIDEO) continue;
-        if (codec->capabilities & (AV_CODEC_CAP_EXPERIMENTAL | AV_CODEC_CAP_HARDWARE)) continue;
+        if (codec->capabilities & skipped) continue;
         if (container_takes(container, codec) != CONTAINER_YES) continue;
         if (encoder_does_depth(codec, 8) || encoder_does_depth(codec, 10)) name_list_add(&list, codec->name);
     }
@@ -45,7 +46,8 @@ static int find_automatically(const AVCodec **out, const char *path, const AVOut
     if (!codec)
         return error_set(STATUS_INPUT, "%s: this FFmpeg has none of the usual encoders for %s; set `encoder` to one of: %s",
                          path, container->name, encoders_for(container).text);
-    if (strcmp(codec->name, preferred[0]) != 0) log_info("%s: encoder auto is %s here", path, codec->name);
+    if (!video_encoder(preferred[0]))
+        log_warn("%s: this FFmpeg has no %s, using %s", path, preferred[0], codec->name);
     *out = codec;
     return STATUS_OK;
 }
@@ -316,18 +318,19 @@ static int configure(AVCodecContext *ctx, const struct video_settings *s, const 
     return STATUS_OK;
 }
 
-static int open_configured(AVCodecContext *ctx, const struct video_settings *s)
+static int open_configured(AVCodecContext *ctx, const struct video_settings *s, const AVCodec *codec)
 {
+    const char *options = s->encoder_options ? s->encoder_options : "";
     media_forget();
-    int code = avcodec_open2(ctx, ctx->codec, NULL);
+    int code = avcodec_open2(ctx, codec, NULL); /* forgets ctx->codec when it fails */
     if (code < 0)
-        return error_set(STATUS_INPUT, "%s: encoder %s refuses %dx%d %s at %g frames a second with encoder_options \"%s\": "
-                                       "%s", s->path, ctx->codec->name, s->width, s->height,
-                         av_get_pix_fmt_name(ctx->pix_fmt), s->frame_rate, s->encoder_options ? s->encoder_options : "",
+        return error_set(STATUS_INPUT,
+                         "%s: encoder %s refuses %dx%d %s at %g frames a second with encoder_options \"%s\": %s", s->path,
+                         codec->name, s->width, s->height, av_get_pix_fmt_name(ctx->pix_fmt), s->frame_rate, options,
                          media_complaint(code));
     if (*media_skipped_setting())
-        return error_set(STATUS_INPUT, "%s: encoder_options \"%s\": encoder %s: %s", s->path,
-                         s->encoder_options ? s->encoder_options : "", ctx->codec->name, media_skipped_setting());
+        return error_set(STATUS_INPUT, "%s: encoder_options \"%s\": encoder %s: %s", s->path, options, codec->name,
+                         media_skipped_setting());
     return STATUS_OK;
 }
 
@@ -341,12 +344,41 @@ int encoder_open(AVCodecContext **out, const struct video_settings *s, const AVC
     CHECK(ctx, "out of memory");
     int status = collect_options(&options, s, codec);
     if (status == STATUS_OK) status = configure(ctx, s, options, container);
-    if (status == STATUS_OK) status = open_configured(ctx, s);
+    if (status == STATUS_OK) status = open_configured(ctx, s, codec);
     av_dict_free(&options);
     if (status != STATUS_OK) {
-        avcodec_free_context(&ctx);
+        encoder_close(ctx);
         return status;
     }
     *out = ctx;
     return STATUS_OK;
+}
+
+/* SVT-AV1 waits for ever in its end unless it had a frame and was told that it was the last. After a proper end it
+ * refuses this frame, which does no harm. */
+static void end_svtav1(AVCodecContext *ctx)
+{
+    AVFrame *frame = av_frame_alloc();
+    AVPacket *packet = av_packet_alloc();
+    CHECK(frame && packet, "out of memory");
+    frame->format = ctx->pix_fmt;
+    frame->width = ctx->width;
+    frame->height = ctx->height;
+    frame->pts = INT32_MAX;
+    CHECK(av_frame_get_buffer(frame, 0) >= 0, "out of memory for a frame of %dx%d", ctx->width, ctx->height);
+    for (int i = 0; frame->buf[i]; i++) memset(frame->buf[i]->data, 0, frame->buf[i]->size);
+    avcodec_send_frame(ctx, frame);
+    int code = avcodec_send_frame(ctx, NULL);
+    while (code >= 0) {
+        code = avcodec_receive_packet(ctx, packet);
+        av_packet_unref(packet);
+    }
+    av_frame_free(&frame);
+    av_packet_free(&packet);
+}
+
+void encoder_close(AVCodecContext *ctx)
+{
+    if (ctx && avcodec_is_open(ctx) && strcmp(ctx->codec->name, "libsvtav1") == 0) end_svtav1(ctx);
+    avcodec_free_context(&ctx);
 }

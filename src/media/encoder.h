@@ -15,6 +15,8 @@ int encoder_find(const AVCodec **out, const struct video_settings *s, const AVOu
 int encoder_open(AVCodecContext **out, const struct video_settings *s, const AVCodec *codec,
                  const AVOutputFormat *container);
 
+void encoder_close(AVCodecContext *ctx); /* at any time, also with frames still inside; NULL is fine */
+
 /* Can it be given frames of this depth (8 or 10 bits a component)? */
 bool encoder_does_depth(const AVCodec *codec, int bit_depth);
 

@@ -1,5 +1,6 @@
 #include "media/media.h"
 
+#include "media/container.h"
 #include "media/encoder.h"
 #include "media/video.h"
 
@@ -89,6 +90,17 @@ const char *media_versions(void)
     return text;
 }
 
+static struct name_list containers_for(const AVCodec *codec)
+{
+    static const char *const names[] = {"mp4", "mov", "matroska", "webm"}, *const endings[] = {"mp4", "mov", "mkv", "webm"};
+    struct name_list list = {""};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const AVOutputFormat *format = av_guess_format(names[i], NULL, NULL);
+        if (format && container_takes(format, codec) == CONTAINER_YES) name_list_add(&list, endings[i]);
+    }
+    return list;
+}
+
 void media_list_encoders(FILE *out)
 {
     media_start();
@@ -96,8 +108,9 @@ void media_list_encoders(FILE *out)
     for (void *at = NULL; (codec = av_codec_iterate(&at));) {
         if (!av_codec_is_encoder(codec) || codec->type != AVMEDIA_TYPE_VIDEO) continue;
         bool does_8 = encoder_does_depth(codec, 8), does_10 = encoder_does_depth(codec, 10);
-        if (!does_8 && !does_10) continue;
-        fprintf(out, "  %-20s %-5s %s\n", codec->name, does_8 && does_10 ? "8, 10" : does_8 ? "8" : "10",
-                codec->long_name ? codec->long_name : "");
+        struct name_list containers = containers_for(codec);
+        if ((!does_8 && !does_10) || !*containers.text) continue;
+        fprintf(out, "  %-16s %-8s %-17s %s\n", codec->name, does_8 && does_10 ? "8, 10" : does_8 ? "8" : "10",
+                containers.text, codec->long_name ? codec->long_name : "");
     }
 }

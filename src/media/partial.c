@@ -69,17 +69,25 @@ static char *partial_name(const char *path)
     return xasprintf("%.*s.part-%" PRId64 "%s", (int)stem, path, (int64_t)getpid(), path + stem);
 }
 
+static int make_folder(const char *path, const char *folder)
+{
+    struct stat st;
+    int code = mkdir(folder, 0777) == 0 ? 0 : errno;
+    bool is_there = stat(folder, &st) == 0; /* then it does not matter what mkdir thought */
+    if (is_there && !S_ISDIR(st.st_mode))
+        return error_set(STATUS_INPUT, "%s: %s is not a folder", path, folder);
+    if (!is_there)
+        return error_set(STATUS_INPUT, "%s: cannot make the folder %s: %s", path, folder, strerror(code));
+    return STATUS_OK;
+}
+
 static int make_folders(const char *path)
 {
     char *folder = xstrdup(path);
     int status = STATUS_OK;
     for (char *c = strchr(folder + 1, '/'); c && status == STATUS_OK; c = strchr(c + 1, '/')) {
         *c = '\0';
-        struct stat st;
-        if (mkdir(folder, 0777) != 0 && errno != EEXIST && stat(folder, &st) != 0)
-            status = error_set(STATUS_INPUT, "%s: cannot make the folder %s: %s", path, folder, strerror(errno));
-        else if (stat(folder, &st) == 0 && !S_ISDIR(st.st_mode))
-            status = error_set(STATUS_INPUT, "%s: %s is not a folder", path, folder);
+        status = make_folder(path, folder);
         *c = '/';
     }
     free(folder);

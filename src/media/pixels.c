@@ -35,12 +35,13 @@ static struct SwsContext *open_sws(const AVCodecContext *e)
                    SWS_BITEXACT, 0);
     if (d->log2_chroma_w > 0) av_opt_set_int(sws, "dst_h_chr_pos", 0, 0);
     if (d->log2_chroma_h > 0) av_opt_set_int(sws, "dst_v_chr_pos", 128, 0);
-    int matrix = e->colorspace == AVCOL_SPC_BT470BG ? SWS_CS_ITU601 : SWS_CS_ITU709;
     int code = sws_init_context(sws, NULL, NULL);
     CHECK(code >= 0, "swscale refuses RGB to %s", d->name);
-    /* -1 only means that this pair of formats has no matrix (RGB to RGB). */
-    sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_DEFAULT), 1, sws_getCoefficients(matrix),
-                             e->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
+    if (d->flags & AV_PIX_FMT_FLAG_RGB) return sws; /* given a matrix it would use it, there and back, and round */
+    int matrix = e->colorspace == AVCOL_SPC_BT470BG ? SWS_CS_ITU601 : SWS_CS_ITU709;
+    code = sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_DEFAULT), 1, sws_getCoefficients(matrix),
+                                    e->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
+    CHECK(code >= 0, "swscale has no matrix for RGB to %s", d->name);
     return sws;
 }
 

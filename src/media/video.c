@@ -9,7 +9,6 @@
 #include "media/pixels.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Frames go pixels -> encoder -> one of container and images. */
 struct video_writer {
@@ -94,7 +93,7 @@ int video_write(struct video_writer *w, const uint8_t *rgb)
 static void free_all_but_output(struct video_writer *w)
 {
     pixels_close(w->pixels);
-    avcodec_free_context(&w->encoder);
+    encoder_close(w->encoder);
     av_packet_free(&w->packet);
     free(w->path);
     free(w);
@@ -113,25 +112,8 @@ int video_finish(struct video_writer *w)
     return status;
 }
 
-/* SVT-AV1 waits for ever in its end unless it had a frame and was told that it was the last. */
-static void end_svtav1(struct video_writer *w)
-{
-    int code = 0;
-    if (w->frames == 0) {
-        uint8_t *black = xcalloc((size_t)w->encoder->width * 3, (size_t)w->encoder->height);
-        code = avcodec_send_frame(w->encoder, pixels_convert(w->pixels, black));
-        free(black);
-    }
-    if (code >= 0) code = avcodec_send_frame(w->encoder, NULL);
-    while (code >= 0) {
-        code = avcodec_receive_packet(w->encoder, w->packet);
-        av_packet_unref(w->packet);
-    }
-}
-
 void video_abandon(struct video_writer *w)
 {
-    if (w->encoder && strcmp(w->encoder->codec->name, "libsvtav1") == 0) end_svtav1(w);
     container_drop(w->container);
     images_drop(w->images);
     free_all_but_output(w);

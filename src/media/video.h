@@ -34,6 +34,6 @@ void video_abandon(struct video_writer *w); /* removes the partial file; frees w
 void video_remove_partial_files(void);
 
 const char *media_versions(void); /* "libavcodec 59.37.100, libavformat ..." */
-void media_list_encoders(FILE *out); /* one line each: name, the bit depths it takes from us, what it is */
+void media_list_encoders(FILE *out); /* one line each: name, bit depths, containers, description */
 
 #endif

@@ -13,8 +13,8 @@
 enum {
     MAX_FILE_BYTES = 64 << 20,
     MAX_PIECES = 1 << 20,
-    MAX_PIECE_BYTES = 512,       /* the library builds its trie recursively, a level a byte */
-    MAX_RULE_BYTES = 128,        /* longest source of a normalization rule; nmt_nfkc's is about 20 */
+    MAX_PIECE_BYTES = 512, /* the library builds its trie recursively, a level a byte */
+    MAX_RULE_BYTES = 128,  /* longest source of a normalization rule; nmt_nfkc's is about 20 */
     MAX_REPLACEMENT_BYTES = 256, /* longest result of a rule; nmt_nfkc's is 33 */
     MAX_RULE_MATCHES = 32,       /* the library's array for rules that match at one place */
 };
@@ -23,8 +23,9 @@ int utf8_decode(const unsigned char *text, size_t bytes, uint32_t *code)
 {
     static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
     unsigned lead = text[0];
-    int length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
-    if (length == 0 || (size_t)length > bytes) return 0;
+    int length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    bool is_lead = lead < 0x80 || (lead >= 0xC0 && lead < 0xF5);
+    if (!is_lead || (size_t)length > bytes) return 0;
     uint32_t c = length == 1 ? lead : lead & (0x7Fu >> length);
     for (int i = 1; i < length; i++) {
         if ((text[i] & 0xC0) != 0x80) return 0;
@@ -46,7 +47,7 @@ static bool utf8_valid(const unsigned char *text, size_t bytes)
     return true;
 }
 
-/* ---- protobuf wire format --------------------------------------------------------------------------------------- */
+/* ---- protobuf wire format -------------------------------------------------------------------- */
 
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
@@ -64,8 +65,8 @@ struct field {
 
 static int broken(const struct wire *w, const char *what)
 {
-    return error_set(STATUS_INPUT, "%s: not a usable SentencePiece model: %s (byte %lld)", w->path, what,
-                     (long long)(w->at - w->file));
+    return error_set(STATUS_INPUT, "%s: not a usable SentencePiece model: %s (byte %lld)", w->path,
+                     what, (long long)(w->at - w->file));
 }
 
 static bool take_varint(struct wire *w, uint64_t *value)
@@ -126,7 +127,7 @@ static struct wire inside(const struct wire *w, const struct field *f)
     return (struct wire){w->path, w->file, f->data, f->data + f->bytes};
 }
 
-/* ---- the normalizer's rules: a double-array trie and its replacement strings (spec 6.2) --------------------------- */
+/* ---- the normalizer's rules: a double-array trie and its replacement strings (spec 6.2) ------ */
 
 struct charsmap {
     const unsigned char *units; /* [count] uint32 little endian */
@@ -142,8 +143,9 @@ static uint32_t unit_at(const struct charsmap *m, uint32_t i)
     return u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
 }
 
-/* Most rules that a text can match along one path from unit `pos` on, or -1 if some text would lead out of the array,
- * in circles, to a replacement outside of the strings or to more matches than the library has room for. */
+/* Most rules that a text can match along one path from unit `pos` on, or -1 if some text would lead
+ * out of the array, in circles, to a replacement outside of the strings or to more matches than the
+ * library has room for. */
 static int charsmap_walk(const struct charsmap *m, uint32_t pos, int depth)
 {
     if (m->seen[pos]) return m->seen[pos] == WALKING ? -1 : m->seen[pos] - 1;
@@ -182,8 +184,8 @@ static int check_charsmap(const struct wire *w, const struct field *f)
     if (f->bytes == 0) return STATUS_OK; /* no rules */
     struct wire map = inside(w, f);
     uint64_t trie_bytes;
-    if (!take_fixed(&map, 4, &trie_bytes) || trie_bytes > (uint64_t)(map.end - map.at) || trie_bytes % 4 ||
-        trie_bytes == 0)
+    if (!take_fixed(&map, 4, &trie_bytes) || trie_bytes > (uint64_t)(map.end - map.at) ||
+        trie_bytes % 4 || trie_bytes == 0)
         return broken(&map, "the normalizer's rules do not have the size they state");
     const unsigned char *strings = map.at + trie_bytes;
     struct charsmap m = {.units = map.at, .count = (uint32_t)(trie_bytes / 4),
@@ -194,7 +196,7 @@ static int check_charsmap(const struct wire *w, const struct field *f)
     return valid ? STATUS_OK : broken(&map, "the normalizer's rules are damaged");
 }
 
-/* ---- messages ----------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_LAST = 6 };
 
@@ -253,7 +255,8 @@ static int check_normalizer(struct wire w)
     while (w.at < w.end) {
         TRY(take_field(&w, &f));
         if (f.number != 2) continue;
-        if (f.type != WIRE_BYTES || has_rules) return broken(&w, "the normalizer's rules must appear once, as bytes");
+        if (f.type != WIRE_BYTES || has_rules)
+            return broken(&w, "the normalizer's rules must appear once, as bytes");
         has_rules = true;
         TRY(check_charsmap(&w, &f));
     }
@@ -269,7 +272,8 @@ static int check_model(struct spiece *s, struct wire w)
         TRY(take_field(&w, &f));
         if (f.number > NORMALIZER) continue;
         if (f.type != WIRE_BYTES) return broken(&w, "a part of the model has the wrong wire type");
-        if (f.number != PIECES && has[f.number]) return broken(&w, "a part of the model appears twice");
+        if (f.number != PIECES && has[f.number])
+            return broken(&w, "a part of the model appears twice");
         has[f.number] = true;
         if (f.number == PIECES)
             TRY(check_piece(s, inside(&w, &f)));
@@ -287,18 +291,19 @@ static int check_model(struct spiece *s, struct wire w)
     return STATUS_OK;
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------ */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static int read_file(const char *path, unsigned char **data, size_t *bytes)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not make us wait */
     if (fd < 0) return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
     int status = STATUS_OK;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         status = error_set(STATUS_INPUT, "%s: not a regular file", path);
     else if (st.st_size == 0 || st.st_size > MAX_FILE_BYTES)
-        status = error_set(STATUS_INPUT, "%s: %lld bytes; a SentencePiece model has 1 byte to 64 MiB", path,
+        status = error_set(STATUS_INPUT,
+                           "%s: %lld bytes; a SentencePiece model has 1 byte to 64 MiB", path,
                            (long long)st.st_size);
     if (status == STATUS_OK) {
         *data = xmalloc((size_t)st.st_size);

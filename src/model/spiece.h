@@ -1,6 +1,7 @@
-/* spiece.model: the SentencePiece model file, read and checked (spec transformer 6.1, 6.2). The sentencepiece library
- * was written for files of its own trainer: it follows indices of a broken file out of its arrays and ends the program
- * where it notices. So everything it would trust is checked here first. */
+/* spiece.model: the SentencePiece model file, read and checked (spec transformer 6.1, 6.2). The
+ * sentencepiece library was written for files of its own trainer: it follows indices of a broken
+ * file out of its arrays and ends the program where it notices. So everything it would trust is
+ * checked here first. */
 #ifndef RINGREEL_SPIECE_H
 #define RINGREEL_SPIECE_H
 
@@ -9,7 +10,8 @@
 #include <stdint.h>
 
 struct spiece {
-    unsigned char *proto; /* pieces, trainer_spec and normalizer_spec only; no other field reaches the library */
+    unsigned char *proto; /* pieces, trainer_spec and normalizer_spec only; no other field reaches
+                             the library */
     size_t bytes;
     int32_t count;         /* pieces; a piece's index is its token id */
     int32_t eos, pad, unk; /* ids of "</s>", "<pad>" (-1: none) and the unknown piece */
@@ -19,8 +21,8 @@ struct spiece {
 int spiece_read(struct spiece *s, const char *path);
 void spiece_free(struct spiece *s);
 
-/* Length in bytes of the UTF-8 character at `text` (1..4), its code point in *code; 0 if it is none: overlong, a
- * surrogate, above U+10FFFF or cut off. `bytes` > 0. */
+/* Length in bytes of the UTF-8 character at `text` (1..4), its code point in *code; 0 if it is
+ * none: overlong, a surrogate, above U+10FFFF or cut off. `bytes` > 0. */
 int utf8_decode(const unsigned char *text, size_t bytes, uint32_t *code);
 
 #endif

@@ -30,7 +30,8 @@ extern "C" struct spm *spm_open(const void *proto, size_t bytes, char *error, si
 {
     return guarded<struct spm *>(nullptr, error, error_size, [&]() -> struct spm * {
         auto s = std::make_unique<struct spm>();
-        auto status = s->processor.LoadFromSerializedProto({static_cast<const char *>(proto), bytes});
+        auto status = s->processor.LoadFromSerializedProto(
+            {static_cast<const char *>(proto), bytes});
         if (status.ok()) return s.release();
         std::snprintf(error, error_size, "%s", status.error_message());
         return nullptr;
@@ -39,8 +40,8 @@ extern "C" struct spm *spm_open(const void *proto, size_t bytes, char *error, si
 
 extern "C" void spm_close(struct spm *s) { delete s; }
 
-extern "C" int spm_encode(const struct spm *s, const char *text, size_t bytes, int32_t *ids, int capacity, char *error,
-                          size_t error_size)
+extern "C" int spm_encode(const struct spm *s, const char *text, size_t bytes, int32_t *ids,
+                          int capacity, char *error, size_t error_size)
 {
     return guarded(-1, error, error_size, [&]() -> int {
         std::vector<int> all;

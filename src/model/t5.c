@@ -10,9 +10,9 @@
 #include <string.h>
 
 enum {
-    BUCKETS = 32,       /* of relative positions; op_attention_t5 knows their boundaries */
+    BUCKETS = 32, /* of relative positions; op_attention_t5 knows their boundaries */
     MAX_DISTANCE = 128,
-    TILE = 64, /* rows of one linear tile: fixed, so that a prompt's embeddings do not depend on who encodes it */
+    TILE = 64, /* rows of one linear tile */
 };
 static const float norm_eps = 1e-6f;
 
@@ -41,38 +41,32 @@ struct t5 {
     float *gate, *up;                    /* [L, F] */
 };
 
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
-static int need_float(const struct checkpoint *c, const struct tensor *t)
-{
-    if (dtype_is_float(t->dtype)) return STATUS_OK;
-    return error_set(STATUS_INPUT, "%s: tensor %s is %s; allowed are floating-point types", checkpoint_path(c), t->name,
-                     dtype_name(t->dtype));
-}
-
-static int need_linear(const struct checkpoint *c, struct linear *l, int64_t out, int64_t in, int layer,
-                       const char *name)
+static int need_linear(const struct checkpoint *c, struct linear *l, int64_t out, int64_t in,
+                       int layer, const char *name)
 {
     const struct tensor *weight = NULL;
-    TRY(checkpoint_need(c, &weight, 2, (const int64_t[]){out, in}, "encoder.block.%d.layer.%s.weight", layer, name));
-    TRY(need_float(c, weight));
+    TRY(checkpoint_need(c, &weight, 2, (const int64_t[]){out, in},
+                        "encoder.block.%d.layer.%s.weight", layer, name));
     *l = linear_make(weight, NULL);
     return STATUS_OK;
 }
 
-static int need_norm(const struct checkpoint *c, const struct tensor **norm, int64_t width, const char *name)
+static int need_norm(const struct checkpoint *c, const struct tensor **norm, int64_t width,
+                     const char *name)
 {
-    TRY(checkpoint_need(c, norm, 1, &width, "%s.weight", name));
-    return need_float(c, *norm);
+    return checkpoint_need(c, norm, 1, &width, "%s.weight", name);
 }
 
-/* The embedding may be stored under either of its two names, or under both with the same content. */
+/* The embedding is stored under either of its two names, or under both with equal content. */
 static int find_embedding(struct t5 *t, const struct checkpoint *c)
 {
     const int64_t any[] = {-1, -1};
-    bool second = !checkpoint_find(c, "shared.weight") && checkpoint_find(c, "encoder.embed_tokens.weight");
-    TRY(checkpoint_need(c, &t->embedding, 2, any, "%s", second ? "encoder.embed_tokens.weight" : "shared.weight"));
-    TRY(need_float(c, t->embedding));
+    bool second = !checkpoint_find(c, "shared.weight") &&
+                  checkpoint_find(c, "encoder.embed_tokens.weight");
+    TRY(checkpoint_need(c, &t->embedding, 2, any, "%s",
+                        second ? "encoder.embed_tokens.weight" : "shared.weight"));
     t->vocabulary = t->embedding->shape[0];
     t->width = t->embedding->shape[1];
     return STATUS_OK;
@@ -85,20 +79,22 @@ static int find_sizes(struct t5 *t, const struct checkpoint *c)
     TRY(find_embedding(t, c));
     TRY(checkpoint_need(c, &t->bias_tensor, 2, (const int64_t[]){BUCKETS, -1},
                         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"));
-    TRY(need_float(c, t->bias_tensor));
     t->heads = t->bias_tensor->shape[1];
-    TRY(checkpoint_need(c, &w, 2, (const int64_t[]){-1, t->width}, "encoder.block.0.layer.0.SelfAttention.q.weight"));
+    TRY(checkpoint_need(c, &w, 2, (const int64_t[]){-1, t->width},
+                        "encoder.block.0.layer.0.SelfAttention.q.weight"));
     t->inner = w->shape[0];
     TRY(checkpoint_need(c, &w, 2, (const int64_t[]){-1, t->width},
                         "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"));
     t->hidden = w->shape[0];
     if (t->vocabulary < 1 || t->width < 1 || t->hidden < 1 || t->heads < 1 || t->inner < 1 ||
         t->inner % t->heads || t->inner / t->heads % 2)
-        return error_set(STATUS_INPUT, "%s: %lld attention channels for %lld heads; each head needs the same even "
-                         "number", checkpoint_path(c), (long long)t->inner, (long long)t->heads);
+        return error_set(STATUS_INPUT, "%s: %lld attention channels for %lld heads; each head must "
+                         "have the same even number", checkpoint_path(c), (long long)t->inner,
+                         (long long)t->heads);
     int64_t distance = checkpoint_config_int(c, "relative_attention_max_distance", MAX_DISTANCE);
     if (distance != MAX_DISTANCE)
-        return error_set(STATUS_INPUT, "%s: config.json: relative_attention_max_distance %lld; allowed is %d",
+        return error_set(STATUS_INPUT,
+                         "%s: config.json: relative_attention_max_distance %lld; allowed is %d",
                          checkpoint_path(c), (long long)distance, MAX_DISTANCE);
     return STATUS_OK;
 }
@@ -115,9 +111,10 @@ static int find_depth(struct t5 *t, const struct checkpoint *c)
     }
     int64_t layers = checkpoint_config_int(c, "num_layers", present);
     if (layers < 1 || layers > INT_MAX)
-        return error_set(STATUS_INPUT, "%s: config.json: num_layers %lld; at least 1 is allowed", checkpoint_path(c),
-                         (long long)layers);
-    if (layers > present) return checkpoint_need(c, &first, 2, (const int64_t[]){t->inner, t->width}, "%s", name);
+        return error_set(STATUS_INPUT, "%s: config.json: num_layers %lld; at least 1 is allowed",
+                         checkpoint_path(c), (long long)layers);
+    if (layers > present)
+        return checkpoint_need(c, &first, 2, (const int64_t[]){t->inner, t->width}, "%s", name);
     t->layers = (int)layers;
     return STATUS_OK;
 }
@@ -164,7 +161,8 @@ static void lay_out(struct t5 *t)
     t->up = arena_floats(a, tokens * t->hidden);
 }
 
-int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_encoder, int max_tokens)
+int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_encoder,
+            int max_tokens)
 {
     CHECK(max_tokens >= 1, "max_tokens %d", max_tokens);
     struct t5 *t = xmalloc(sizeof *t);
@@ -178,7 +176,8 @@ int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_e
     lay_out(t);
     arena_commit(&t->arena);
     lay_out(t);
-    dtype_to_f32(t->bias, t->bias_tensor->data, t->bias_tensor->dtype, (size_t)(BUCKETS * t->heads));
+    dtype_to_f32(t->bias, t->bias_tensor->data, t->bias_tensor->dtype,
+                 (size_t)(BUCKETS * t->heads));
     *out = t;
     return STATUS_OK;
 }
@@ -193,19 +192,20 @@ void t5_close(struct t5 *t)
 
 int64_t t5_width(const struct t5 *t) { return t->width; }
 
-/* ---- forward (spec transformer 5.1) ------------------------------------------------------------------------------ */
+/* ---- forward (spec transformer 5.1) ---------------------------------------------------------- */
 
-/* x [count, D] = rows of the embedding table. A plain fp8 table may hold NaN codes in rows nobody trained: 0 there. */
+/* x [count, D] = rows of the embedding table. NaN codes of a plain fp8 table become 0. */
 static int embed(struct t5 *t, const int32_t *ids, int count)
 {
     size_t row_bytes = (size_t)t->width * dtype_size(t->embedding->dtype);
     for (int i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= t->vocabulary)
-            return error_set(STATUS_INPUT, "%s: token id %d is outside the embedding table of %lld rows; is the "
-                             "tokenizer another model's?", t->path, ids[i], (long long)t->vocabulary);
+            return error_set(STATUS_INPUT, "%s: token id %d is outside the embedding table of %lld "
+                             "rows; is the tokenizer another model's?", t->path, ids[i],
+                             (long long)t->vocabulary);
         float *row = t->x + i * t->width;
-        dtype_to_f32(row, (const char *)t->embedding->data + (size_t)ids[i] * row_bytes, t->embedding->dtype,
-                     (size_t)t->width);
+        dtype_to_f32(row, (const char *)t->embedding->data + (size_t)ids[i] * row_bytes,
+                     t->embedding->dtype, (size_t)t->width);
         if (t->embedding->dtype == DTYPE_F8_E4M3)
             for (int64_t j = 0; j < t->width; j++)
                 if (isnan(row[j])) row[j] = 0.0f;
@@ -222,9 +222,11 @@ static void norm(struct t5 *t, struct mat y, struct mat x, const struct tensor *
 /* x += attention(norm(x)); no scale, position bias instead */
 static void self_attention(struct t5 *t, const struct t5_layer *l, struct mat x)
 {
-    struct mat n = mat_f32(t->n, x.rows, t->width);                                              /* [L, D] */
-    struct mat q = mat_f32(t->q, x.rows, t->inner), k = mat_f32(t->k, x.rows, t->inner);         /* [L, N*d] */
-    struct mat v = mat_f32(t->v, x.rows, t->inner), o = mat_f32(t->o, x.rows, t->inner);
+    struct mat n = mat_f32(t->n, x.rows, t->width); /* [L, D] */
+    struct mat q = mat_f32(t->q, x.rows, t->inner); /* [L, N*d] */
+    struct mat k = mat_f32(t->k, x.rows, t->inner);
+    struct mat v = mat_f32(t->v, x.rows, t->inner);
+    struct mat o = mat_f32(t->o, x.rows, t->inner);
     norm(t, n, x, l->norm_attention);
     op_linear(t->dev, q, n, &l->q, EPILOGUE_NONE, TILE);
     op_linear(t->dev, k, n, &l->k, EPILOGUE_NONE, TILE);
@@ -237,8 +239,9 @@ static void self_attention(struct t5 *t, const struct t5_layer *l, struct mat x)
 /* x += wo(gelu(wi_0(norm(x))) * wi_1(norm(x))) */
 static void feed_forward(struct t5 *t, const struct t5_layer *l, struct mat x)
 {
-    struct mat n = mat_f32(t->n, x.rows, t->width);                                              /* [L, D] */
-    struct mat gate = mat_f32(t->gate, x.rows, t->hidden), up = mat_f32(t->up, x.rows, t->hidden); /* [L, F] */
+    struct mat n = mat_f32(t->n, x.rows, t->width);        /* [L, D] */
+    struct mat gate = mat_f32(t->gate, x.rows, t->hidden); /* [L, F] */
+    struct mat up = mat_f32(t->up, x.rows, t->hidden);
     norm(t, n, x, l->norm_feed_forward);
     op_linear(t->dev, gate, n, &l->wi_0, EPILOGUE_NONE, TILE);
     op_linear(t->dev, up, n, &l->wi_1, EPILOGUE_NONE, TILE);
@@ -249,7 +252,8 @@ static void feed_forward(struct t5 *t, const struct t5_layer *l, struct mat x)
 
 int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
 {
-    CHECK(count >= 1 && count <= t->max_tokens, "%d tokens, room for %lld", count, (long long)t->max_tokens);
+    CHECK(count >= 1 && count <= t->max_tokens, "%d tokens, room for %lld", count,
+          (long long)t->max_tokens);
     TRY(embed(t, ids, count));
     struct mat x = mat_f32(t->x, count, t->width);
     for (int i = 0; i < t->layers; i++) {

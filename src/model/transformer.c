@@ -64,23 +64,6 @@ struct pass {
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static int64_t plan_capacity(const struct shard_plan *p)
-{
-    return shard_max_granules(p) * p->granule;
-}
-
-/* The plan with the largest shard of all sequences of up to max_tokens: granules grow in steps, so
- * the longest sequence need not be the one whose shards round up furthest. */
-static struct shard_plan largest_plan(int64_t max_tokens, int ranks)
-{
-    struct shard_plan largest = shard_plan_make(max_tokens, ranks);
-    for (int64_t tokens = 1; tokens < max_tokens; tokens++) {
-        struct shard_plan p = shard_plan_make(tokens, ranks);
-        if (plan_capacity(&p) > plan_capacity(&largest)) largest = p;
-    }
-    return largest;
-}
-
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Whole granules, at least one. */
@@ -89,8 +72,7 @@ static int64_t chunk_of(const struct transformer *t, int64_t granule)
     return granule > t->chunk ? granule : t->chunk / granule * granule;
 }
 
-static void lay_out_activations(struct transformer *t, struct arena *a,
-                                const struct shard_plan *largest)
+static void lay_out_activations(struct transformer *t, struct arena *a)
 {
     const struct transformer_weights *w = &t->w;
     int64_t floats = t->capacity * w->width, times = t->settings.max_times;
@@ -101,7 +83,7 @@ static void lay_out_activations(struct transformer *t, struct arena *a,
     t->q = arena_floats(a, floats);
     t->k = arena_floats(a, floats);
     t->v = arena_floats(a, floats);
-    ring_lay_out(&t->ring, a, largest);
+    ring_lay_out(&t->ring, a, t->capacity);
     t->hidden = arena_floats(a, chunk * w->ff_width);
     t->text_state = arena_floats(a, op_attention_state_floats(chunk, w->heads, w->head_dim));
     t->sinusoid = arena_floats(a, times * TIME_CHANNELS);
@@ -148,14 +130,13 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     t->ring = (struct ring){
         .dev = dev, .group = group, .order = s->order, .heads = w.heads, .head_dim = w.head_dim};
     t->slot = xcalloc((size_t)s->text_slots, sizeof *t->slot);
-    struct shard_plan largest = largest_plan(s->max_tokens, comm_size(group));
-    t->capacity = plan_capacity(&largest);
+    t->capacity = shard_most_tokens(s->max_tokens, comm_size(group));
     t->chunk = s->chunk_tokens > 0 ? s->chunk_tokens : CHUNK_TOKENS;
 
     arena_init(&t->activations, "transformer activations");
-    lay_out_activations(t, &t->activations, &largest);
+    lay_out_activations(t, &t->activations);
     arena_commit(&t->activations);
-    lay_out_activations(t, &t->activations, &largest);
+    lay_out_activations(t, &t->activations);
     arena_init(&t->texts, "text keys and values");
     lay_out_texts(t, &t->texts);
     arena_commit(&t->texts);
@@ -225,8 +206,9 @@ void transformer_set_grid(struct transformer *t, const struct latent_grid *g)
           (long long)g->h, (long long)g->w, g->frame_rate, (long long)t->settings.max_tokens);
     int me = comm_rank(t->group);
     struct shard_plan plan = shard_plan_make(g->f * g->h * g->w, comm_size(t->group));
-    CHECK(plan_capacity(&plan) <= t->capacity, "a shard of %lld tokens, room for %lld",
-          (long long)plan_capacity(&plan), (long long)t->capacity);
+    int64_t needed = shard_max_granules(&plan) * plan.granule;
+    CHECK(needed <= t->capacity, "a shard of %lld tokens, room for %lld", (long long)needed,
+          (long long)t->capacity);
     ring_set_plan(&t->ring, &plan);
     t->tokens = shard_tokens(&plan, me);
 

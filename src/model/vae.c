@@ -14,23 +14,12 @@ enum { MAX_FACTOR = 256, NAME_BYTES = 160 };
 
 /* ---- reading single tensors ------------------------------------------------------------------ */
 
-/* A float tensor of this shape; -1: any extent but zero. */
-static int need(const struct checkpoint *c, const struct tensor **out, int rank,
-                const int64_t *shape, const char *name)
-{
-    TRY(checkpoint_need(c, out, rank, shape, "%s", name));
-    for (int i = 0; i < rank; i++)
-        if ((*out)->shape[i] < 1)
-            return error_set(STATUS_INPUT, "%s: tensor %s is empty", checkpoint_path(c), name);
-    return STATUS_OK;
-}
-
 /* A small tensor as fp32 in memory of its own. */
 static int read_floats(const struct checkpoint *c, float **out, int rank, const int64_t *shape,
                        const char *name)
 {
     const struct tensor *t;
-    TRY(need(c, &t, rank, shape, name));
+    TRY(checkpoint_need(c, &t, rank, shape, "%s", name));
     size_t n = (size_t)tensor_count(t);
     *out = xmalloc(n * sizeof **out);
     dtype_to_f32(*out, t->data, t->dtype, n);
@@ -60,12 +49,10 @@ static bool has(const struct checkpoint *c, const char *base, const char *part)
 static int read_conv(const struct checkpoint *c, struct conv *conv, int64_t out, int64_t in,
                      int kernel, const char *base, const char *part)
 {
-    char prefix[NAME_BYTES], name[NAME_BYTES];
     const struct tensor *weight, *bias;
-    join(prefix, base, part);
-    TRY(need(c, &weight, 5, (int64_t[]){out, in, kernel, kernel, kernel},
-             join(name, prefix, "weight")));
-    TRY(need(c, &bias, 1, &weight->shape[0], join(name, prefix, "bias")));
+    int64_t shape[] = {out, in, kernel, kernel, kernel};
+    TRY(checkpoint_need(c, &weight, 5, shape, "%s.%s.weight", base, part));
+    TRY(checkpoint_need(c, &bias, 1, &weight->shape[0], "%s.%s.bias", base, part));
     *conv = conv_make(weight, bias);
     return STATUS_OK;
 }
@@ -73,11 +60,10 @@ static int read_conv(const struct checkpoint *c, struct conv *conv, int64_t out,
 static int read_linear(const struct checkpoint *c, struct linear *l, int64_t out, int64_t in,
                        const char *base, const char *part)
 {
-    char prefix[NAME_BYTES], name[NAME_BYTES];
     const struct tensor *weight, *bias;
-    join(prefix, base, part);
-    TRY(need(c, &weight, 2, (int64_t[]){out, in}, join(name, prefix, "weight")));
-    TRY(need(c, &bias, 1, &weight->shape[0], join(name, prefix, "bias")));
+    int64_t shape[] = {out, in};
+    TRY(checkpoint_need(c, &weight, 2, shape, "%s.%s.weight", base, part));
+    TRY(checkpoint_need(c, &bias, 1, &out, "%s.%s.bias", base, part));
     *l = linear_make(weight, bias);
     return STATUS_OK;
 }

@@ -8,9 +8,8 @@
 
 enum { TAG_RING = 101 };
 
-void ring_lay_out(struct ring *r, struct arena *a, const struct shard_plan *largest)
+void ring_lay_out(struct ring *r, struct arena *a, int64_t tokens)
 {
-    int64_t tokens = shard_most_tokens(largest->tokens, largest->ranks);
     int64_t block = op_kv_granule_floats(tokens, r->heads, r->head_dim);
     r->own = arena_floats(a, block);
     for (int i = 0; i < 2; i++)
@@ -108,4 +107,5 @@ void ring_attend(struct ring *r, struct mat o, struct mat q, struct mat k, struc
     else
         attend_ring(r, q, scale);
     op_attention_finish(r->dev, o, r->state, r->heads);
+    phase_set("shot %d step %d block %d", r->shot + 1, r->step + 1, r->block);
 }

@@ -28,8 +28,8 @@ struct ring {
     int shot, step, block;
 };
 
-/* Lays out the buffers for any sequence up to the length of `largest` (called twice, see arena.h). Local. */
-void ring_lay_out(struct ring *r, struct arena *a, const struct shard_plan *largest);
+/* Lays out the buffers for shards of up to `tokens` (shard_most_tokens). Called twice, see arena.h. Local. */
+void ring_lay_out(struct ring *r, struct arena *a, int64_t tokens);
 void ring_set_plan(struct ring *r, const struct shard_plan *plan); /* Local; no larger than what was laid out */
 
 /* Collective over r->group. o, q, k, v [S_loc, N*d]; k already normed and rotated; o may be q. */

@@ -10,7 +10,7 @@ mkdir "$folder"
 
 # Starts a run of 3 ranks, two that denoise and one codec rank; `launcher` becomes mpirun's process id.
 start() { # flags
-    rm -rf "$folder"/* "$work"/events*
+    rm -rf "${folder:?}"/* "$work"/events*
     launch/ringreel-mpi -n 3 render "$work/job.yaml" -o "$folder/clip.mp4" --log-json "$work/events" "$@" \
         >"$work/out" 2>"$work/err" &
     launcher=$!
@@ -40,17 +40,24 @@ process_of_rank() {
     return 1
 }
 
+# Those of the processes that still run. Zombies have ended; whose parent mpirun was waits for process 1 to look.
+running() {
+    local process
+    for process in "$@"; do
+        ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$process/status" || printf '%s ' "$process"
+    done
+}
+
 # Sends a signal and waits; sets code, seconds, and `left`, the ranks that are still there afterwards.
 signal_and_wait() { # signal, process
-    local ranks rank begun=$EPOCHREALTIME
+    local ranks begun=$EPOCHREALTIME
     ranks=$(children_of "$launcher")
-    code=0 left=''
+    code=0
     kill -s "$1" "$2"
     wait "$launcher" || code=$?
     seconds=$(awk -v a="$begun" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
-    for rank in $ranks; do
-        [[ ! -e /proc/$rank ]] || left+="$rank "
-    done
+    # shellcheck disable=SC2086 # a list of numbers
+    left=$(running $ranks)
 }
 
 ended_well() { # name
@@ -91,7 +98,7 @@ stop_run() { # name, condition to wait for, pattern of the phase, flags
 write_job "$work/job.yaml"
 kill_rank 'kill -9 of a denoise rank' 1
 kill_rank 'kill -9 of the codec rank' 2
-stop_run 'SIGTERM while denoising' has_steps 'shot 1 step [0-9]+/1000' --num-inference-steps 1000
+stop_run 'SIGTERM while denoising' has_steps 'shot 1 step [0-9]+' --num-inference-steps 1000
 stop_run 'SIGTERM while the video is written' has_partial_file 'shot 1 encode video' \
     --width 256 --height 160 --num-frames 65 --num-inference-steps 1 --encoder libx264 --encoder-options preset=placebo
 

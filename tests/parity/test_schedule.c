@@ -18,7 +18,8 @@ static const struct scheduler_config sd3 = {.sampler = SCHEDULER_UNIFORM, .shift
                                             .target_shift_terminal = 0.1};
 static const int64_t tokens = 1024;
 
-static void assert_sigmas(const struct schedule *s, const double *expected, int count, double tolerance)
+static void assert_sigmas(const struct schedule *s, const double *expected, int count,
+                          double tolerance)
 {
     assert_int_equal(s->count, count);
     for (int i = 0; i < count; i++)
@@ -38,7 +39,7 @@ static void assert_sigmas(const struct schedule *s, const double *expected, int 
         error_clear();                                                          \
     } while (0)
 
-/* ---- the reference's numbers ------------------------------------------------------------------------------------ */
+/* ---- the reference's numbers ----------------------------------------------------------------- */
 
 static struct scheduler_config config_of(json_t *row)
 {
@@ -46,19 +47,22 @@ static struct scheduler_config config_of(json_t *row)
     const char *shifting = json_string_value(json_object_get(row, "shifting"));
     json_t *terminal = json_object_get(row, "target_shift_terminal");
     return (struct scheduler_config){
-        .sampler = !strcmp(sampler, "Uniform") ? SCHEDULER_UNIFORM
-                   : !strcmp(sampler, "Constant") ? SCHEDULER_CONSTANT : SCHEDULER_LINEAR_QUADRATIC,
-        .shifting = !shifting ? SHIFTING_NONE : !strcmp(shifting, "SD3") ? SHIFTING_SD3 : SHIFTING_SIMPLE_DIFFUSION,
+        .sampler = !strcmp(sampler, "Uniform")    ? SCHEDULER_UNIFORM
+                   : !strcmp(sampler, "Constant") ? SCHEDULER_CONSTANT
+                                                  : SCHEDULER_LINEAR_QUADRATIC,
+        .shifting = !shifting                  ? SHIFTING_NONE
+                    : !strcmp(shifting, "SD3") ? SHIFTING_SD3
+                                               : SHIFTING_SIMPLE_DIFFUSION,
         .shift = json_number_value(json_object_get(row, "shift")),
         .target_shift_terminal = json_is_null(terminal) ? -1.0 : json_number_value(terminal),
         .base_resolution = 1024,
     };
 }
 
-/* 1e-6: we compute in double and round once, the reference rounds to float32 after every operation. Its stretch to a
- * terminal T divides 1 - t, wrong by about 2^-24 beside t = 1, by (1 - t_last) / (1 - T): with few steps and many
- * tokens t_last is close to 1 and that error grows (2 steps at 13376 tokens: its first level is 0.9999884, ours is
- * exactly 1). Twice this bound is allowed. */
+/* 1e-6: we compute in double and round once, the reference rounds to float32 after every operation.
+ * Its stretch to a terminal T divides 1 - t, wrong by about 2^-24 beside t = 1, by (1 - t_last) /
+ * (1 - T): with few steps and many tokens t_last is close to 1 and that error grows (2 steps at
+ * 13376 tokens: its first level is 0.9999884, ours is exactly 1). Twice this bound is allowed. */
 static double tolerance_of(const struct scheduler_config *config, int n, int64_t size)
 {
     if (config->shifting != SHIFTING_SD3 || config->target_shift_terminal < 0) return 1e-6;
@@ -89,8 +93,9 @@ static void test_reference(void **state)
         for (int j = 0; j < n; j++) {
             json_t *expected = json_array_get(sigmas, (size_t)j);
             double value = json_number_value(expected);
-            /* One step with a terminal: the reference divides 0 by 0 and gives NaN (null here) or, when rounding left
-             * something to divide, the terminal. One step starts from pure noise, so ours is 1. */
+            /* One step with a terminal: the reference divides 0 by 0 and gives NaN (null here) or,
+             * when rounding left something to divide, the terminal. One step starts from pure
+             * noise, so ours is 1. */
             if (n == 1 && config.target_shift_terminal > 0) value = 1.0, tolerance = 0.0;
             if (!(fabs(s.sigma[j] - value) <= tolerance)) {
                 char *text = json_dumps(row, JSON_COMPACT);
@@ -138,6 +143,10 @@ static void test_sd3_ends(void **state)
         }
     schedule_make(&s, &sd3, 1, 4096);
     assert_sigmas(&s, (const double[]){1.0}, 1, 0.0);
+    struct scheduler_config tiny = sd3;
+    tiny.target_shift_terminal = 1e-12;
+    schedule_make(&s, &tiny, 5, 4096);
+    assert_true(s.sigma[4] == 1e-12f);
 }
 
 static void test_steps_are_clamped(void **state)
@@ -148,7 +157,7 @@ static void test_steps_are_clamped(void **state)
     assert_int_equal(s.count, 1000);
 }
 
-/* ---- what a shot runs ------------------------------------------------------------------------------------------- */
+/* ---- what a shot runs ------------------------------------------------------------------------ */
 
 static struct shot_options shot_of(int steps, int head, int tail)
 {
@@ -164,17 +173,22 @@ static void test_skipped_ends(void **state)
     assert_int_equal(schedule_for_shot(&s, &linear_quadratic, &first, tokens), STATUS_OK);
     assert_int_equal(s.count, 27);
     assert_true(s.sigma[0] == 1.0f && fabsf(s.sigma[26] - 0.445778f) < 1e-6f);
-    assert_true(schedule_next(&s, s.sigma[26]) == 0.0f); /* the last kept level goes straight to 0 */
+    /* the last kept level goes straight to 0 */
+    assert_true(schedule_next(&s, s.sigma[26]) == 0.0f);
     assert_int_equal(schedule_for_shot(&s, &linear_quadratic, &second, tokens), STATUS_OK);
     assert_int_equal(s.count, 13);
     assert_true(fabsf(s.sigma[0] - 0.954778f) < 1e-6f);
 
-    struct shot_options all = shot_of(8, 3, 5), negative = shot_of(8, -1, 0), none = shot_of(0, 0, 0),
-                        huge = shot_of(8, INT32_MAX, INT32_MAX);
-    assert_refused(schedule_for_shot(&s, &linear_quadratic, &all, tokens), "skip_initial_inference_steps 3", "(8)");
-    assert_refused(schedule_for_shot(&s, &linear_quadratic, &negative, tokens), "skip_initial_inference_steps -1");
-    assert_refused(schedule_for_shot(&s, &linear_quadratic, &huge, tokens), "skip_final_inference_steps");
-    assert_refused(schedule_for_shot(&s, &linear_quadratic, &none, tokens), "num_inference_steps: 0", "at least 1");
+    struct shot_options all = shot_of(8, 3, 5), negative = shot_of(8, -1, 0),
+                        none = shot_of(0, 0, 0), huge = shot_of(8, INT32_MAX, INT32_MAX);
+    assert_refused(schedule_for_shot(&s, &linear_quadratic, &all, tokens),
+                   "skip_initial_inference_steps 3", "(8)");
+    assert_refused(schedule_for_shot(&s, &linear_quadratic, &negative, tokens),
+                   "skip_initial_inference_steps -1");
+    assert_refused(schedule_for_shot(&s, &linear_quadratic, &huge, tokens),
+                   "skip_final_inference_steps");
+    assert_refused(schedule_for_shot(&s, &linear_quadratic, &none, tokens),
+                   "num_inference_steps: 0", "at least 1");
 }
 
 static void test_sampler_overrides_shift(void **state)
@@ -202,13 +216,15 @@ static void test_explicit_timesteps(void **state)
     assert_sigmas(&s, (const double[]){0.9094f, 0.725f, 0.4219f}, 3, 0.0);
 
     shot.timesteps = (struct float_list){.count = 3, .v = {0.5, 0.9, 0.2}};
-    assert_refused(schedule_for_shot(&s, &sd3, &shot, tokens), "timesteps", "value 2", "0.9", "descend");
+    assert_refused(schedule_for_shot(&s, &sd3, &shot, tokens), "timesteps", "value 2", "0.9",
+                   "descend");
     shot.timesteps = (struct float_list){.count = 2, .v = {1.0, 1.0}};
     assert_refused(schedule_for_shot(&s, &sd3, &shot, tokens), "timesteps", "value 2");
     const double bad[] = {0.0, -0.5, 1.5, NAN, INFINITY};
     for (int i = 0; i < 5; i++) {
         shot.timesteps = (struct float_list){.count = 1, .v = {bad[i]}};
-        assert_refused(schedule_for_shot(&s, &sd3, &shot, tokens), "timesteps", "value 1", "up to 1");
+        assert_refused(schedule_for_shot(&s, &sd3, &shot, tokens), "timesteps", "value 1",
+                       "up to 1");
     }
 }
 
@@ -227,9 +243,11 @@ static void test_allowed_steps(void **state)
     shot.timesteps = (struct float_list){.count = 4, .v = {1.0, 0.99375, 0.98125, 0.4219}};
     assert_int_equal(schedule_for_shot(&s, &distilled, &shot, tokens), STATUS_OK);
     shot.timesteps = (struct float_list){.count = 2, .v = {1.0, 0.9938}};
-    assert_refused(schedule_for_shot(&s, &distilled, &shot, tokens), "timesteps: 0.9938", "0.9937, 0.9875", "0.4219");
+    assert_refused(schedule_for_shot(&s, &distilled, &shot, tokens), "timesteps: 0.9938",
+                   "0.9937, 0.9875", "0.4219");
     shot = shot_of(30, 0, 0);
-    assert_refused(schedule_for_shot(&s, &distilled, &shot, tokens), "num_inference_steps: 30", "0.9983", "0.4219");
+    assert_refused(schedule_for_shot(&s, &distilled, &shot, tokens), "num_inference_steps: 30",
+                   "0.9983", "0.4219");
 
     distilled.allowed_count = MAX_ALLOWED_STEPS;
     for (int i = 0; i < MAX_ALLOWED_STEPS; i++) distilled.allowed[i] = 1e-7 * (i + 1);
@@ -242,14 +260,15 @@ static void test_allowed_steps(void **state)
     assert_int_equal(schedule_for_shot(&s, &distilled, &shot, tokens), STATUS_OK);
 }
 
-/* ---- during the loop ---------------------------------------------------------------------------------------------- */
+/* ---- during the loop ------------------------------------------------------------------------- */
 
 static void test_next(void **state)
 {
     (void)state;
     struct schedule s;
     schedule_make(&s, &linear_quadratic, 8, tokens);
-    for (int i = 0; i < 8; i++) assert_true(schedule_next(&s, s.sigma[i]) == (i < 7 ? s.sigma[i + 1] : 0.0f));
+    for (int i = 0; i < 8; i++)
+        assert_true(schedule_next(&s, s.sigma[i]) == (i < 7 ? s.sigma[i + 1] : 0.0f));
     assert_true(schedule_next(&s, 0.95f) == s.sigma[5]); /* a level between two */
     assert_true(schedule_next(&s, 0.725f + 5e-7f) == s.sigma[7]);
     assert_true(schedule_next(&s, 0.725f + 2e-6f) == s.sigma[6]);
@@ -264,10 +283,13 @@ static void test_next(void **state)
 static void test_guidance_of_13b_dev(void **state)
 {
     (void)state;
-    struct float_list levels = {.count = 7, .v = {1.0, 0.996, 0.9933, 0.9850, 0.9767, 0.9008, 0.6180}};
-    struct float_list cfg = {.count = 7, .v = {1, 1, 6, 8, 6, 1, 1}}, stg = {.count = 7, .v = {0, 0, 4, 4, 4, 2, 1}};
+    struct float_list levels = {.count = 7,
+                                .v = {1.0, 0.996, 0.9933, 0.9850, 0.9767, 0.9008, 0.6180}};
+    struct float_list cfg = {.count = 7, .v = {1, 1, 6, 8, 6, 1, 1}},
+                      stg = {.count = 7, .v = {0, 0, 4, 4, 4, 2, 1}};
     struct float_list rescale = {.count = 7, .v = {1, 1, 0.5, 0.5, 1, 1, 1}};
-    const int index[27] = {0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6};
+    const int index[27] = {0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4,
+                           5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6};
     struct schedule s;
     struct shot_options shot = shot_of(30, 0, 3);
     assert_int_equal(schedule_for_shot(&s, &linear_quadratic, &shot, tokens), STATUS_OK);
@@ -276,7 +298,8 @@ static void test_guidance_of_13b_dev(void **state)
     for (int i = 0; i < 27; i++) {
         assert_int_equal(schedule_guidance_index(&levels, s.sigma[i]), index[i]);
         assert_true(schedule_value(&rescale, &levels, s.sigma[i]) == rescale.v[index[i]]);
-        rows += 1 + (schedule_value(&cfg, &levels, s.sigma[i]) > 1) + (schedule_value(&stg, &levels, s.sigma[i]) > 0);
+        rows += 1 + (schedule_value(&cfg, &levels, s.sigma[i]) > 1) +
+                (schedule_value(&stg, &levels, s.sigma[i]) > 0);
     }
     assert_int_equal(rows, 62);
 }
@@ -292,7 +315,8 @@ static void test_guidance_index(void **state)
     assert_int_equal(schedule_guidance_index(&levels, 0.69f), 2);
     assert_int_equal(schedule_guidance_index(&levels, 0.1f), 2); /* below all: the last */
     assert_int_equal(schedule_guidance_index(&one, 0.5f), 0);
-    assert_int_equal(schedule_guidance_index(&ascending, 0.95f), 0); /* the first that fits, not the largest */
+    /* the first that fits, not the largest */
+    assert_int_equal(schedule_guidance_index(&ascending, 0.95f), 0);
     assert_true(schedule_value(&scalar, &levels, 0.1f) == 3.5);
 }
 

@@ -5,6 +5,7 @@
 RINGREEL=${RINGREEL:-./ringreel}
 BUILD=${BUILD:-build}
 export RINGREEL
+code=0 # of the last run
 work=$(mktemp -d /tmp/ringreel-test.XXXXXX)
 cases_failed=0
 trap 'rm -rf "$work"' EXIT
@@ -27,7 +28,7 @@ equal() {
 
 # name, file, extended regular expression
 has_line() {
-    if grep -Eq -- "$3" "$2"; then ok "$1"; else not_ok "$1" "no line like: $3"$'\n'"$(cat "$2")"; fi
+    if grep -Eq -- "$3" "$2"; then ok "$1"; else not_ok "$1" "no line like: $3"$'\n'"$(tail -n 20 "$2")"; fi
 }
 
 finish() { ((cases_failed == 0)); }
@@ -44,8 +45,8 @@ ringreel() { # ranks, words
     fi
 }
 
-# Every file below a folder, in order. (The names are for comparing and for messages.)
-files_in() { (cd "$1" && find . -type f | sort); }
+# Every file below a folder.
+files_in() { find "$1" -type f | sort; }
 
 # A job of the tiny model with small pictures: file, then extra lines.
 write_job() {
@@ -65,4 +66,37 @@ rescaling_scale: 1
 prompt: a red ball rolls over a blue floor
 JOB
     (($# == 0)) || printf '%s\n' "$@" >>"$file"
+}
+
+# What is wrong with the input is said in one line by one rank, all ranks leave with exit code 2, and no file appears.
+# The outputs of the run must go to $work/videos.
+refused() { # name, ranks, extended regular expression for the line, words
+    local name=$1 ranks=$2 pattern=$3 lines
+    shift 3
+    ((ranks == 0)) || name+=", $ranks ranks"
+    mkdir -p "$work/videos"
+    ringreel "$ranks" "$@"
+    lines=$(grep -c '^ringreel: error: ' "$work/err" || true)
+    if ((code != 2)); then
+        not_ok "$name" "exit code $code instead of 2"$'\n'"$(tail -n 20 "$work/err")"
+    elif ((lines != 1)); then
+        not_ok "$name" "$lines error lines instead of 1"$'\n'"$(tail -n 20 "$work/err")"
+    elif ! grep -Eq -- "^ringreel: error: $pattern" "$work/err"; then
+        not_ok "$name" "wanted: $pattern"$'\n'"$(grep '^ringreel: error: ' "$work/err")"
+    elif grep -q '^ringreel: rank .* ended by' "$work/err"; then
+        not_ok "$name" "a rank calls itself killed"$'\n'"$(tail -n 20 "$work/err")"
+    elif [[ -n $(files_in "$work/videos") ]]; then
+        not_ok "$name" "left behind:"$'\n'"$(files_in "$work/videos")"
+    else
+        ok "$name"
+    fi
+    rm -rf "$work/videos"
+}
+
+# The same without mpirun and on several ranks.
+refused_by_all() { # name, regular expression, words
+    local name=$1
+    shift
+    refused "$name" 0 "$@"
+    refused "$name" 3 "$@"
 }

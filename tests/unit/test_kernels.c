@@ -325,6 +325,11 @@ static float *run_elementwise(struct device *dev, const void *argument, int64_t 
     op_lincomb(dev, out + 4 * N, 0.75f, out + 4 * N, -2.5f, y, N);
     for (int i = 0; i < N; i++) want[i] = 0.75 * x[i] - 2.5 * y[i];
     expect_close("lincomb", out + 4 * N, want, N, close_enough);
+    for (int length = 1; length < 40; length++) { /* at an array's end as in its middle */
+        float part[40];
+        op_lincomb(dev, part, 0.75f, x, -2.5f, y, length);
+        expect_same("lincomb of a part", part, out + 4 * N, length);
+    }
     *n = 5 * N;
     return out;
 }

@@ -57,6 +57,7 @@ static void buffers_hold_every_shorter_sequence(void **state)
             assert_true(shard_max_granules(&p) * p.granule <= room);
         }
     }
+    assert_int_equal(shard_most_tokens(1537, 11), 160); /* 1536 tokens: 5 granules of 32; 1537: 3 of 48 */
 }
 
 int main(void)

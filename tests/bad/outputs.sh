@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Places that cannot be written, and videos that no encoder makes. Known before rendering wherever that is possible.
+set -euo pipefail
+# shellcheck source=tests/support/cases.sh
+. tests/support/cases.sh
+
+job=$work/job.yaml
+write_job "$job"
+one() { refused "$1" 0 "${@:2}"; }
+clip=$work/videos/clip.mp4
+: >"$work/file"
+
+refused_by_all 'a folder below a file' "$work/file/clip.mp4: .*$work/file" render "$job" -o "$work/file/clip.mp4"
+mkdir "$work/folder.mp4"
+one 'a folder as output' "$work/folder.mp4: .*folder" render "$job" -o "$work/folder.mp4"
+one 'a device as output' '/dev/null.*' render "$job" -o /dev/null
+one 'a name without an ending' "$work/videos/clip: .*ending" render "$job" -o "$work/videos/clip"
+refused_by_all 'an unknown encoder' "$clip: .*libx263" render "$job" -o "$clip" --encoder libx263
+one 'an encoder that the container cannot hold' "$clip: .*ffv1" render "$job" -o "$clip" --encoder ffv1
+one 'an unknown encoder option' "$clip: .*encoder_options.*speedy" render "$job" -o "$clip" --encoder-options speedy=1
+one 'a bad encoder option' "$clip: .*encoder_options.*preset" render "$job" -o "$clip" --encoder-options preset=nonsense
+refused_by_all 'an odd width for H.264' "$clip: .*97x64.*width must be" render "$job" -o "$clip" --width 97
+refused_by_all '--log-json below a file' "log_json: $work/file/events" render "$job" -o "$clip" \
+    --log-json "$work/file/events"
+one '--dump below a file' "dump: $work/file/dump" render "$job" -o "$clip" --dump "$work/file/dump"
+refused_by_all '--trace below a file' "trace: $work/file/trace" render "$job" -o "$clip" --trace "$work/file/trace"
+
+# A disk of 64 KiB that only the run sees.
+full_disk() { # ranks
+    local name="a full disk${1:+, $1 ranks}"
+    mkdir -p "$work/disk"
+    # shellcheck disable=SC2016 # the inner shell expands
+    if ! unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=64k none "$1"' sh "$work/disk" 2>/dev/null; then
+        skip "$name" 'mounting is not permitted here'
+        return
+    fi
+    local start=("$RINGREEL")
+    [[ -z $1 ]] || start=(launch/ringreel-mpi -n "$1")
+    code=0
+    # shellcheck disable=SC2016 # the inner shell expands
+    unshare --map-root-user --mount sh -c '
+        disk=$1
+        shift
+        mount -t tmpfs -o size=64k none "$disk" || exit 9
+        "$@"
+        code=$?
+        ls "$disk"
+        exit $code' sh "$work/disk" "${start[@]}" render "$job" -o "$work/disk/clip.mkv" --encoder ffv1 \
+        >"$work/out" 2>"$work/err" || code=$?
+    equal "$name: exit code" 2 "$code"
+    equal "$name: one error line" 1 "$(grep -c '^ringreel: error: ' "$work/err" || true)"
+    has_line "$name: it is named" "$work/err" "^ringreel: error: $work/disk/clip.mkv: .*No space left on device"
+    equal "$name: nothing is left" '' "$(cat "$work/out")"
+}
+full_disk ''
+full_disk 3
+
+finish
