@@ -10,40 +10,45 @@ struct ops {
 
     void (*linear_pack)(struct device *dev, struct linear *l);
     void (*linear_unpack)(struct device *dev, struct linear *l);
-    void (*linear)(struct device *dev, struct mat y, struct mat x, const struct linear *l, enum epilogue e,
-                   int64_t tile);
+    void (*linear)(struct device *dev, struct mat y, struct mat x, const struct linear *l,
+                   enum epilogue e, int64_t tile);
 
     void (*norm_modulate)(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                           struct mat shift, struct mat scale, const int32_t *row_index);
-    void (*rms_norm)(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
+    void (*rms_norm)(struct device *dev, struct mat y, struct mat x, float eps,
+                     const float *weight);
     void (*qk_norm_rope)(struct device *dev, struct mat x, float eps, const float *weight,
                          const struct rope *rope);
     void (*gate_residual)(struct device *dev, struct mat x, struct mat y, struct mat gate,
                           const int32_t *row_index);
     void (*gelu_gate)(struct device *dev, struct mat y, struct mat a, struct mat b);
     void (*silu)(struct device *dev, struct mat y, struct mat x);
-    void (*lincomb)(struct device *dev, float *out, float a, const float *x, float b, const float *y, int64_t n);
-    void (*dot_tiles)(struct device *dev, double *dots, const float *x, const float *y, int64_t n, int64_t tile);
+    void (*lincomb)(struct device *dev, float *out, float a, const float *x, float b,
+                    const float *y, int64_t n);
+    void (*dot_tiles)(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
+                      int64_t tile);
 
     void (*kv_pack)(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                     int64_t granule);
-    void (*attention_begin)(struct device *dev, float *state, int64_t queries, int64_t heads, int64_t head_dim);
-    void (*attention_block)(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                            int64_t granule, int64_t heads, float scale);
+    void (*attention_begin)(struct device *dev, float *state, int64_t queries, int64_t heads,
+                            int64_t head_dim);
+    void (*attention_block)(struct device *dev, float *state, struct mat q, const float *packed,
+                            int64_t keys, int64_t granule, int64_t heads, float scale);
     void (*attention_finish)(struct device *dev, struct mat o, const float *state, int64_t heads);
     void (*attention_t5)(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                          int64_t heads, const float *bias);
 
     void (*conv_pack)(struct device *dev, struct conv *c);
     void (*conv_unpack)(struct device *dev, struct conv *c);
-    void (*conv3d)(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
-                   enum conv_time time, const struct clip *add);
-    void (*pixel_norm_silu)(struct device *dev, const struct clip *y, const struct clip *x, const float *scale,
-                            const float *shift);
-    void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x, float eps,
-                               const float *weight, const float *bias);
+    void (*conv3d)(struct device *dev, const struct clip *y, const struct clip *x,
+                   const struct conv *c, enum conv_time time, const struct clip *add);
+    void (*pixel_norm_silu)(struct device *dev, const struct clip *y, const struct clip *x,
+                            const float *scale, const float *shift);
+    void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,
+                               float eps, const float *weight, const float *bias);
     void (*copy_pad)(struct device *dev, const struct clip *y, const struct clip *x);
-    void (*add_noise_map)(struct device *dev, const struct clip *y, const float *map, const float *per_channel);
+    void (*add_noise_map)(struct device *dev, const struct clip *y, const float *map,
+                          const float *per_channel);
     void (*depth_to_space)(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss);
     void (*unpatchify)(struct device *dev, float *y, const struct clip *x, int patch);

@@ -1,5 +1,6 @@
-/* make bench: the arithmetic against what this core can do. The peak is measured here too (independent multiply-adds in
- * registers), because clocks and neighbours change. A convolution counts all its taps, also those outside the picture. */
+/* make bench: the arithmetic against what this core can do. The peak is measured here too
+ * (independent multiply-adds in registers), because clocks and neighbours change. A convolution
+ * counts all its taps, also those outside the picture. */
 #include "kernels/ops.h"
 
 #include <omp.h>
@@ -24,16 +25,17 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* ---- the measured peak ---------------------------------------------------------------------------------------- */
+/* ---- the measured peak ----------------------------------------------------------------------- */
 
-#define TWELVE(op, a, b) op(a, b, 0) op(a, b, 1) op(a, b, 2) op(a, b, 3) op(a, b, 4) op(a, b, 5) op(a, b, 6) \
-    op(a, b, 7) op(a, b, 8) op(a, b, 9) op(a, b, 10) op(a, b, 11)
+#define TWELVE(op, a, b)                                                                           \
+    op(a, b, 0) op(a, b, 1) op(a, b, 2) op(a, b, 3) op(a, b, 4) op(a, b, 5) op(a, b, 6)            \
+        op(a, b, 7) op(a, b, 8) op(a, b, 9) op(a, b, 10) op(a, b, 11)
 #define FMA(reg, unused, n) "vfmadd231ps %%" reg "14, %%" reg "15, %%" reg #n "\n"
 #define MUL_ADD(unused1, unused2, n) "mulps %%xmm15, %%xmm" #n "\n addps %%xmm14, %%xmm" #n "\n"
-#define SPIN(body, count)                                                                                        \
-    __asm__ volatile("1:\n" body "dec %0\n jnz 1b\n"                                                             \
-                     : "+r"(count)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",          \
-                       "xmm8", "xmm9", "xmm10", "xmm11", "xmm14", "xmm15")
+#define SPIN(body, count)                                                                          \
+    __asm__ volatile("1:\n" body "dec %0\n jnz 1b\n"                                               \
+                     : "+r"(count)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",  \
+                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm14", "xmm15")
 
 /* Runs `count` rounds of twelve multiply-adds; returns how many operations a round has. */
 static int spin(int isa_level, long count)
@@ -61,7 +63,7 @@ static double peak_gflops(struct device *dev)
     return 1e-9 * (double)rounds * per_round * threads / (now_s() - start);
 }
 
-/* ---- rows of the table ---------------------------------------------------------------------------------------- */
+/* ---- rows of the table ----------------------------------------------------------------------- */
 
 static float *floats(int64_t n)
 {
@@ -86,19 +88,19 @@ struct row {
 };
 
 /* Runs `work` once to warm up and RUNS times more. */
-#define TIME(dev, work)                                                                 \
-    ({                                                                                  \
-        double seconds[RUNS], peak[RUNS];                                               \
-        work;                                                                           \
-        for (int run = 0; run < RUNS; run++) {                                          \
-            peak[run] = peak_gflops(dev);                                               \
-            double start = now_s();                                                     \
-            work;                                                                       \
-            seconds[run] = now_s() - start;                                             \
-        }                                                                               \
-        qsort(seconds, RUNS, sizeof *seconds, by_value);                                \
-        qsort(peak, RUNS, sizeof *peak, by_value);                                      \
-        (struct timing){seconds[RUNS / 2], peak[RUNS / 2]};                             \
+#define TIME(dev, work)                                                                            \
+    ({                                                                                             \
+        double seconds[RUNS], peak[RUNS];                                                          \
+        work;                                                                                      \
+        for (int run = 0; run < RUNS; run++) {                                                     \
+            peak[run] = peak_gflops(dev);                                                          \
+            double start = now_s();                                                                \
+            work;                                                                                  \
+            seconds[run] = now_s() - start;                                                        \
+        }                                                                                          \
+        qsort(seconds, RUNS, sizeof *seconds, by_value);                                           \
+        qsort(peak, RUNS, sizeof *peak, by_value);                                                 \
+        (struct timing){seconds[RUNS / 2], peak[RUNS / 2]};                                        \
     })
 
 /* size: rows, out, in, tile, epilogue */
@@ -110,7 +112,7 @@ static struct timing run_linear(struct device *dev, const struct row *row)
     struct linear l = linear_make(&weight, NULL);
     op_linear_pack(dev, &l);
     struct timing t = TIME(dev, op_linear(dev, mat_f32(y, rows, out), mat_f32(x, rows, in), &l,
-                                  (enum epilogue)row->size[4], row->size[3]));
+                                          (enum epilogue)row->size[4], row->size[3]));
     op_linear_unpack(dev, &l);
     free(w), free(x), free(y);
     return t;
@@ -119,13 +121,15 @@ static struct timing run_linear(struct device *dev, const struct row *row)
 /* size: queries = keys, heads, d, granule */
 static struct timing run_attention(struct device *dev, const struct row *row)
 {
-    int64_t n = row->size[0], heads = row->size[1], d = row->size[2], granule = row->size[3], cols = heads * d;
+    int64_t n = row->size[0], heads = row->size[1], d = row->size[2], granule = row->size[3],
+            cols = heads * d;
     float *q = floats(n * cols), *state = floats(op_attention_state_floats(n, heads, d));
     float *packed = floats((n + granule - 1) / granule * op_kv_granule_floats(granule, heads, d));
     struct mat mq = mat_f32(q, n, cols);
     op_kv_pack(dev, packed, mq, mq, heads, granule);
-    struct timing t = TIME(dev, (op_attention_begin(dev, state, n, heads, d),
-                         op_attention_block(dev, state, mq, packed, n, granule, heads, 0.125f)));
+    struct timing t =
+        TIME(dev, (op_attention_begin(dev, state, n, heads, d),
+                   op_attention_block(dev, state, mq, packed, n, granule, heads, 0.125f)));
     free(q), free(state), free(packed);
     return t;
 }
@@ -152,8 +156,9 @@ static struct timing run_norm(struct device *dev, const struct row *row)
 {
     int64_t rows = row->size[0], d = row->size[1];
     float *x = floats(rows * d), *y = floats(rows * d), *m = floats(2 * d);
-    struct timing t = TIME(dev, op_norm_modulate(dev, mat_f32(y, rows, d), mat_f32(x, rows, d), NORM_RMS, 1e-6f,
-                                         mat_f32(m, 1, d), mat_f32(m + d, 1, d), NULL));
+    struct timing t =
+        TIME(dev, op_norm_modulate(dev, mat_f32(y, rows, d), mat_f32(x, rows, d), NORM_RMS, 1e-6f,
+                                   mat_f32(m, 1, d), mat_f32(m + d, 1, d), NULL));
     free(x), free(y), free(m);
     return t;
 }
@@ -167,14 +172,25 @@ static struct timing run_silu(struct device *dev, const struct row *row)
     return t;
 }
 
-#define LINEAR(rows, out, in, epilogue)                                                                          \
-    {"linear " #rows " x " #in " -> " #out, run_linear, {rows, out, in, 128, epilogue}, 2e-9 * rows * in * out, 0}
-#define ATTENTION(n, heads, d, granule)                                                                          \
-    {"attention " #n " tokens, d " #d ", granule " #granule, run_attention, {n, heads, d, granule},              \
-     4e-9 * n * n * heads * d, 0}
-#define CONV(c, t, h, w, k)                                                                                      \
-    {"conv" #k " " #c " channels, " #t "x" #h "x" #w, run_conv, {c, t, h, w, k}, 2e-9 * k * k * k * c * c * t * h * w, 0}
-#define BYTES(label, function, rows, d) {label " " #rows " x " #d, function, {rows, d}, 0, 8e-9 * rows * d}
+#define LINEAR(rows, out, in, epilogue)                                                            \
+    {                                                                                              \
+        "linear " #rows " x " #in " -> " #out, run_linear, {rows, out, in, 128, epilogue},         \
+            2e-9 * rows *in *out, 0                                                                \
+    }
+#define ATTENTION(n, heads, d, granule)                                                            \
+    {                                                                                              \
+        "attention " #n " tokens, d " #d ", granule " #granule, run_attention,                     \
+            {n, heads, d, granule}, 4e-9 * n *n *heads *d, 0                                       \
+    }
+#define CONV(c, t, h, w, k)                                                                        \
+    {                                                                                              \
+        "conv" #k " " #c " channels, " #t "x" #h "x" #w, run_conv, {c, t, h, w, k},                \
+            2e-9 * k *k *k *c *c *t *h *w, 0                                                       \
+    }
+#define BYTES(label, function, rows, d)                                                            \
+    {                                                                                              \
+        label " " #rows " x " #d, function, {rows, d}, 0, 8e-9 * rows *d                           \
+    }
 
 static const struct row table[] = {
     LINEAR(128, 2048, 2048, EPILOGUE_NONE),
@@ -206,7 +222,8 @@ static void print_table(int threads)
         struct timing t = row->run(dev, row);
         double gflops = row->gflop / t.seconds;
         printf("%-44s %10.2f", row->name, 1e3 * t.seconds);
-        if (row->gflop > 0) printf(" %10.1f %10.1f %7.0f%%", gflops, t.peak, 100.0 * gflops / t.peak);
+        if (row->gflop > 0)
+            printf(" %10.1f %10.1f %7.0f%%", gflops, t.peak, 100.0 * gflops / t.peak);
         if (row->gbyte > 0) printf(" %10s %10s %8s %8.1f", "", "", "", row->gbyte / t.seconds);
         printf("\n");
         fflush(stdout);

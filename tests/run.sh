@@ -69,6 +69,10 @@ run_one() {
 main() {
     local source name
     mkdir -p "$logs"
+    if [[ $SANITIZE == 1 ]] && ! grep -q __asan_init "$RINGREEL"; then
+        echo "SANITIZE=1, but $RINGREEL was built without the sanitizers"
+        exit 1
+    fi
     shopt -s nullglob
     for source in tests/unit/test_*.c tests/parity/test_*.c tests/mpi/*.sh tests/bad/*.sh; do
         name=${source#tests/} name=${name%.*}

@@ -1,7 +1,8 @@
 /* Attention: packing of keys and values, and the loops over heads and chunks of queries.
  *
- * A packed granule of G keys is, head after head: K in panels of 16 keys [G/16][d][16], then V in panels of 16 channels
- * [d padded/16][G][16]. State: output [head][query][d padded], then maximum and sum [head][query]. */
+ * A packed granule of G keys is, head after head: K in panels of 16 keys [G/16][d][16], then V in
+ * panels of 16 channels [d padded/16][G][16]. State: output [head][query][d padded], then maximum
+ * and sum [head][query]. */
 #include "kernels/cpu/cpu.h"
 
 #include <omp.h>
@@ -10,12 +11,14 @@
 enum { PANEL = 16 };
 
 /* One head of one granule; keys and channels that are not there are zeros. */
-static void pack_head(float *to, const float *k, const float *v, int64_t row, int64_t keys, int64_t granule, int64_t d)
+static void pack_head(float *to, const float *k, const float *v, int64_t row, int64_t keys,
+                      int64_t granule, int64_t d)
 {
     int64_t width = head_dim_padded(d);
     memset(to, 0, sizeof(float) * (size_t)(granule * (d + width)));
     for (int64_t j = 0; j < keys; j++)
-        for (int64_t c = 0; c < d; c++) to[(j / PANEL * d + c) * PANEL + j % PANEL] = k[j * row + c];
+        for (int64_t c = 0; c < d; c++)
+            to[(j / PANEL * d + c) * PANEL + j % PANEL] = k[j * row + c];
     to += granule * d;
     for (int64_t c = 0; c < d; c += PANEL)
         for (int64_t j = 0; j < keys; j++)
@@ -23,7 +26,8 @@ static void pack_head(float *to, const float *k, const float *v, int64_t row, in
                    sizeof(float) * (size_t)(d - c < PANEL ? d - c : PANEL));
 }
 
-void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads, int64_t granule)
+void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
+                 int64_t granule)
 {
     int64_t d = k.cols / heads, size = op_kv_granule_floats(granule, heads, d) / heads;
     int64_t granules = (k.rows + granule - 1) / granule;
@@ -38,14 +42,16 @@ void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, 
 struct state {
     float *o, *m, *l;
 };
-static struct state state_at(float *state, int64_t queries, int64_t heads, int64_t head_dim, int64_t head, int64_t row)
+static struct state state_at(float *state, int64_t queries, int64_t heads, int64_t head_dim,
+                             int64_t head, int64_t row)
 {
     int64_t n = queries * heads, width = head_dim_padded(head_dim), at = head * queries + row;
     return (struct state){state + at * width, state + n * width + at, state + n * (width + 1) + at};
 }
 
 /* -1e30 rather than -infinity: the difference of two of them is a number. */
-void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads, int64_t head_dim)
+void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads,
+                         int64_t head_dim)
 {
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t i = 0; i < queries * heads; i++) {
@@ -57,8 +63,8 @@ void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int6
 }
 
 /* `bias` NULL, or per head [2 * rows - 1] values for key - query = -(rows - 1) ... rows - 1. */
-static void attend_all(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                       int64_t granule, int64_t heads, float scale, const float *bias)
+static void attend_all(struct device *dev, float *state, struct mat q, const float *packed,
+                       int64_t keys, int64_t granule, int64_t heads, float scale, const float *bias)
 {
     struct cpu *cpu = cpu_of(dev);
     int64_t d = q.cols / heads, size = op_kv_granule_floats(granule, heads, d);
@@ -73,18 +79,27 @@ static void attend_all(struct device *dev, float *state, struct mat q, const flo
             int64_t head = i / chunks, row = i % chunks * QUERY_CHUNK;
             struct state s = state_at(state, q.rows, heads, d, head, row);
             cpu->attention->attend(&(struct attention_task){
-                .o = s.o, .m = s.m, .l = s.l, .q = (const float *)q.p + row * q.cols + head * d, .q_row = q.cols,
-                .rows = q.rows - row < QUERY_CHUNK ? q.rows - row : QUERY_CHUNK, .d = d,
-                .scale = scale * 1.44269504f, .kv = packed + head * (size / heads), .kv_step = size, .keys = keys,
-                .granule = granule, .scratch = scratch,
+                .o = s.o,
+                .m = s.m,
+                .l = s.l,
+                .q = (const float *)q.p + row * q.cols + head * d,
+                .q_row = q.cols,
+                .rows = q.rows - row < QUERY_CHUNK ? q.rows - row : QUERY_CHUNK,
+                .d = d,
+                .scale = scale * 1.44269504f,
+                .kv = packed + head * (size / heads),
+                .kv_step = size,
+                .keys = keys,
+                .granule = granule,
+                .scratch = scratch,
                 .bias = bias ? bias + head * (2 * q.rows - 1) + q.rows - 1 - row : NULL});
             if (omp_get_thread_num() == 0) cpu_task_done(dev, &done, tasks);
         }
     }
 }
 
-void cpu_attention_block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                         int64_t granule, int64_t heads, float scale)
+void cpu_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
+                         int64_t keys, int64_t granule, int64_t heads, float scale)
 {
     attend_all(dev, state, q, packed, keys, granule, heads, scale, NULL);
 }
@@ -101,7 +116,7 @@ void cpu_attention_finish(struct device *dev, struct mat o, const float *state, 
         }
 }
 
-/* ---- T5: one granule holds all keys; a bias depends on key - query ------------------------------------------------- */
+/* ---- T5: one granule holds all keys; a bias depends on key - query --------------------------- */
 
 static int64_t t5_bucket(int64_t distance)
 {
@@ -111,13 +126,16 @@ static int64_t t5_bucket(int64_t distance)
     return bucket + (distance > 0 ? 16 : 0);
 }
 
-void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v, int64_t heads,
-                      const float *bias)
+void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
+                      int64_t heads, const float *bias)
 {
-    int64_t d = q.cols / heads, granule = (k.rows + PANEL - 1) / PANEL * PANEL, span = 2 * q.rows - 1;
+    int64_t d = q.cols / heads, granule = (k.rows + PANEL - 1) / PANEL * PANEL,
+            span = 2 * q.rows - 1;
     int64_t packed_floats = op_kv_granule_floats(granule, heads, d);
-    int64_t state_floats = (op_attention_state_floats(q.rows, heads, d) + PANEL - 1) / PANEL * PANEL;
-    float *packed = cpu_scratch(&cpu_of(dev)->shared, (size_t)(packed_floats + state_floats + span * heads));
+    int64_t state_floats =
+        (op_attention_state_floats(q.rows, heads, d) + PANEL - 1) / PANEL * PANEL;
+    float *packed =
+        cpu_scratch(&cpu_of(dev)->shared, (size_t)(packed_floats + state_floats + span * heads));
     float *state = packed + packed_floats, *by_distance = state + state_floats;
     for (int64_t i = 0; i < span; i++)
         for (int64_t n = 0; n < heads; n++)

@@ -15,8 +15,8 @@ static void clear_border(const struct clip *v, int64_t t, int64_t y)
     memset(clip_at(v, t, y, v->w), 0, sizeof(float) * (size_t)v->c);
 }
 
-void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x, const float *scale,
-                         const float *shift)
+void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
+                         const float *scale, const float *shift)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
@@ -31,15 +31,16 @@ void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct 
     }
 }
 
-void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x, float eps,
-                            const float *weight, const float *bias)
+void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
+                            float eps, const float *weight, const float *bias)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t r = 0; r < x->t * x->h; r++) {
         int64_t t = r / x->h, h = r % x->h;
         for (int64_t w = 0; w < x->w; w++)
-            simd->norm_weight(clip_at(y, t, h, w), clip_at(x, t, h, w), x->c, NORM_LAYER, eps, weight, bias);
+            simd->norm_weight(clip_at(y, t, h, w), clip_at(x, t, h, w), x->c, NORM_LAYER, eps,
+                              weight, bias);
         clear_border(y, t, h);
     }
 }
@@ -54,7 +55,8 @@ void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x
     }
 }
 
-void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map, const float *per_channel)
+void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map,
+                       const float *per_channel)
 {
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t r = 0; r < y->t * y->h; r++) {
@@ -74,11 +76,12 @@ static void gather_channels(float *to, int64_t channels, const float *from, int6
     if (!residual) return;
     int64_t distinct = residual_channels / p; /* then they repeat */
     for (int64_t first = 0; first < channels; first += distinct)
-        for (int64_t o = 0; o < distinct && first + o < channels; o++) to[first + o] += residual[o * p + sub];
+        for (int64_t o = 0; o < distinct && first + o < channels; o++)
+            to[first + o] += residual[o * p + sub];
 }
 
-void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x, const struct clip *residual,
-                        int st, int ss)
+void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
+                        const struct clip *residual, int st, int ss)
 {
     int64_t p = (int64_t)st * ss * ss, drop = st - 1;
 #pragma omp parallel for num_threads(dev->threads)
@@ -103,7 +106,8 @@ void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patc
         int64_t t = r / (x->h * patch), py = r % (x->h * patch), q = py % patch;
         for (int64_t px = 0; px < width; px++) {
             const float *from = clip_at(x, t, py / patch, px / patch);
-            for (int64_t c = 0; c < 3; c++) y[(r * width + px) * 3 + c] = from[(c * patch + px % patch) * patch + q];
+            for (int64_t c = 0; c < 3; c++)
+                y[(r * width + px) * 3 + c] = from[(c * patch + px % patch) * patch + q];
         }
     }
 }

@@ -1,8 +1,9 @@
-/* 3x3x3 and 1x1x1 convolutions as sums of products, with no copy of the input: a tap of a picture row is a pointer into
- * the row of the frame it reads, so frames and rows may lie anywhere.
+/* 3x3x3 and 1x1x1 convolutions as sums of products, with no copy of the input: a tap of a picture
+ * row is a pointer into the row of the frame it reads, so frames and rows may lie anywhere.
  *
- * Weights are packed [panel of 16 outputs][block of inputs][kt][ky][kx][input][16]. Every output element is one chain of
- * multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above and below the picture are left out. */
+ * Weights are packed [panel of 16 outputs][block of inputs][kt][ky][kx][input][16]. Every output
+ * element is one chain of multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above
+ * and below the picture are left out. */
 #include "kernels/cpu/cpu.h"
 
 #include <omp.h>
@@ -12,9 +13,10 @@
 enum {
     PANEL = 16,
     TAPS_2D = 9,
-    BLOCK_3 = 32,  /* inputs a block: the nine taps of one kt are 18 KiB of a panel and stay in the first cache */
+    BLOCK_3 = 32, /* inputs a block: the nine taps of one kt are 18 KiB of a panel and stay in the
+                     first cache */
     BLOCK_1 = 256,
-    PIXELS = 384,  /* about as many per task: they use each block of weights while it is near */
+    PIXELS = 384, /* about as many per task: they use each block of weights while it is near */
 };
 
 static int64_t block_of(const struct conv *c) { return c->kernel == 3 ? BLOCK_3 : BLOCK_1; }
@@ -42,7 +44,8 @@ void cpu_conv_pack(struct device *dev, struct conv *c)
     if (c->bias) dtype_to_f32(c->bias_f32, c->bias->data, c->bias->dtype, (size_t)c->out);
 #pragma omp parallel num_threads(dev->threads)
     {
-        float *rows = cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(PANEL * per_output));
+        float *rows =
+            cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(PANEL * per_output));
 #pragma omp for
         for (int64_t p = 0; p < panels; p++) {
             int64_t n = c->out - p * PANEL < PANEL ? c->out - p * PANEL : PANEL;
@@ -76,7 +79,7 @@ struct part {
     int64_t panel_floats; /* from one panel's weights to the next one's */
     int64_t input, inputs;
     int kt, panels;
-    const float *init;    /* the bias, in the first part */
+    const float *init; /* the bias, in the first part */
 };
 
 static void row_part(const struct job *j, const struct part *part, float *c, int64_t row)
@@ -89,12 +92,19 @@ static void row_part(const struct job *j, const struct part *part, float *c, int
     const float *a[TAPS_2D], *shifted[TAPS_2D];
     for (int ky = from; ky < to; ky++)
         for (int kx = 0; kx < kernel; kx++)
-            a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) + (kx - half + x->pad) * x->c +
-                        part->input;
-    int64_t b_tap = part->inputs * PANEL, tiles = (x->w + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
-    struct tile_ab g = {.a = shifted, .taps = taps, .a_row = x->c, .k = part->inputs,
-                        .b = part->weights + from * kernel * b_tap, .b_tap = b_tap, .b_panel = part->panel_floats};
-    for (int64_t i = 0; i < tiles; i++) { /* of nearly equal width: a narrow one would leave the multipliers idle */
+            a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
+                        (kx - half + x->pad) * x->c + part->input;
+    int64_t b_tap = part->inputs * PANEL,
+            tiles = (x->w + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
+    struct tile_ab g = {.a = shifted,
+                        .taps = taps,
+                        .a_row = x->c,
+                        .k = part->inputs,
+                        .b = part->weights + from * kernel * b_tap,
+                        .b_tap = b_tap,
+                        .b_panel = part->panel_floats};
+    for (int64_t i = 0; i < tiles;
+         i++) { /* of nearly equal width: a narrow one would leave the multipliers idle */
         int64_t first = i * x->w / tiles, end = (i + 1) * x->w / tiles;
         for (int k = 0; k < taps; k++) shifted[k] = a[k] + first * x->c;
         j->gemm->tile((int)(end - first), part->panels, false, &g, c + first * part->panels * PANEL,
@@ -114,14 +124,17 @@ static void store(const struct job *j, const float *c, int64_t row, int64_t pane
 }
 
 /* Picture rows [row, end) of the clip, counted over all frames, for one panel (or two). */
-static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_t end, int64_t panel, int panels)
+static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_t end,
+                              int64_t panel, int panels)
 {
     const struct conv *conv = j->conv;
     int64_t per_panel = PANEL * conv->in * taps_of(conv), per_row = j->y->w * panels * PANEL;
     const float *weights = (const float *)conv->packed + panel * per_panel;
-    struct part part = {.panel_floats = per_panel, .panels = panels, .init = conv->bias_f32 + panel * PANEL};
+    struct part part = {
+        .panel_floats = per_panel, .panels = panels, .init = conv->bias_f32 + panel * PANEL};
     for (part.input = 0; part.input < conv->in; part.input += part.inputs) {
-        part.inputs = conv->in - part.input < block_of(conv) ? conv->in - part.input : block_of(conv);
+        part.inputs =
+            conv->in - part.input < block_of(conv) ? conv->in - part.input : block_of(conv);
         for (part.kt = 0; part.kt < conv->kernel; part.kt++) {
             part.weights = weights;
             for (int64_t r = row; r < end; r++) row_part(j, &part, c + (r - row) * per_row, r);
@@ -132,8 +145,8 @@ static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_
     for (int64_t r = row; r < end; r++) store(j, c + (r - row) * per_row, r, panel, panels * PANEL);
 }
 
-void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
-                enum conv_time time, const struct clip *add)
+void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
+                const struct conv *c, enum conv_time time, const struct clip *add)
 {
     struct cpu *cpu = cpu_of(dev);
     struct job job = {cpu->gemm, y, x, add, c, c->kernel == 1 ? 0 : time == CONV_CAUSAL ? 2 : 1};
@@ -142,7 +155,8 @@ void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x, 
     int64_t columns = (panels + wide - 1) / wide, tasks = groups * columns;
 #pragma omp parallel num_threads(dev->threads)
     {
-        float *partial = cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(group * y->w * wide * PANEL));
+        float *partial =
+            cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(group * y->w * wide * PANEL));
         int64_t done = 0;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < tasks; i++) {

@@ -21,55 +21,63 @@ struct cpu {
 
 static inline struct cpu *cpu_of(struct device *dev) { return dev->backend; }
 
-float *cpu_floats(size_t count); /* 64-byte aligned; free() releases it. CHECK-fails when there is no memory. */
+float *cpu_floats(
+    size_t count); /* 64-byte aligned; free() releases it. CHECK-fails when there is no memory. */
 float *cpu_scratch(struct scratch *s, size_t floats);
 
-/* Called by every thread after each task of a long op: lets thread 0, the one that entered the op, poll about 16
- * times over its share of `tasks`. `done` counts the caller's own tasks. */
+/* Called by every thread after each task of a long op: lets thread 0, the one that entered the op,
+ * poll about 16 times over its share of `tasks`. `done` counts the caller's own tasks. */
 void cpu_task_done(const struct device *dev, int64_t *done, int64_t tasks);
 
 /* rows.c */
-void cpu_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps, struct mat shift,
-                       struct mat scale, const int32_t *row_index);
+void cpu_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
+                       struct mat shift, struct mat scale, const int32_t *row_index);
 void cpu_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
-void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight, const struct rope *rope);
-void cpu_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate, const int32_t *row_index);
+void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
+                      const struct rope *rope);
+void cpu_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
+                       const int32_t *row_index);
 void cpu_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b);
 void cpu_silu(struct device *dev, struct mat y, struct mat x);
-void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y, int64_t n);
-void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n, int64_t tile);
+void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
+                 int64_t n);
+void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
+                   int64_t tile);
 void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
 
 /* clips.c */
-void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x, const float *scale,
-                         const float *shift);
-void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x, float eps,
-                            const float *weight, const float *bias);
+void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
+                         const float *scale, const float *shift);
+void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
+                            float eps, const float *weight, const float *bias);
 void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x);
-void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map, const float *per_channel);
-void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x, const struct clip *residual,
-                        int st, int ss);
+void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map,
+                       const float *per_channel);
+void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
+                        const struct clip *residual, int st, int ss);
 void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
 
 /* linear.c */
 void cpu_linear_pack(struct device *dev, struct linear *l);
 void cpu_linear_unpack(struct device *dev, struct linear *l);
-void cpu_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l, enum epilogue e,
-                int64_t tile);
+void cpu_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
+                enum epilogue e, int64_t tile);
 
 /* conv.c */
 void cpu_conv_pack(struct device *dev, struct conv *c);
 void cpu_conv_unpack(struct device *dev, struct conv *c);
-void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
-                enum conv_time time, const struct clip *add);
+void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
+                const struct conv *c, enum conv_time time, const struct clip *add);
 
 /* attention.c */
-void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads, int64_t granule);
-void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads, int64_t head_dim);
-void cpu_attention_block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                         int64_t granule, int64_t heads, float scale);
+void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
+                 int64_t granule);
+void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads,
+                         int64_t head_dim);
+void cpu_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
+                         int64_t keys, int64_t granule, int64_t heads, float scale);
 void cpu_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads);
-void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v, int64_t heads,
-                      const float *bias);
+void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
+                      int64_t heads, const float *bias);
 
 #endif

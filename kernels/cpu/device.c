@@ -8,7 +8,7 @@
 static const struct rows_simd *const rows_tables[] = {&rows_generic, &rows_avx2, &rows_avx512};
 static const struct gemm_simd *const gemm_tables[] = {&gemm_generic, &gemm_avx2, &gemm_avx512};
 static const struct attention_simd *const attention_tables[] = {&attention_generic, &attention_avx2,
-                                                                 &attention_avx512};
+                                                                &attention_avx512};
 
 float *cpu_floats(size_t count)
 {
@@ -79,7 +79,8 @@ struct device *device_open_cpu(int threads, const char *isa)
 {
     int best = device_isa_level(device_best_isa()), level = isa ? device_isa_level(isa) : best;
     CHECK(threads >= 1, "%d threads", threads);
-    CHECK(level >= 0 && level <= best, "instruction set %s: this CPU has %s", isa, device_best_isa());
+    CHECK(level >= 0 && level <= best, "instruction set %s: this CPU has %s", isa,
+          device_best_isa());
     struct cpu *cpu = xcalloc(1, sizeof *cpu);
     cpu->rows = rows_tables[level];
     cpu->gemm = gemm_tables[level];

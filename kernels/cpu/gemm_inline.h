@@ -1,9 +1,10 @@
-/* The one inner loop of all matrix products: a tile of C, kept in registers, gains sum_k a[i][k] b[k][j]. Every element
- * of C is a chain of multiply-adds of its own, in the order of k: so its bits depend neither on the tile's height
- * nor on which other rows and columns share the tile.
+/* The one inner loop of all matrix products: a tile of C, kept in registers, gains sum_k a[i][k]
+ * b[k][j]. Every element of C is a chain of multiply-adds of its own, in the order of k: so its
+ * bits depend neither on the tile's height nor on which other rows and columns share the tile.
  *
- * B comes in panels of 16 columns, [k][16]. A register holds SIMD_WIDTH floats: a tile is one panel wide, or two where
- * a register holds a whole panel (two vectors a row are what keeps the multipliers busy). */
+ * B comes in panels of 16 columns, [k][16]. A register holds SIMD_WIDTH floats: a tile is one panel
+ * wide, or two where a register holds a whole panel (two vectors a row are what keeps the
+ * multipliers busy). */
 #ifndef RINGREEL_GEMM_INLINE_H
 #define RINGREEL_GEMM_INLINE_H
 
@@ -17,8 +18,8 @@ SIMD_INLINE const float *tile_vector(const float *b, int64_t b_panel, int v)
 }
 
 /* `rows`, `vectors` and `packed` are constants at every use, so that acc lives in registers. */
-SIMD_INLINE void tile_sum(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const int vectors, const bool packed,
-                          const struct tile_ab *g)
+SIMD_INLINE void tile_sum(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const int vectors,
+                          const bool packed, const struct tile_ab *g)
 {
     const int64_t a_row = packed ? 1 : g->a_row, a_step = packed ? TILE_ROWS : 1, k_end = g->k;
     const int64_t b_panel = g->b_panel;
@@ -41,7 +42,8 @@ SIMD_INLINE void tile_sum(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const
 
 /* Functions of constant height, made once per height: CASES(use) expands use(1) ... use(TILE_ROWS). */
 #if defined(__AVX512F__)
-#define TILE_CASES(use) use(1) use(2) use(3) use(4) use(5) use(6) use(7) use(8) use(9) use(10) use(11) use(12)
+#define TILE_CASES(use)                                                                            \
+    use(1) use(2) use(3) use(4) use(5) use(6) use(7) use(8) use(9) use(10) use(11) use(12)
 #elif defined(__AVX2__)
 #define TILE_CASES(use) use(1) use(2) use(3) use(4) use(5) use(6)
 #else

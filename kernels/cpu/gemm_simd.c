@@ -1,14 +1,15 @@
 /* Products of a few rows with panels of packed weights: what linear.c and conv.c are made of. */
 #include "kernels/cpu/gemm_inline.h"
 
-SIMD_INLINE void product(const int rows, const int vectors, const bool packed, const struct tile_ab *g, float *c,
-                         int64_t c_row, const float *init)
+SIMD_INLINE void product(const int rows, const int vectors, const bool packed,
+                         const struct tile_ab *g, float *c, int64_t c_row, const float *init)
 {
     vf acc[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) acc[i][v] = vf_load((init ? init : c + i * c_row) + v * SIMD_WIDTH);
+        for (int v = 0; v < vectors; v++)
+            acc[i][v] = vf_load((init ? init : c + i * c_row) + v * SIMD_WIDTH);
     tile_sum(acc, rows, vectors, packed, g);
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
@@ -16,22 +17,25 @@ SIMD_INLINE void product(const int rows, const int vectors, const bool packed, c
         for (int v = 0; v < vectors; v++) vf_store(c + i * c_row + v * SIMD_WIDTH, acc[i][v]);
 }
 
-#define DEFINE(rows)                                                                                              \
-    static void packed_##rows(const struct tile_ab *g, float *c, int64_t c_row, const float *init)               \
-    {                                                                                                             \
-        product(rows, TILE_VECTORS, true, g, c, c_row, init);                                                     \
-    }                                                                                                             \
-    static void packed_one_##rows(const struct tile_ab *g, float *c, int64_t c_row, const float *init)           \
-    {                                                                                                             \
-        product(rows, PANEL / SIMD_WIDTH, true, g, c, c_row, init);                                               \
-    }                                                                                                             \
-    static void strided_##rows(const struct tile_ab *g, float *c, int64_t c_row, const float *init)              \
-    {                                                                                                             \
-        product(rows, TILE_VECTORS, false, g, c, c_row, init);                                                    \
-    }                                                                                                             \
-    static void strided_one_##rows(const struct tile_ab *g, float *c, int64_t c_row, const float *init)          \
-    {                                                                                                             \
-        product(rows, PANEL / SIMD_WIDTH, false, g, c, c_row, init);                                              \
+#define DEFINE(rows)                                                                               \
+    static void packed_##rows(const struct tile_ab *g, float *c, int64_t c_row, const float *init) \
+    {                                                                                              \
+        product(rows, TILE_VECTORS, true, g, c, c_row, init);                                      \
+    }                                                                                              \
+    static void packed_one_##rows(const struct tile_ab *g, float *c, int64_t c_row,                \
+                                  const float *init)                                               \
+    {                                                                                              \
+        product(rows, PANEL / SIMD_WIDTH, true, g, c, c_row, init);                                \
+    }                                                                                              \
+    static void strided_##rows(const struct tile_ab *g, float *c, int64_t c_row,                   \
+                               const float *init)                                                  \
+    {                                                                                              \
+        product(rows, TILE_VECTORS, false, g, c, c_row, init);                                     \
+    }                                                                                              \
+    static void strided_one_##rows(const struct tile_ab *g, float *c, int64_t c_row,               \
+                                   const float *init)                                              \
+    {                                                                                              \
+        product(rows, PANEL / SIMD_WIDTH, false, g, c, c_row, init);                               \
     }
 TILE_CASES(DEFINE)
 
@@ -46,8 +50,8 @@ static tile_function *const table[2][2][TILE_ROWS] = {
     {{TILE_CASES(PACKED_ONE)}, {TILE_CASES(PACKED)}},
 };
 
-static void gemm_tile(int rows, int panels, bool packed, const struct tile_ab *g, float *c, int64_t c_row,
-                      const float *init)
+static void gemm_tile(int rows, int panels, bool packed, const struct tile_ab *g, float *c,
+                      int64_t c_row, const float *init)
 {
     table[packed][panels == TILE_PANELS][rows - 1](g, c, c_row, init);
 }

@@ -1,6 +1,7 @@
-/* y = epilogue(x W^T + b). Weights are packed into panels of 16 outputs, [panel][in][16]; a task is a block of rows
- * times a chunk of panels. Every output element is one chain of multiply-adds over all inputs, begun with the bias: the
- * bits of a row depend on nothing but the row, so `tile` needs no attention here. */
+/* y = epilogue(x W^T + b). Weights are packed into panels of 16 outputs, [panel][in][16]; a task is
+ * a block of rows times a chunk of panels. Every output element is one chain of multiply-adds over
+ * all inputs, begun with the bias: the bits of a row depend on nothing but the row, so `tile` needs
+ * no attention here. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/error.h"
@@ -11,19 +12,21 @@
 
 enum {
     PANEL = 16,
-    ROW_BLOCK = 144,   /* rows of x that are packed at a time: with K_BLOCK, 108 KiB that stay in the second cache */
-    K_BLOCK = 192,     /* a panel's part of 12 KiB stays in the first cache */
+    ROW_BLOCK = 144, /* rows of x that are packed at a time: with K_BLOCK, 108 KiB that stay in the
+                        second cache */
+    K_BLOCK = 192,   /* a panel's part of 12 KiB stays in the first cache */
     TAIL_COLUMNS = 32, /* the last panels' columns, when out is not a multiple of 16 */
 };
 
 static int64_t panels_of(const struct linear *l) { return (l->out + PANEL - 1) / PANEL; }
 
-/* ---- packing -------------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 static void pack_panel(float *to, float *rows, const struct linear *l, int64_t panel)
 {
     int64_t first = panel * PANEL, n = l->out - first < PANEL ? l->out - first : PANEL;
-    const char *from = (const char *)l->weight->data + (size_t)(first * l->in) * dtype_size(l->weight->dtype);
+    const char *from =
+        (const char *)l->weight->data + (size_t)(first * l->in) * dtype_size(l->weight->dtype);
     dtype_to_f32(rows, from, l->weight->dtype, (size_t)(n * l->in));
     memset(rows + n * l->in, 0, sizeof(float) * (size_t)((PANEL - n) * l->in));
     for (int64_t i = 0; i < l->in; i++)
@@ -62,7 +65,7 @@ void cpu_linear_unpack(struct device *dev, struct linear *l)
     l->packed = l->bias_f32 = NULL;
 }
 
-/* ---- product -------------------------------------------------------------------------------------------------- */
+/* ---- product --------------------------------------------------------------------------------- */
 
 struct job {
     const struct gemm_simd *gemm;
@@ -72,7 +75,8 @@ struct job {
     enum epilogue epilogue;
 };
 
-/* A block of rows is cut into tiles of nearly equal height: one or two rows alone would leave the multipliers idle. */
+/* A block of rows is cut into tiles of nearly equal height: one or two rows alone would leave the
+ * multipliers idle. */
 struct cut {
     int64_t tiles, rows;
 };
@@ -83,7 +87,8 @@ static struct cut cut_rows(int64_t rows, int64_t tile_rows)
 static int64_t cut_at(struct cut c, int64_t tile) { return tile * c.rows / c.tiles; }
 
 /* to[tile][k][tile_rows] from rows [first, ...) and inputs [k0, k0 + k) of x */
-static void pack_rows(const struct job *j, float *to, struct cut cut, int64_t first, int64_t k0, int64_t k)
+static void pack_rows(const struct job *j, float *to, struct cut cut, int64_t first, int64_t k0,
+                      int64_t k)
 {
     int64_t height = j->gemm->tile_rows;
     for (int64_t t = 0; t < cut.tiles; t++, to += k * height)
@@ -104,8 +109,8 @@ static void finish(const struct job *j, float *c, int64_t rows, int64_t columns)
 }
 
 /* Columns of the last panel beyond y are computed beside it and dropped. */
-static void tail_tile(const struct job *j, const struct tile_ab *g, float *c, int rows, int panels, int64_t columns,
-                      const float *init)
+static void tail_tile(const struct job *j, const struct tile_ab *g, float *c, int rows, int panels,
+                      int64_t columns, const float *init)
 {
     float beside[16 * TAIL_COLUMNS];
     CHECK(rows <= 16 && panels * PANEL <= TAIL_COLUMNS, "tile of %d rows, %d panels", rows, panels);
@@ -120,13 +125,16 @@ static void tail_tile(const struct job *j, const struct tile_ab *g, float *c, in
 /* While tile `part` of `parts` is computed, its share of the next panel comes nearer. */
 static void prefetch(const float *b, int64_t floats, int64_t part, int64_t parts)
 {
-    for (int64_t i = part * floats / parts; i < (part + 1) * floats / parts; i += 16) __builtin_prefetch(b + i, 0, 2);
+    for (int64_t i = part * floats / parts; i < (part + 1) * floats / parts; i += 16)
+        __builtin_prefetch(b + i, 0, 2);
 }
 
 /* Rows [first, first + rows) times panels [p0, p1). */
-static void product(const struct job *j, float *a, int64_t first, int64_t rows, int64_t p0, int64_t p1)
+static void product(const struct job *j, float *a, int64_t first, int64_t rows, int64_t p0,
+                    int64_t p1)
 {
-    int64_t in = j->x.cols, out = j->y.cols, height = j->gemm->tile_rows, wide = j->gemm->tile_panels;
+    int64_t in = j->x.cols, out = j->y.cols, height = j->gemm->tile_rows,
+            wide = j->gemm->tile_panels;
     struct cut cut = cut_rows(rows, height);
     for (int64_t k0 = 0; k0 < in; k0 += K_BLOCK) {
         int64_t k = in - k0 < K_BLOCK ? in - k0 : K_BLOCK, panels;
@@ -137,12 +145,16 @@ static void product(const struct job *j, float *a, int64_t first, int64_t rows, 
             const float *init = k0 == 0 ? j->bias + p * PANEL : NULL;
             for (int64_t t = 0; t < cut.tiles; t++) {
                 const float *tap = a + t * k * height;
-                struct tile_ab g = {.a = &tap, .taps = 1, .k = k, .b = j->packed + (p * in + k0) * PANEL,
+                struct tile_ab g = {.a = &tap,
+                                    .taps = 1,
+                                    .k = k,
+                                    .b = j->packed + (p * in + k0) * PANEL,
                                     .b_panel = in * PANEL};
                 int n = (int)(cut_at(cut, t + 1) - cut_at(cut, t));
                 float *c = (float *)j->y.p + (first + cut_at(cut, t)) * out + p * PANEL;
                 if (p + panels < p1) prefetch(g.b + panels * g.b_panel, k * PANEL, t, cut.tiles);
-                for (int i = 0; i < n && t + 1 < cut.tiles; i++) __builtin_prefetch(c + (n + i) * out);
+                for (int i = 0; i < n && t + 1 < cut.tiles; i++)
+                    __builtin_prefetch(c + (n + i) * out);
                 if (columns == panels * PANEL)
                     j->gemm->tile(n, (int)panels, true, &g, c, out, init);
                 else
@@ -153,7 +165,8 @@ static void product(const struct job *j, float *a, int64_t first, int64_t rows, 
     }
 }
 
-/* Enough chunks of panels that all threads have work; wide enough that packing rows for each does not show. */
+/* Enough chunks of panels that all threads have work; wide enough that packing rows for each does
+ * not show. */
 static int64_t chunk_panels(int64_t panels, int64_t blocks, int64_t threads)
 {
     int64_t chunks = blocks >= 4 * threads ? 1 : (4 * threads + blocks - 1) / blocks;
@@ -161,8 +174,8 @@ static int64_t chunk_panels(int64_t panels, int64_t blocks, int64_t threads)
     return size < 8 ? 8 : (size + 1) / 2 * 2;
 }
 
-void cpu_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l, enum epilogue e,
-                int64_t tile)
+void cpu_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
+                enum epilogue e, int64_t tile)
 {
     (void)tile;
     struct cpu *cpu = cpu_of(dev);
@@ -175,10 +188,12 @@ void cpu_linear(struct device *dev, struct mat y, struct mat x, const struct lin
         bias = own + panels * PANEL * l->in;
     }
     struct job job = {cpu->gemm, cpu->rows, y, x, packed, bias, e};
-    int64_t chunk = chunk_panels(panels, blocks, dev->threads), chunks = (panels + chunk - 1) / chunk;
+    int64_t chunk = chunk_panels(panels, blocks, dev->threads),
+            chunks = (panels + chunk - 1) / chunk;
 #pragma omp parallel num_threads(dev->threads)
     {
-        float *a = cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(ROW_BLOCK + 16) * K_BLOCK * 2);
+        float *a = cpu_scratch(&cpu->threads[omp_get_thread_num()],
+                               (size_t)(ROW_BLOCK + 16) * K_BLOCK * 2);
         int64_t done = 0;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < blocks * chunks; i++) {

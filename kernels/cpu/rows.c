@@ -8,8 +8,8 @@ static const float *modulation(struct mat rows, const int32_t *row_index, int64_
     return rows.p ? row_of(rows, row_index ? row_index[s] : 0) : NULL;
 }
 
-void cpu_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps, struct mat shift,
-                       struct mat scale, const int32_t *row_index)
+void cpu_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
+                       struct mat shift, struct mat scale, const int32_t *row_index)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
@@ -26,7 +26,8 @@ void cpu_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, con
         simd->norm_weight(row_of(y, s), row_of(x, s), x.cols, NORM_RMS, eps, weight, NULL);
 }
 
-void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight, const struct rope *rope)
+void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
+                      const struct rope *rope)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
@@ -37,7 +38,8 @@ void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *
     }
 }
 
-void cpu_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate, const int32_t *row_index)
+void cpu_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
+                       const int32_t *row_index)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
@@ -49,7 +51,8 @@ void cpu_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
-    for (int64_t s = 0; s < y.rows; s++) simd->gelu_gate(row_of(y, s), row_of(a, s), row_of(b, s), y.cols);
+    for (int64_t s = 0; s < y.rows; s++)
+        simd->gelu_gate(row_of(y, s), row_of(a, s), row_of(b, s), y.cols);
 }
 
 void cpu_silu(struct device *dev, struct mat y, struct mat x)
@@ -62,9 +65,13 @@ void cpu_silu(struct device *dev, struct mat y, struct mat x)
 /* Flat arrays are cut into pieces for the threads. */
 enum { PIECE = 16384 };
 
-static int64_t piece_length(int64_t n, int64_t first) { return n - first < PIECE ? n - first : PIECE; }
+static int64_t piece_length(int64_t n, int64_t first)
+{
+    return n - first < PIECE ? n - first : PIECE;
+}
 
-void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y, int64_t n)
+void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
+                 int64_t n)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
@@ -79,15 +86,15 @@ void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n)
     for (int64_t i = 0; i < n; i += PIECE) simd->to_bytes(bytes + i, y + i, piece_length(n, i));
 }
 
-void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n, int64_t tile)
+void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
+                   int64_t tile)
 {
     int64_t tiles = (n + tile - 1) / tile;
 #pragma omp parallel for num_threads(dev->threads) schedule(static)
     for (int64_t t = 0; t < tiles; t++) {
         int64_t end = (t + 1) * tile < n ? (t + 1) * tile : n;
         double sum = 0;
-        for (int64_t i = t * tile; i < end; i++)
-            sum += y ? (double)x[i] * y[i] : x[i];
+        for (int64_t i = t * tile; i < end; i++) sum += y ? (double)x[i] * y[i] : x[i];
         dots[t] = sum;
     }
 }

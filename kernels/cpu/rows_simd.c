@@ -31,19 +31,21 @@ static float mean_square(const float *x, int64_t n, float about)
 }
 
 /* x -> (x - centre) * factor is the norm of this row */
-SIMD_INLINE void moments(const float *x, int64_t n, enum norm kind, float eps, float *centre, float *factor)
+SIMD_INLINE void moments(const float *x, int64_t n, enum norm kind, float eps, float *centre,
+                         float *factor)
 {
     *centre = kind == NORM_LAYER ? mean(x, n) : 0.0f;
     *factor = 1.0f / sqrtf(mean_square(x, n, *centre) + eps);
 }
 
-static void rows_norm(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *scale,
-                      const float *shift)
+static void rows_norm(float *y, const float *x, int64_t n, enum norm kind, float eps,
+                      const float *scale, const float *shift)
 {
     float centre, factor;
     moments(x, n, kind, eps, &centre, &factor);
     if (scale && shift)
-        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - centre) * factor * (1.0f + scale[i]) + shift[i];
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - centre) * factor * (1.0f + scale[i]) + shift[i];
     else if (scale)
         for (int64_t i = 0; i < n; i++) y[i] = (x[i] - centre) * factor * (1.0f + scale[i]);
     else if (shift)
@@ -52,8 +54,8 @@ static void rows_norm(float *y, const float *x, int64_t n, enum norm kind, float
         for (int64_t i = 0; i < n; i++) y[i] = (x[i] - centre) * factor;
 }
 
-static void rows_norm_weight(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *weight,
-                             const float *bias)
+static void rows_norm_weight(float *y, const float *x, int64_t n, enum norm kind, float eps,
+                             const float *weight, const float *bias)
 {
     float centre, factor;
     moments(x, n, kind, eps, &centre, &factor);
@@ -77,7 +79,8 @@ static void rows_rotate(float *restrict x, const struct rope *rope, const int32_
         }
 }
 
-static void rows_gate(float *restrict x, const float *restrict y, int64_t n, const float *restrict gate)
+static void rows_gate(float *restrict x, const float *restrict y, int64_t n,
+                      const float *restrict gate)
 {
     if (gate)
         for (int64_t i = 0; i < n; i++) x[i] += gate[i] * y[i];
@@ -85,13 +88,13 @@ static void rows_gate(float *restrict x, const float *restrict y, int64_t n, con
         for (int64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
-/* One function over a row; what is left at the end goes through the same instructions in a part of a register. */
-#define MAP(i, n, to, full, part)                                        \
-    do {                                                                 \
-        int64_t i = 0;                                                   \
-        for (; i + SIMD_WIDTH <= (n); i += SIMD_WIDTH)                   \
-            vf_store((to) + i, full);                                    \
-        if (i < (n)) vf_store_part((to) + i, part, (n) - i);             \
+/* One function over a row; what is left at the end goes through the same instructions in a part of
+ * a register. */
+#define MAP(i, n, to, full, part)                                                                  \
+    do {                                                                                           \
+        int64_t i = 0;                                                                             \
+        for (; i + SIMD_WIDTH <= (n); i += SIMD_WIDTH) vf_store((to) + i, full);                   \
+        if (i < (n)) vf_store_part((to) + i, part, (n)-i);                                         \
     } while (0)
 
 static void rows_gelu_gate(float *y, const float *a, const float *b, int64_t n)
@@ -112,7 +115,8 @@ static void rows_silu(float *y, const float *x, int64_t n)
 
 SIMD_INLINE vf lincomb(float a, vf x, float b, vf y) { return a * x + b * y; }
 
-/* A shard may end anywhere: an element must get the same instructions at the end of an array as in its middle. */
+/* A shard may end anywhere: an element must get the same instructions at the end of an array as in
+ * its middle. */
 static void rows_lincomb(float *out, float a, const float *x, float b, const float *y, int64_t n)
 {
     if (y)

@@ -1,4 +1,5 @@
-/* What the *_simd.c files provide: each is compiled once per instruction set and exports one table per set. */
+/* What the *_simd.c files provide: each is compiled once per instruction set and exports one table
+ * per set. */
 #ifndef RINGREEL_SIMD_H
 #define RINGREEL_SIMD_H
 
@@ -10,21 +11,22 @@ struct rows_simd {
     void (*norm)(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *scale,
                  const float *shift);
     /* y = norm(x) * weight + bias; bias may be NULL */
-    void (*norm_weight)(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *weight,
-                        const float *bias);
+    void (*norm_weight)(float *y, const float *x, int64_t n, enum norm kind, float eps,
+                        const float *weight, const float *bias);
     void (*rotate)(float *x, const struct rope *rope, const int32_t *coord);
     void (*gate)(float *x, const float *y, int64_t n, const float *gate); /* gate may be NULL */
     void (*gelu_gate)(float *y, const float *a, const float *b, int64_t n);
     void (*gelu)(float *x, int64_t n);
     void (*silu)(float *y, const float *x, int64_t n);
-    void (*lincomb)(float *out, float a, const float *x, float b, const float *y, int64_t n); /* y may be NULL */
+    void (*lincomb)(float *out, float a, const float *x, float b, const float *y,
+                    int64_t n); /* y may be NULL */
     void (*to_bytes)(uint8_t *bytes, const float *y, int64_t n);
 };
 extern const struct rows_simd rows_generic, rows_avx2, rows_avx512;
 
-/* A tile of C gains a sum of products (gemm_inline.h). A: element (i, k) of tap t is a[t][i * a_row + k], or
- * a[t][k * tile_rows + i] when packed. B: panels of 16 columns [k][16]; tap t begins at b + t * b_tap, the next panel is
- * b_panel further. */
+/* A tile of C gains a sum of products (gemm_inline.h). A: element (i, k) of tap t is a[t][i * a_row
+ * + k], or a[t][k * tile_rows + i] when packed. B: panels of 16 columns [k][16]; tap t begins at b
+ * + t * b_tap, the next panel is b_panel further. */
 struct tile_ab {
     const float *const *a;
     int64_t taps, a_row, k;
@@ -34,9 +36,10 @@ struct tile_ab {
 
 struct gemm_simd {
     int tile_rows, tile_panels; /* the largest tile */
-    /* c [rows][16 * panels], c_row floats apart, = (init or, when that is NULL, c) + a b; init [16 * panels] */
-    void (*tile)(int rows, int panels, bool packed, const struct tile_ab *g, float *c, int64_t c_row,
-                 const float *init);
+    /* c [rows][16 * panels], c_row floats apart, = (init or, when that is NULL, c) + a b; init [16
+     * * panels] */
+    void (*tile)(int rows, int panels, bool packed, const struct tile_ab *g, float *c,
+                 int64_t c_row, const float *init);
 };
 extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512;
 
@@ -45,11 +48,13 @@ struct attention_task {
     float *o, *m, *l; /* running output [rows][d padded], maximum and sum [rows] */
     const float *q;   /* [rows][d], q_row floats apart */
     int64_t q_row, rows, d;
-    float scale;      /* log2(e) included: scores are exponents of 2 */
-    const float *kv;  /* this head's part of the first granule; the next granule's is kv_step further */
+    float scale; /* log2(e) included: scores are exponents of 2 */
+    const float
+        *kv; /* this head's part of the first granule; the next granule's is kv_step further */
     int64_t kv_step, keys, granule;
-    const float *bias; /* NULL, or added to the score of (row i, key j): bias[j - i], times log2(e) */
-    float *scratch;    /* attention_scratch_floats */
+    const float
+        *bias;      /* NULL, or added to the score of (row i, key j): bias[j - i], times log2(e) */
+    float *scratch; /* attention_scratch_floats */
 };
 
 struct attention_simd {
@@ -57,7 +62,10 @@ struct attention_simd {
 };
 extern const struct attention_simd attention_generic, attention_avx2, attention_avx512;
 
-enum { QUERY_CHUNK = 96, QUERY_GROUP = 24 }; /* rows a task; rows whose scores are in the first cache together */
+enum {
+    QUERY_CHUNK = 96,
+    QUERY_GROUP = 24
+}; /* rows a task; rows whose scores are in the first cache together */
 static inline int64_t attention_scratch_floats(int64_t head_dim, int64_t granule)
 {
     return QUERY_CHUNK * head_dim + QUERY_GROUP * granule;

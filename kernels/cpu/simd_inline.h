@@ -1,4 +1,5 @@
-/* Inside *_simd.c only: exported names carry the instruction set; registers as GCC vectors; exp2 and what follows. */
+/* Inside *_simd.c only: exported names carry the instruction set; registers as GCC vectors; exp2
+ * and what follows. */
 #ifndef RINGREEL_SIMD_INLINE_H
 #define RINGREEL_SIMD_INLINE_H
 
@@ -16,8 +17,8 @@
 
 #define SIMD_INLINE static inline __attribute__((always_inline))
 
-/* SIMD_WIDTH floats a register; a register tile of a product has TILE_ROWS rows and TILE_PANELS panels of 16 columns
- * (gemm_inline.h). */
+/* SIMD_WIDTH floats a register; a register tile of a product has TILE_ROWS rows and TILE_PANELS
+ * panels of 16 columns (gemm_inline.h). */
 #if defined(__AVX512F__)
 enum { SIMD_WIDTH = 16, TILE_ROWS = 12, TILE_PANELS = 2 };
 #define SIMD_MAX _mm512_max_ps
@@ -35,7 +36,8 @@ enum { SIMD_WIDTH = 4, TILE_ROWS = 2, TILE_PANELS = 1 };
 typedef float vf __attribute__((vector_size(4 * SIMD_WIDTH)));
 typedef int32_t vi __attribute__((vector_size(4 * SIMD_WIDTH)));
 typedef uint32_t vu __attribute__((vector_size(4 * SIMD_WIDTH)));
-typedef float vf_memory __attribute__((vector_size(4 * SIMD_WIDTH), aligned(4), may_alias)); /* float arrays as vf */
+typedef float vf_memory
+    __attribute__((vector_size(4 * SIMD_WIDTH), aligned(4), may_alias)); /* float arrays as vf */
 
 SIMD_INLINE vf vf_load(const float *p) { return *(const vf_memory *)p; }
 SIMD_INLINE void vf_store(float *p, vf x) { *(vf_memory *)p = x; }
@@ -48,24 +50,33 @@ SIMD_INLINE vf vf_load_part(const float *p, int64_t n)
     memcpy(&x, p, sizeof(float) * (size_t)n);
     return x;
 }
-SIMD_INLINE void vf_store_part(float *p, vf x, int64_t n) { memcpy(p, &x, sizeof(float) * (size_t)n); }
-
-/* Lanes folded in a fixed order. */
-SIMD_INLINE float vf_sum(vf x)
+SIMD_INLINE void vf_store_part(float *p, vf x, int64_t n)
 {
-    for (int half = SIMD_WIDTH / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) x[i] += x[i + half];
-    return x[0];
-}
-SIMD_INLINE float vf_largest(vf x)
-{
-    for (int half = SIMD_WIDTH / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
-    return x[0];
+    memcpy(p, &x, sizeof(float) * (size_t)n);
 }
 
-/* 2^x for |x| <= 126, within 2e-7 (minimax polynomial of degree 5 with p(0) = 1); beyond it stays at the bound, so -inf
- * gives 2^-126, never NaN. Adding 1.5 * 2^23 leaves round(x) in the low bits, which are then added to the exponent. */
+/* The lanes' sum and maximum: halves of the register are folded together until one lane is left. */
+#if defined(__AVX512F__)
+#define VF_FOLD_TO_128(x, op)                                                                      \
+    op(op(_mm512_castps512_ps128(x), _mm512_extractf32x4_ps(x, 2)),                                \
+       op(_mm512_extractf32x4_ps(x, 1), _mm512_extractf32x4_ps(x, 3)))
+#elif defined(__AVX2__)
+#define VF_FOLD_TO_128(x, op) op(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1))
+#else
+#define VF_FOLD_TO_128(x, op) (x)
+#endif
+#define VF_FOLD(x, op)                                                                             \
+    ({                                                                                             \
+        __m128 four = VF_FOLD_TO_128(x, op);                                                       \
+        four = op(four, _mm_movehl_ps(four, four));                                                \
+        _mm_cvtss_f32(op(four, _mm_shuffle_ps(four, four, 1)));                                    \
+    })
+SIMD_INLINE float vf_sum(vf x) { return VF_FOLD(x, _mm_add_ps); }
+SIMD_INLINE float vf_largest(vf x) { return VF_FOLD(x, _mm_max_ps); }
+
+/* 2^x for |x| <= 126, within 2e-7 (minimax polynomial of degree 5 with p(0) = 1); beyond it stays
+ * at the bound, so -inf gives 2^-126, never NaN. Adding 1.5 * 2^23 leaves round(x) in the low bits,
+ * which are then added to the exponent. */
 SIMD_INLINE vf vf_exp2(vf x)
 {
     const vf magic = vf_all(12582912.0f);

@@ -61,7 +61,7 @@ const char *phase_get(void);
 /* "rank 3 on host gpu7", shown in front of fatal messages. Set once by world_start. */
 void error_set_identity(const char *identity);
 
-/* Called by fatal() instead of exit(); world_start installs MPI_Abort here so that no rank is left waiting. */
+/* Called by fatal() before exit(); world_start installs what removes partial files and ends the other ranks. */
 void error_set_abort(void (*abort_job)(int status));
 
 _Noreturn void fatal(const char *file, int line, const char *condition, const char *format, ...)

@@ -20,7 +20,8 @@ struct digest *digest_open(void)
     return d;
 }
 
-/* In pieces, because libavutil releases differ in whether they count bytes in 32 or 64 bits within one call. */
+/* In pieces, because libavutil releases differ in whether they count bytes in 32 or 64 bits within
+ * one call. */
 void digest_add(struct digest *d, const void *data, size_t bytes)
 {
     const size_t piece = (size_t)1 << 30;

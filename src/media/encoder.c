@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- which encoder ------------------------------------------------------------------------------------------------ */
+/* ---- which encoder --------------------------------------------------------------------------- */
 
 static const AVCodec *video_encoder(const char *name)
 {
@@ -29,12 +29,14 @@ static struct name_list encoders_for(const AVOutputFormat *container)
         if (!av_codec_is_encoder(codec) || codec->type != AVMEDIA_TYPE_VIDEO) continue;
         if (codec->capabilities & skipped) continue;
         if (container_takes(container, codec) != CONTAINER_YES) continue;
-        if (encoder_does_depth(codec, 8) || encoder_does_depth(codec, 10)) name_list_add(&list, codec->name);
+        if (encoder_does_depth(codec, 8) || encoder_does_depth(codec, 10))
+            name_list_add(&list, codec->name);
     }
     return list;
 }
 
-static int find_automatically(const AVCodec **out, const char *path, const AVOutputFormat *container)
+static int find_automatically(const AVCodec **out, const char *path,
+                              const AVOutputFormat *container)
 {
     static const char *const preferred[] = {"libx264", "libvpx-vp9", "libopenh264", "mpeg4"};
     const AVCodec *codec = NULL;
@@ -44,7 +46,9 @@ static int find_automatically(const AVCodec **out, const char *path, const AVOut
     }
     if (!codec) codec = avcodec_find_encoder(container->video_codec);
     if (!codec)
-        return error_set(STATUS_INPUT, "%s: this FFmpeg has none of the usual encoders for %s; set `encoder` to one of: %s",
+        return error_set(STATUS_INPUT,
+                         "%s: this FFmpeg has none of the usual encoders for %s; set `encoder` to "
+                         "one of: %s",
                          path, container->name, encoders_for(container).text);
     if (!video_encoder(preferred[0]))
         log_warn("%s: this FFmpeg has no %s, using %s", path, preferred[0], codec->name);
@@ -52,42 +56,53 @@ static int find_automatically(const AVCodec **out, const char *path, const AVOut
     return STATUS_OK;
 }
 
-int encoder_find(const AVCodec **out, const struct video_settings *s, const AVOutputFormat *container)
+int encoder_find(const AVCodec **out, const struct video_settings *s,
+                 const AVOutputFormat *container)
 {
     const char *name = s->encoder ? s->encoder : "auto";
     bool is_auto = strcmp(name, "auto") == 0;
     if (!container) {
         if (!is_auto && strcmp(name, "png") != 0)
-            return error_set(STATUS_INPUT, "%s: pictures are written by encoder png (or auto), not %s", s->path, name);
+            return error_set(STATUS_INPUT,
+                             "%s: pictures are written by encoder png (or auto), not %s", s->path,
+                             name);
         *out = video_encoder("png");
-        return *out ? STATUS_OK : error_set(STATUS_INPUT, "%s: this FFmpeg has no encoder png", s->path);
+        return *out ? STATUS_OK
+                    : error_set(STATUS_INPUT, "%s: this FFmpeg has no encoder png", s->path);
     }
     if (is_auto) return find_automatically(out, s->path, container);
     *out = video_encoder(name);
     if (!*out)
-        return error_set(STATUS_INPUT, "%s: this FFmpeg has no video encoder \"%s\"; for %s it has: %s", s->path, name,
-                         container->name, encoders_for(container).text);
+        return error_set(STATUS_INPUT,
+                         "%s: this FFmpeg has no video encoder \"%s\"; for %s it has: %s", s->path,
+                         name, container->name, encoders_for(container).text);
     if (container_takes(container, *out) == CONTAINER_NO)
-        return error_set(STATUS_INPUT, "%s: container %s cannot hold what encoder %s makes (%s); encoders for it: %s",
-                         s->path, container->name, name, avcodec_get_name((*out)->id), encoders_for(container).text);
+        return error_set(STATUS_INPUT,
+                         "%s: container %s cannot hold what encoder %s makes (%s); encoders for "
+                         "it: %s",
+                         s->path, container->name, name, avcodec_get_name((*out)->id),
+                         encoders_for(container).text);
     return STATUS_OK;
 }
 
-/* ---- pixel formats ------------------------------------------------------------------------------------------------ */
+/* ---- pixel formats --------------------------------------------------------------------------- */
 
-/* What frames can be turned into, best first. The yuvj ones are the same samples in full range, for JPEG. */
-static const enum AVPixelFormat rgb_8[] = {AV_PIX_FMT_RGB24, AV_PIX_FMT_BGR24, AV_PIX_FMT_BGR0, AV_PIX_FMT_RGB0,
-                                           AV_PIX_FMT_GBRP, AV_PIX_FMT_NONE};
-static const enum AVPixelFormat yuv_8[] = {AV_PIX_FMT_YUV420P, AV_PIX_FMT_NV12, AV_PIX_FMT_YUV422P, AV_PIX_FMT_YUV444P,
-                                           AV_PIX_FMT_YUVJ420P, AV_PIX_FMT_YUVJ422P, AV_PIX_FMT_YUVJ444P,
-                                           AV_PIX_FMT_NONE};
+/* What frames can be turned into, best first. The yuvj ones are the same samples in full range, for
+ * JPEG. */
+static const enum AVPixelFormat rgb_8[] = {AV_PIX_FMT_RGB24, AV_PIX_FMT_BGR24, AV_PIX_FMT_BGR0,
+                                           AV_PIX_FMT_RGB0,  AV_PIX_FMT_GBRP,  AV_PIX_FMT_NONE};
+static const enum AVPixelFormat yuv_8[] = {
+    AV_PIX_FMT_YUV420P,  AV_PIX_FMT_NV12,     AV_PIX_FMT_YUV422P,  AV_PIX_FMT_YUV444P,
+    AV_PIX_FMT_YUVJ420P, AV_PIX_FMT_YUVJ422P, AV_PIX_FMT_YUVJ444P, AV_PIX_FMT_NONE};
 static const enum AVPixelFormat rgb_10[] = {AV_PIX_FMT_GBRP10, AV_PIX_FMT_NONE};
-static const enum AVPixelFormat yuv_10[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_P010, AV_PIX_FMT_YUV422P10,
-                                            AV_PIX_FMT_YUV444P10, AV_PIX_FMT_NONE};
+static const enum AVPixelFormat yuv_10[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_P010,
+                                            AV_PIX_FMT_YUV422P10, AV_PIX_FMT_YUV444P10,
+                                            AV_PIX_FMT_NONE};
 
 enum { MAX_FORMATS = 24 };
 
-/* An encoder that only exists to lose nothing gets RGB, which is what the frames are; all others get Y'CbCr. */
+/* An encoder that only exists to lose nothing gets RGB, which is what the frames are; all others
+ * get Y'CbCr. */
 static bool prefers_rgb(const AVCodec *codec)
 {
     const AVCodecDescriptor *d = avcodec_descriptor_get(codec->id);
@@ -106,7 +121,8 @@ static bool offers(const AVCodec *codec, enum AVPixelFormat format)
 static void common_formats(enum AVPixelFormat out[MAX_FORMATS], const AVCodec *codec, int bit_depth)
 {
     bool rgb_first = prefers_rgb(codec);
-    const enum AVPixelFormat *rgb = bit_depth == 8 ? rgb_8 : rgb_10, *yuv = bit_depth == 8 ? yuv_8 : yuv_10;
+    const enum AVPixelFormat *rgb = bit_depth == 8 ? rgb_8 : rgb_10,
+                             *yuv = bit_depth == 8 ? yuv_8 : yuv_10;
     const enum AVPixelFormat *const lists[2] = {rgb_first ? rgb : yuv, rgb_first ? yuv : rgb};
     int n = 0;
     for (int i = 0; i < 2; i++)
@@ -134,17 +150,19 @@ static int pick_format(AVCodecContext *ctx, const struct video_settings *s, cons
     enum AVPixelFormat formats[MAX_FORMATS], *f = formats;
     common_formats(formats, ctx->codec, s->bit_depth);
     if (*f == AV_PIX_FMT_NONE)
-        return error_set(STATUS_INPUT, "%s: encoder %s cannot do bit_depth %d; it offers: %s", s->path, ctx->codec->name,
-                         s->bit_depth, format_names(media_pixel_formats(ctx->codec)).text);
+        return error_set(STATUS_INPUT, "%s: encoder %s cannot do bit_depth %d; it offers: %s",
+                         s->path, ctx->codec->name, s->bit_depth,
+                         format_names(media_pixel_formats(ctx->codec)).text);
     while (wanted && *f != AV_PIX_FMT_NONE && strcmp(av_get_pix_fmt_name(*f), wanted) != 0) f++;
     if (*f == AV_PIX_FMT_NONE)
-        return error_set(STATUS_INPUT, "%s: encoder %s with bit_depth %d has no pix_fmt \"%s\"; choose of: %s", s->path,
-                         ctx->codec->name, s->bit_depth, wanted, format_names(formats).text);
+        return error_set(
+            STATUS_INPUT, "%s: encoder %s with bit_depth %d has no pix_fmt \"%s\"; choose of: %s",
+            s->path, ctx->codec->name, s->bit_depth, wanted, format_names(formats).text);
     ctx->pix_fmt = *f;
     return STATUS_OK;
 }
 
-/* ---- size, rate, colour ------------------------------------------------------------------------------------------- */
+/* ---- size, rate, colour ---------------------------------------------------------------------- */
 
 static int set_size(AVCodecContext *ctx, const struct video_settings *s)
 {
@@ -152,24 +170,29 @@ static int set_size(AVCodecContext *ctx, const struct video_settings *s)
     int x = 1 << d->log2_chroma_w, y = 1 << d->log2_chroma_h;
     media_forget();
     if (s->width <= 0 || s->height <= 0 ||
-        av_image_check_size2((unsigned)s->width, (unsigned)s->height, INT64_MAX, ctx->pix_fmt, 0, NULL) < 0)
-        return error_set(STATUS_INPUT, "%s: frames of %dx%d are impossible", s->path, s->width, s->height);
+        av_image_check_size2((unsigned)s->width, (unsigned)s->height, INT64_MAX, ctx->pix_fmt, 0,
+                             NULL) < 0)
+        return error_set(STATUS_INPUT, "%s: frames of %dx%d are impossible", s->path, s->width,
+                         s->height);
     if (s->width % x != 0 || s->height % y != 0)
-        return error_set(STATUS_INPUT, "%s: frames of %dx%d do not fit encoder %s with pixel format %s: the width must be "
-                                       "a multiple of %d, the height of %d", s->path, s->width, s->height,
-                         ctx->codec->name, d->name, x, y);
+        return error_set(STATUS_INPUT,
+                         "%s: frames of %dx%d do not fit encoder %s with pixel format %s: the "
+                         "width must be a multiple of %d, the height of %d",
+                         s->path, s->width, s->height, ctx->codec->name, d->name, x, y);
     ctx->width = s->width;
     ctx->height = s->height;
     ctx->sample_aspect_ratio = (AVRational){1, 1};
     return STATUS_OK;
 }
 
-/* 23.976 means 24000/1001, as everywhere in video. Terms above 65535 do not fit into every format. */
+/* 23.976 means 24000/1001, as everywhere in video. Terms above 65535 do not fit into every
+ * format. */
 static int set_rate(AVCodecContext *ctx, const struct video_settings *s)
 {
     static const int television[] = {24, 30, 48, 60, 120};
     if (!(s->frame_rate >= 0.01 && s->frame_rate <= 1000))
-        return error_set(STATUS_INPUT, "%s: frame_rate %g: must be between 0.01 and 1000", s->path, s->frame_rate);
+        return error_set(STATUS_INPUT, "%s: frame_rate %g: must be between 0.01 and 1000", s->path,
+                         s->frame_rate);
     AVRational rate = av_d2q(s->frame_rate, 65535);
     for (size_t i = 0; i < sizeof television / sizeof *television; i++)
         if (fabs(s->frame_rate - television[i] * 1000 / 1001.0) < 0.005)
@@ -182,17 +205,20 @@ static int set_rate(AVCodecContext *ctx, const struct video_settings *s)
 static void set_colour(AVCodecContext *ctx, bool is_picture)
 {
     bool is_rgb = av_pix_fmt_desc_get(ctx->pix_fmt)->flags & AV_PIX_FMT_FLAG_RGB;
-    bool is_jpeg = strncmp(av_get_pix_fmt_name(ctx->pix_fmt), "yuvj", 4) == 0; /* its matrix is BT.601 by definition */
+    /* JPEG: full range and, by definition, the matrix of BT.601. */
+    bool is_jpeg = strncmp(av_get_pix_fmt_name(ctx->pix_fmt), "yuvj", 4) == 0;
     ctx->color_range = is_rgb || is_jpeg ? AVCOL_RANGE_JPEG : AVCOL_RANGE_MPEG;
     ctx->colorspace = is_rgb ? AVCOL_SPC_RGB : is_jpeg ? AVCOL_SPC_BT470BG : AVCOL_SPC_BT709;
     ctx->color_primaries = AVCOL_PRI_BT709;
-    ctx->color_trc = is_picture ? AVCOL_TRC_IEC61966_2_1 : AVCOL_TRC_BT709; /* PNG viewers expect sRGB */
+    /* Viewers of PNG expect sRGB and would correct anything else. */
+    ctx->color_trc = is_picture ? AVCOL_TRC_IEC61966_2_1 : AVCOL_TRC_BT709;
     if (!is_rgb) ctx->chroma_sample_location = AVCHROMA_LOC_LEFT;
 }
 
-/* ---- settings ----------------------------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
-/* `quality` holds unless the user's own options choose the quality; `other` unless they name the same key. */
+/* `quality` holds unless the user's own options choose the quality; `other` unless they name the
+ * same key. */
 static const struct defaults {
     const char *encoder, *quality, *other;
 } all_defaults[] = {
@@ -217,7 +243,8 @@ static const struct defaults {
 
 static bool chooses_quality(const AVDictionary *options)
 {
-    static const char *const keys[] = {"crf", "qp", "cq", "b", "rc", "global_quality", "lossless", "maxrate"};
+    static const char *const keys[] = {"crf",      "qp",     "cq", "b", "rc", "global_quality",
+                                       "lossless", "maxrate"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (av_dict_get(options, keys[i], NULL, 0)) return true;
     return false;
@@ -241,8 +268,10 @@ static int collect_options(AVDictionary **out, const struct video_settings *s, c
 {
     const char *text = s->encoder_options ? s->encoder_options : "", *name = codec->name;
     if (av_dict_parse_string(out, text, "=", ":", 0) < 0)
-        return error_set(STATUS_INPUT, "%s: encoder_options \"%s\": must be key=value:key=value (\\: for a colon inside a "
-                                       "value)", s->path, text);
+        return error_set(STATUS_INPUT,
+                         "%s: encoder_options \"%s\": must be key=value:key=value (\\: for a colon "
+                         "inside a value)",
+                         s->path, text);
     bool own_quality = chooses_quality(*out);
     for (size_t i = 0; i < sizeof all_defaults / sizeof *all_defaults; i++) {
         const struct defaults *d = &all_defaults[i];
@@ -252,7 +281,8 @@ static int collect_options(AVDictionary **out, const struct video_settings *s, c
     }
     /* These two start their own threads and write to stderr behind FFmpeg's back. */
     if (strcmp(name, "libx265") == 0) {
-        char *private = s->threads > 0 ? xasprintf("log-level=error:pools=%d", s->threads) : xstrdup("log-level=error");
+        char *private = s->threads > 0 ? xasprintf("log-level=error:pools=%d", s->threads)
+                                       : xstrdup("log-level=error");
         merge_private(out, "x265-params", private);
         free(private);
     } else if (strcmp(name, "libsvtav1") == 0) {
@@ -267,8 +297,9 @@ static int collect_options(AVDictionary **out, const struct video_settings *s, c
 /* Would make the file's description disagree with its frames. */
 static bool is_reserved(const char *key)
 {
-    static const char *const keys[] = {"color_range", "colorspace", "color_primaries", "color_trc", "time_base",
-                                       "chroma_sample_location", "aspect", "framerate"};
+    static const char *const keys[] = {"color_range", "colorspace", "color_primaries",
+                                       "color_trc",   "time_base",  "chroma_sample_location",
+                                       "aspect",      "framerate"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strcmp(keys[i], key) == 0) return true;
     return false;
@@ -278,15 +309,22 @@ static int set_option(AVCodecContext *ctx, const char *path, const char *key, co
 {
     const char *name = ctx->codec->name;
     if (is_reserved(key))
-        return error_set(STATUS_INPUT, "%s: encoder_options: %s follows from the frames and cannot be set", path, key);
-    if (!av_opt_find(ctx, key, NULL, AV_OPT_FLAG_ENCODING_PARAM | AV_OPT_FLAG_VIDEO_PARAM, AV_OPT_SEARCH_CHILDREN))
-        return error_set(STATUS_INPUT, "%s: encoder_options: encoder %s has no option \"%s\" (`ffmpeg -h encoder=%s` lists "
-                                       "them)", path, name, key, name);
+        return error_set(STATUS_INPUT,
+                         "%s: encoder_options: %s follows from the frames and cannot be set", path,
+                         key);
+    if (!av_opt_find(ctx, key, NULL, AV_OPT_FLAG_ENCODING_PARAM | AV_OPT_FLAG_VIDEO_PARAM,
+                     AV_OPT_SEARCH_CHILDREN))
+        return error_set(STATUS_INPUT,
+                         "%s: encoder_options: encoder %s has no option \"%s\" (`ffmpeg -h "
+                         "encoder=%s` lists "
+                         "them)",
+                         path, name, key, name);
     media_forget();
     int code = av_opt_set(ctx, key, value, AV_OPT_SEARCH_CHILDREN);
     if (code < 0)
-        return error_set(STATUS_INPUT, "%s: encoder_options: %s=%s is not possible for encoder %s: %s", path, key, value,
-                         name, media_complaint(code));
+        return error_set(STATUS_INPUT,
+                         "%s: encoder_options: %s=%s is not possible for encoder %s: %s", path, key,
+                         value, name, media_complaint(code));
     return STATUS_OK;
 }
 
@@ -298,39 +336,44 @@ static int set_options(AVCodecContext *ctx, const char *path, const AVDictionary
     return STATUS_OK;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------------------- */
 
-static int configure(AVCodecContext *ctx, const struct video_settings *s, const AVDictionary *options,
-                     const AVOutputFormat *container)
+static int configure(AVCodecContext *ctx, const struct video_settings *s,
+                     const AVDictionary *options, const AVOutputFormat *container)
 {
     const AVDictionaryEntry *format = av_dict_get(options, "pix_fmt", NULL, 0);
     TRY(pick_format(ctx, s, format ? format->value : NULL));
     TRY(set_size(ctx, s));
     TRY(set_rate(ctx, s));
     set_colour(ctx, container == NULL);
-    /* A picture is wanted at once; encoders gain nothing beyond 16 threads at video sizes, and some refuse more. */
+    /* A picture is wanted at once; encoders gain nothing beyond 16 threads at video sizes, and some
+     * refuse more. */
     if (!container)
         ctx->thread_count = 1;
     else if (strcmp(ctx->codec->name, "libx265") != 0)
         ctx->thread_count = s->threads < 16 ? s->threads : 16;
     TRY(set_options(ctx, s->path, options));
-    if (container && (container->flags & AVFMT_GLOBALHEADER)) ctx->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    if (container && (container->flags & AVFMT_GLOBALHEADER))
+        ctx->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
     return STATUS_OK;
 }
 
-static int open_configured(AVCodecContext *ctx, const struct video_settings *s, const AVCodec *codec)
+static int open_configured(AVCodecContext *ctx, const struct video_settings *s,
+                           const AVCodec *codec)
 {
     const char *options = s->encoder_options ? s->encoder_options : "";
     media_forget();
     int code = avcodec_open2(ctx, codec, NULL); /* forgets ctx->codec when it fails */
     if (code < 0)
         return error_set(STATUS_INPUT,
-                         "%s: encoder %s refuses %dx%d %s at %g frames a second with encoder_options \"%s\": %s", s->path,
-                         codec->name, s->width, s->height, av_get_pix_fmt_name(ctx->pix_fmt), s->frame_rate, options,
+                         "%s: encoder %s refuses %dx%d %s at %g frames a second with "
+                         "encoder_options \"%s\": %s",
+                         s->path, codec->name, s->width, s->height,
+                         av_get_pix_fmt_name(ctx->pix_fmt), s->frame_rate, options,
                          media_complaint(code));
     if (*media_skipped_setting())
-        return error_set(STATUS_INPUT, "%s: encoder_options \"%s\": encoder %s: %s", s->path, options, codec->name,
-                         media_skipped_setting());
+        return error_set(STATUS_INPUT, "%s: encoder_options \"%s\": encoder %s: %s", s->path,
+                         options, codec->name, media_skipped_setting());
     return STATUS_OK;
 }
 
@@ -354,8 +397,8 @@ int encoder_open(AVCodecContext **out, const struct video_settings *s, const AVC
     return STATUS_OK;
 }
 
-/* SVT-AV1 waits for ever in its end unless it had a frame and was told that it was the last. After a proper end it
- * refuses this frame, which does no harm. */
+/* SVT-AV1 waits for ever in its end unless it had a frame and was told that it was the last. After
+ * a proper end it refuses this frame, which does no harm. */
 static void end_svtav1(AVCodecContext *ctx)
 {
     AVFrame *frame = av_frame_alloc();
@@ -365,7 +408,8 @@ static void end_svtav1(AVCodecContext *ctx)
     frame->width = ctx->width;
     frame->height = ctx->height;
     frame->pts = INT32_MAX;
-    CHECK(av_frame_get_buffer(frame, 0) >= 0, "out of memory for a frame of %dx%d", ctx->width, ctx->height);
+    CHECK(av_frame_get_buffer(frame, 0) >= 0, "out of memory for a frame of %dx%d", ctx->width,
+          ctx->height);
     for (int i = 0; frame->buf[i]; i++) memset(frame->buf[i]->data, 0, frame->buf[i]->size);
     avcodec_send_frame(ctx, frame);
     int code = avcodec_send_frame(ctx, NULL);

@@ -8,14 +8,17 @@
 #include <libavformat/avformat.h>
 #include <stdbool.h>
 
-/* The encoder `s` names, or the best for the container when that is "auto"; `container` is NULL for .png pictures. */
-int encoder_find(const AVCodec **out, const struct video_settings *s, const AVOutputFormat *container);
+/* The encoder `s` names, or the best for the container when that is "auto"; `container` is NULL for
+ * .png pictures. */
+int encoder_find(const AVCodec **out, const struct video_settings *s,
+                 const AVOutputFormat *container);
 
-/* Picks the pixel format, applies defaults and encoder_options, opens. Frames are counted in time_base. */
+/* Picks the pixel format, applies defaults and encoder_options, opens. Times count frames. */
 int encoder_open(AVCodecContext **out, const struct video_settings *s, const AVCodec *codec,
                  const AVOutputFormat *container);
 
-void encoder_close(AVCodecContext *ctx); /* at any time, also with frames still inside; NULL is fine */
+/* At any time, also with frames still inside; NULL is fine. */
+void encoder_close(AVCodecContext *ctx);
 
 /* Can it be given frames of this depth (8 or 10 bits a component)? */
 bool encoder_does_depth(const AVCodec *codec, int bit_depth);

@@ -23,8 +23,8 @@ bool images_wanted(const char *path)
     return length >= 4 && strcasecmp(path + length - 4, ".png") == 0;
 }
 
-/* Understands exactly one %d or %0Nd (N 1 to 9) in the file name. The pattern is taken apart here and never used as a
- * format. */
+/* Understands exactly one %d or %0Nd (N 1 to 9) in the file name. The pattern is taken apart here
+ * and never used as a format. */
 static int parse_pattern(struct images *m)
 {
     const char *slash = strrchr(m->path, '/');
@@ -36,8 +36,11 @@ static int parse_pattern(struct images *m)
         rest += 2;
     }
     if (*rest != 'd' || strchr(rest, '%'))
-        return error_set(STATUS_INPUT, "%s: the file name of an image sequence has exactly one %%d or %%0Nd in it "
-                                       "(N from 1 to 9), such as %%06d.png", m->path);
+        return error_set(STATUS_INPUT,
+                         "%s: the file name of an image sequence has exactly one %%d or %%0Nd in "
+                         "it "
+                         "(N from 1 to 9), such as %%06d.png",
+                         m->path);
     m->is_sequence = true;
     m->prefix = (int)(percent - m->path);
     m->suffix = rest + 1;
@@ -47,7 +50,8 @@ static int parse_pattern(struct images *m)
 static int open_next(struct images *m)
 {
     if (!m->is_sequence) return partial_open(&m->file, m->path);
-    char *path = xasprintf("%.*s%0*" PRId64 "%s", m->prefix, m->path, m->digits, m->next, m->suffix);
+    char *path =
+        xasprintf("%.*s%0*" PRId64 "%s", m->prefix, m->path, m->digits, m->next, m->suffix);
     int status = partial_open(&m->file, path);
     free(path);
     return status;
@@ -55,7 +59,8 @@ static int open_next(struct images *m)
 
 static int refuse_many(const struct images *m)
 {
-    return error_set(STATUS_INPUT, "%s: holds one frame; for more of them put %%06d into the name", m->path);
+    return error_set(STATUS_INPUT, "%s: holds one frame; for more of them put %%06d into the name",
+                     m->path);
 }
 
 static int check(struct images *m, int64_t frames)

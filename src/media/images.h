@@ -10,10 +10,11 @@ struct images;
 
 bool images_wanted(const char *path); /* does the name end in .png? */
 
-/* `frames` is how many will come, 0 when not known. Checks the name and that files can be made there. */
+/* `frames` is how many will come, 0 when not known. Checks the name and that files can be made. */
 int images_open(struct images **out, const char *path, int64_t frames);
 int images_put(struct images *images, const void *png, size_t bytes);
 int images_finish(struct images *images); /* frees images whatever happens */
-void images_drop(struct images *images);  /* the frame being written goes, whole ones of a sequence stay; NULL is fine */
+/* The frame being written goes, whole ones of a sequence stay. NULL is fine. */
+void images_drop(struct images *images);
 
 #endif

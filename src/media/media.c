@@ -19,12 +19,14 @@ static void keep(char text[400], const char *format, va_list args)
     vsnprintf(text, 400, format, args);
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < ' ') *c = ' '; /* ours are messages of one line */
-    for (size_t n = strlen(text); n > 0 && (text[n - 1] == ' ' || text[n - 1] == '.'); n--) text[n - 1] = '\0';
+    for (size_t n = strlen(text); n > 0 && (text[n - 1] == ' ' || text[n - 1] == '.'); n--)
+        text[n - 1] = '\0';
 }
 
 static bool is_skipped_setting(const char *format)
 {
-    return strstr(format, "arsing option") || strstr(format, "nknown option") || strstr(format, "nvalid value");
+    return strstr(format, "arsing option") || strstr(format, "nknown option") ||
+           strstr(format, "nvalid value");
 }
 
 static void on_log(void *source, int level, const char *format, va_list args)
@@ -58,7 +60,8 @@ const enum AVPixelFormat *media_pixel_formats(const AVCodec *encoder)
 {
 #if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(61, 13, 100)
     const void *formats = NULL;
-    int code = avcodec_get_supported_config(NULL, encoder, AV_CODEC_CONFIG_PIX_FORMAT, 0, &formats, NULL);
+    int code =
+        avcodec_get_supported_config(NULL, encoder, AV_CODEC_CONFIG_PIX_FORMAT, 0, &formats, NULL);
     return code < 0 ? NULL : formats;
 #else
     return encoder->pix_fmts;
@@ -75,14 +78,15 @@ void name_list_add(struct name_list *list, const char *name)
         snprintf(list->text + used, room, "%s...", between);
 }
 
-/* ---- what `ringreel info` shows ------------------------------------------------------------------------------------ */
+/* ---- what `ringreel info` shows -------------------------------------------------------------- */
 
 const char *media_versions(void)
 {
     static char text[160];
     unsigned codec = avcodec_version(), format = avformat_version(), util = avutil_version();
     unsigned scale = swscale_version();
-    snprintf(text, sizeof text, "libavcodec %u.%u.%u, libavformat %u.%u.%u, libavutil %u.%u.%u, libswscale %u.%u.%u",
+    snprintf(text, sizeof text,
+             "libavcodec %u.%u.%u, libavformat %u.%u.%u, libavutil %u.%u.%u, libswscale %u.%u.%u",
              AV_VERSION_MAJOR(codec), AV_VERSION_MINOR(codec), AV_VERSION_MICRO(codec),
              AV_VERSION_MAJOR(format), AV_VERSION_MINOR(format), AV_VERSION_MICRO(format),
              AV_VERSION_MAJOR(util), AV_VERSION_MINOR(util), AV_VERSION_MICRO(util),
@@ -92,11 +96,13 @@ const char *media_versions(void)
 
 static struct name_list containers_for(const AVCodec *codec)
 {
-    static const char *const names[] = {"mp4", "mov", "matroska", "webm"}, *const endings[] = {"mp4", "mov", "mkv", "webm"};
+    static const char *const names[] = {"mp4", "mov", "matroska", "webm"};
+    static const char *const endings[] = {"mp4", "mov", "mkv", "webm"};
     struct name_list list = {""};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const AVOutputFormat *format = av_guess_format(names[i], NULL, NULL);
-        if (format && container_takes(format, codec) == CONTAINER_YES) name_list_add(&list, endings[i]);
+        if (format && container_takes(format, codec) == CONTAINER_YES)
+            name_list_add(&list, endings[i]);
     }
     return list;
 }
@@ -110,7 +116,8 @@ void media_list_encoders(FILE *out)
         bool does_8 = encoder_does_depth(codec, 8), does_10 = encoder_does_depth(codec, 10);
         struct name_list containers = containers_for(codec);
         if ((!does_8 && !does_10) || !*containers.text) continue;
-        fprintf(out, "  %-16s %-8s %-17s %s\n", codec->name, does_8 && does_10 ? "8, 10" : does_8 ? "8" : "10",
-                containers.text, codec->long_name ? codec->long_name : "");
+        const char *depths = does_8 && does_10 ? "8, 10" : does_8 ? "8" : "10";
+        fprintf(out, "  %-16s %-8s %-17s %s\n", codec->name, depths, containers.text,
+                codec->long_name ? codec->long_name : "");
     }
 }

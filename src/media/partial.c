@@ -14,11 +14,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- the table -------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 enum { SLOT_FREE, SLOT_BEING_FILLED, SLOT_USED, SLOTS = 64 };
 
-/* A slot's name is written while the handler ignores the slot, and is never changed while it is used. */
+/* A slot's name is written while the handler ignores the slot, and is never changed while it is
+ * used. */
 static struct {
     atomic_int state;
     char name[PATH_MAX];
@@ -28,7 +29,8 @@ static int slot_take(const char *name)
 {
     for (int i = 0; i < SLOTS; i++) {
         int expected = SLOT_FREE;
-        if (!atomic_compare_exchange_strong(&slots[i].state, &expected, SLOT_BEING_FILLED)) continue;
+        if (!atomic_compare_exchange_strong(&slots[i].state, &expected, SLOT_BEING_FILLED))
+            continue;
         memcpy(slots[i].name, name, strlen(name) + 1);
         atomic_store(&slots[i].state, SLOT_USED);
         return i;
@@ -41,7 +43,8 @@ static void slot_release(int slot) { atomic_store(&slots[slot].state, SLOT_FREE)
 static bool slot_has(const char *name)
 {
     for (int i = 0; i < SLOTS; i++)
-        if (atomic_load(&slots[i].state) == SLOT_USED && strcmp(slots[i].name, name) == 0) return true;
+        if (atomic_load(&slots[i].state) == SLOT_USED && strcmp(slots[i].name, name) == 0)
+            return true;
     return false;
 }
 
@@ -53,7 +56,7 @@ void partial_remove_all(void)
     errno = saved;
 }
 
-/* ---- names and folders ------------------------------------------------------------------------------------------ */
+/* ---- names and folders ----------------------------------------------------------------------- */
 
 static const char *last_part(const char *path)
 {
@@ -77,7 +80,8 @@ static int make_folder(const char *path, const char *folder)
     if (is_there && !S_ISDIR(st.st_mode))
         return error_set(STATUS_INPUT, "%s: %s is not a folder", path, folder);
     if (!is_there)
-        return error_set(STATUS_INPUT, "%s: cannot make the folder %s: %s", path, folder, strerror(code));
+        return error_set(STATUS_INPUT, "%s: cannot make the folder %s: %s", path, folder,
+                         strerror(code));
     return STATUS_OK;
 }
 
@@ -98,8 +102,10 @@ static int check_final_name(const char *path)
 {
     struct stat st;
     if (path[0] == '\0') return error_set(STATUS_INPUT, "the output has no name");
-    if (strlen(path) >= PATH_MAX - 32) return error_set(STATUS_INPUT, "%.60s...: %s", path, strerror(ENAMETOOLONG));
-    if (*last_part(path) == '\0') return error_set(STATUS_INPUT, "%s: is a folder, an output must be a file", path);
+    if (strlen(path) >= PATH_MAX - 32)
+        return error_set(STATUS_INPUT, "%.60s...: %s", path, strerror(ENAMETOOLONG));
+    if (*last_part(path) == '\0')
+        return error_set(STATUS_INPUT, "%s: is a folder, an output must be a file", path);
     TRY(make_folders(path));
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return error_set(STATUS_INPUT, "%s: is a folder, an output must be a file", path);
@@ -108,7 +114,7 @@ static int check_final_name(const char *path)
     return STATUS_OK;
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 int partial_open(struct partial *p, const char *path)
 {
@@ -145,9 +151,13 @@ int partial_write(struct partial *p, const void *data, size_t bytes)
     return -p->error;
 }
 
-int partial_failed(const struct partial *p) { return error_set(STATUS_INPUT, "%s: %s", p->path, strerror(p->error)); }
+int partial_failed(const struct partial *p)
+{
+    return error_set(STATUS_INPUT, "%s: %s", p->path, strerror(p->error));
+}
 
-/* So that the new name survives a power cut too. Some file systems cannot; the file itself is safe by then. */
+/* So that the new name survives a power cut too. Some file systems cannot; the file itself is safe
+ * by then. */
 static void sync_folder(const char *path)
 {
     size_t length = (size_t)(last_part(path) - path);
@@ -165,7 +175,8 @@ int partial_commit(struct partial *p)
     int fd = p->fd, status = STATUS_OK;
     p->fd = -1;
     if (p->error == 0 && fsync(fd) != 0) p->error = errno;
-    if (close(fd) != 0 && p->error == 0) p->error = errno; /* network file systems report a full disk here */
+    if (close(fd) != 0 && p->error == 0)
+        p->error = errno; /* network file systems report a full disk here */
     if (p->error == 0 && rename(p->name, p->path) != 0) p->error = errno;
     if (p->error == 0)
         sync_folder(p->path);

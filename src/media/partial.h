@@ -1,5 +1,6 @@
-/* Files that appear whole or not at all: written as NAME.part-PID.EXT beside the final name, synced, then renamed.
- * Every name in use stands in a fixed table, so that a signal handler can remove what this process has begun. */
+/* Files that appear whole or not at all: written as NAME.part-PID.EXT beside the final name, then
+ * synced and renamed. Every name in use stands in a fixed table, so that a signal handler can
+ * remove what this process has begun. */
 #ifndef RINGREEL_PARTIAL_H
 #define RINGREEL_PARTIAL_H
 
@@ -14,14 +15,17 @@ struct partial {
     int error;   /* errno of the first write that failed, 0 for none */
 };
 
-/* Makes the folder (and those above it) if missing, refuses a final name that is a folder, creates the partial file. */
+/* Makes the folder (and those above it) if missing, refuses a final name that is a folder, creates
+ * the partial file. */
 int partial_open(struct partial *p, const char *path);
 /* Writes all bytes; on failure remembers errno in p->error and returns its negative. */
 int partial_write(struct partial *p, const void *data, size_t bytes);
 /* STATUS_INPUT "PATH: No space left on device" from p->error. */
 int partial_failed(const struct partial *p);
-int partial_commit(struct partial *p); /* sync, rename; on failure the partial file is gone and so is p */
-void partial_drop(struct partial *p);  /* removes the partial file; nothing to do when none is open */
+/* Syncs and renames. Closes p; on failure the partial file is removed. */
+int partial_commit(struct partial *p);
+/* Removes the partial file and closes p; nothing to do when none is open. */
+void partial_drop(struct partial *p);
 
 void partial_remove_all(void); /* async-signal-safe */
 

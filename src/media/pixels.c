@@ -11,13 +11,16 @@
 
 struct pixels {
     AVFrame *frame;
-    AVFrame *padded; /* RGB: swscale reads some bytes beyond the last pixel, which callers' memory need not have */
-    struct SwsContext *sws; /* NULL: planar 10-bit RGB, which swscale would take through Y'CbCr and round */
+    /* A copy of the RGB frame: swscale reads some bytes beyond the last pixel, and callers' memory
+     * may end there. */
+    AVFrame *padded;
+    /* NULL for planar 10-bit RGB, which swscale would take through Y'CbCr and round. */
+    struct SwsContext *sws;
 };
 
-/* Chroma is averaged over all pixels around its place and its place is the one the stream's tags name: beside the left
- * pixel, between the two lines when lines are halved too. (In swscale's terms 256 is the distance of two chroma samples.)
- */
+/* Chroma is averaged over all pixels around its place and its place is the one the stream's tags
+ * name: beside the left pixel, between the two lines when lines are halved too. (In swscale's terms
+ * 256 is the distance of two chroma samples.) */
 static struct SwsContext *open_sws(const AVCodecContext *e)
 {
     const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
@@ -31,16 +34,19 @@ static struct SwsContext *open_sws(const AVCodecContext *e)
     av_opt_set_int(sws, "dst_format", e->pix_fmt, 0);
     av_opt_set_int(sws, "src_range", 1, 0);
     av_opt_set_int(sws, "dst_range", e->color_range == AVCOL_RANGE_JPEG, 0);
-    av_opt_set_int(sws, "sws_flags", SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT |
-                   SWS_BITEXACT, 0);
+    av_opt_set_int(
+        sws, "sws_flags",
+        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT | SWS_BITEXACT, 0);
     if (d->log2_chroma_w > 0) av_opt_set_int(sws, "dst_h_chr_pos", 0, 0);
     if (d->log2_chroma_h > 0) av_opt_set_int(sws, "dst_v_chr_pos", 128, 0);
     int code = sws_init_context(sws, NULL, NULL);
     CHECK(code >= 0, "swscale refuses RGB to %s", d->name);
-    if (d->flags & AV_PIX_FMT_FLAG_RGB) return sws; /* given a matrix it would use it, there and back, and round */
+    /* RGB to RGB moves bytes; given a matrix swscale would apply it there and back, and round. */
+    if (d->flags & AV_PIX_FMT_FLAG_RGB) return sws;
     int matrix = e->colorspace == AVCOL_SPC_BT470BG ? SWS_CS_ITU601 : SWS_CS_ITU709;
-    code = sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_DEFAULT), 1, sws_getCoefficients(matrix),
-                                    e->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
+    code = sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_DEFAULT), 1,
+                                    sws_getCoefficients(matrix), e->color_range == AVCOL_RANGE_JPEG,
+                                    0, 1 << 16, 1 << 16);
     CHECK(code >= 0, "swscale has no matrix for RGB to %s", d->name);
     return sws;
 }
@@ -52,7 +58,8 @@ static AVFrame *new_frame(enum AVPixelFormat format, const AVCodecContext *e)
     f->format = format;
     f->width = e->width;
     f->height = e->height;
-    CHECK(av_frame_get_buffer(f, 0) >= 0, "out of memory for a frame of %dx%d", e->width, e->height);
+    CHECK(av_frame_get_buffer(f, 0) >= 0, "out of memory for a frame of %dx%d", e->width,
+          e->height);
     return f;
 }
 
@@ -72,7 +79,7 @@ struct pixels *pixels_open(const AVCodecContext *e)
     return p;
 }
 
-/* v * 1023 / 255 to the nearest, by repeating the upper bits. */
+/* v * 1023 / 255 to the nearest. */
 static void widen_to_gbrp10(AVFrame *f, const uint8_t *rgb)
 {
     static const int plane_of[3] = {2, 0, 1}; /* planes are G, B, R */
@@ -81,18 +88,20 @@ static void widen_to_gbrp10(AVFrame *f, const uint8_t *rgb)
             const uint8_t *from = rgb + (size_t)y * (size_t)f->width * 3 + c;
             uint8_t *row = f->data[plane_of[c]] + (ptrdiff_t)y * f->linesize[plane_of[c]];
             uint16_t *to = (uint16_t *)(void *)row;
-            for (int x = 0; x < f->width; x++) to[x] = (uint16_t)(from[3 * x] << 2 | from[3 * x] >> 6);
+            for (int x = 0; x < f->width; x++) to[x] = (uint16_t)((from[3 * x] * 1023 + 127) / 255);
         }
 }
 
 AVFrame *pixels_convert(struct pixels *p, const uint8_t *rgb)
 {
     AVFrame *f = p->frame;
-    CHECK(av_frame_make_writable(f) >= 0, "out of memory for a frame of %dx%d", f->width, f->height);
+    CHECK(av_frame_make_writable(f) >= 0, "out of memory for a frame of %dx%d", f->width,
+          f->height);
     if (p->sws) {
-        av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, 3 * f->width, 3 * f->width, f->height);
-        int rows = sws_scale(p->sws, (const uint8_t *const *)p->padded->data, p->padded->linesize, 0, f->height, f->data,
-                             f->linesize);
+        av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, 3 * f->width,
+                            3 * f->width, f->height);
+        int rows = sws_scale(p->sws, (const uint8_t *const *)p->padded->data, p->padded->linesize,
+                             0, f->height, f->data, f->linesize);
         CHECK(rows == f->height, "swscale made %d of %d rows", rows, f->height);
     } else {
         widen_to_gbrp10(f, rgb);

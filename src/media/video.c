@@ -61,8 +61,8 @@ int video_check(const struct video_settings *s)
 
 static int encoder_failed(const struct video_writer *w, int code)
 {
-    return error_set(STATUS_MACHINE, "%s: encoder %s, frame %" PRId64 ": %s", w->path, w->encoder->codec->name, w->frames,
-                     media_complaint(code));
+    return error_set(STATUS_MACHINE, "%s: encoder %s, frame %" PRId64 ": %s", w->path,
+                     w->encoder->codec->name, w->frames, media_complaint(code));
 }
 
 /* Gives the encoder a frame, NULL for the end, and passes on all it has ready. */

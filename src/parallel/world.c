@@ -49,7 +49,8 @@ static void catch_signals(void)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, reported like any other */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file size limit are write errors, reported like any other */
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
@@ -64,7 +65,15 @@ static bool started_by_launcher(void)
     return false;
 }
 
-static void abort_all(int status) { MPI_Abort(MPI_COMM_WORLD, status); }
+static bool mpi_is_up;
+
+static void abort_all(int status)
+{
+    if (signal_hook)
+        signal_hook();
+    if (mpi_is_up)
+        MPI_Abort(MPI_COMM_WORLD, status);
+}
 
 static void find_host_ranks(struct world *w)
 {
@@ -77,12 +86,14 @@ static void find_host_ranks(struct world *w)
 
 int world_start(struct world *w, int *argc, char ***argv, void (*hook)(void))
 {
+    signal_hook = hook;
+    error_set_abort(abort_all);
     *w = (struct world){.size = 1, .host_size = 1, .timeout_s = 600, .mpi = started_by_launcher()};
     gethostname(w->host, sizeof w->host - 1);
     if (w->mpi) {
         int provided;
         CHECK_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
-        error_set_abort(abort_all);
+        mpi_is_up = true;
         CHECK_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
         CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI library does not support threads (MPI_THREAD_FUNNELED)");
         CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &w->rank));
@@ -97,7 +108,6 @@ int world_start(struct world *w, int *argc, char ***argv, void (*hook)(void))
     clock_set_zero();
     snprintf(signal_identity, sizeof signal_identity, "rank %d on %s", w->rank, w->host);
     error_set_identity(signal_identity);
-    signal_hook = hook;
     catch_signals();
     return STATUS_OK;
 }
@@ -241,9 +251,9 @@ int world_stop(struct world *w, int status)
     log_json_close();
     trace_free();
     comm_close(w->comm);
-    error_set_abort(NULL);
     if (w->mpi) {
         heartbeat_stop();
+        mpi_is_up = false;
         MPI_Finalize();
     }
     return status;

@@ -111,7 +111,8 @@ struct video_settings engine_output(const struct engine *e, int shot)
     const struct shot_options *o = &e->job->shots[shot];
     return (struct video_settings){.path = o->output, .encoder = o->encoder, .encoder_options = o->encoder_options,
                                    .bit_depth = o->bit_depth, .width = o->width, .height = o->height,
-                                   .frame_rate = o->frame_rate, .threads = device_threads(e->dev)};
+                                   .frame_rate = o->frame_rate, .frames = o->num_frames,
+                                   .threads = device_threads(e->dev)};
 }
 
 /* Before hours of rendering: can every output be written as asked? Each codec rank checks its own shots. */

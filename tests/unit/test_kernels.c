@@ -1,5 +1,6 @@
-/* Every op of kernels/ops.h against a naive computation in double precision, on every instruction set this CPU has; and
- * bit for bit against itself: 1, 2, 3 threads, rows alone and rows among others. */
+/* Every op of kernels/ops.h against a naive computation in double precision, on every instruction
+ * set this CPU has; and bit for bit against itself: 1, 2, 3 threads, rows alone and rows among
+ * others. */
 #include "kernels/ops.h"
 
 #include <math.h>
@@ -12,7 +13,7 @@
 
 #include <cmocka.h>
 
-/* ---- helpers -------------------------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static uint32_t seed = 1;
 static float uniform(void) /* [-1, 1) */
@@ -53,29 +54,33 @@ static int teardown(void **state)
     return 0;
 }
 
-/* fp32 sums of n products of numbers near 1 err by about sqrt(n) roundings of 6e-8; 3e-6 of the result's root mean square
- * leaves room for n of some thousands and still sees one wrong term in a hundred thousand. */
+/* fp32 sums of n products of numbers near 1 err by about sqrt(n) roundings of 6e-8; 3e-6 of the
+ * result's root mean square leaves room for n of some thousands and still sees one wrong term in a
+ * hundred thousand. */
 static const double close_enough = 3e-6;
 
-static void expect_close(const char *what, const float *got, const double *want, int64_t n, double tolerance)
+static void expect_close(const char *what, const float *got, const double *want, int64_t n,
+                         double tolerance)
 {
     double square = 0.0;
     for (int64_t i = 0; i < n; i++) square += want[i] * want[i];
     double scale = sqrt(square / (double)n) + 1e-30;
     for (int64_t i = 0; i < n; i++)
         if (!(fabs(got[i] - want[i]) <= tolerance * (scale + fabs(want[i]))))
-            fail_msg("%s: element %lld is %.9g, not %.9g", what, (long long)i, (double)got[i], want[i]);
+            fail_msg("%s: element %lld is %.9g, not %.9g", what, (long long)i, (double)got[i],
+                     want[i]);
 }
 
 static void expect_same(const char *what, const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         if (memcmp(a + i, b + i, sizeof *a) != 0)
-            fail_msg("%s: element %lld is %.9g and %.9g", what, (long long)i, (double)a[i], (double)b[i]);
+            fail_msg("%s: element %lld is %.9g and %.9g", what, (long long)i, (double)a[i],
+                     (double)b[i]);
 }
 
-/* Runs `body` with a device for every instruction set and 1, 2, 3 threads. The body returns its result (n floats), which
- * must be the same bits for every thread count. */
+/* Runs `body` with a device for every instruction set and 1, 2, 3 threads. The body returns its
+ * result (n floats), which must be the same bits for every thread count. */
 typedef float *body(struct device *dev, const void *argument, int64_t *n);
 static void on_all_devices(const char *what, body *run, const void *argument)
 {
@@ -100,10 +105,13 @@ static void on_all_devices(const char *what, body *run, const void *argument)
     }
 }
 
-static double gelu(double x) { return 0.5 * x * (1.0 + tanh(sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x))); }
+static double gelu(double x)
+{
+    return 0.5 * x * (1.0 + tanh(sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+}
 static double silu(double x) { return x / (1.0 + exp(-x)); }
 
-/* ---- linear --------------------------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------- */
 
 struct linear_case {
     int64_t rows, in, out, tile;
@@ -112,7 +120,8 @@ struct linear_case {
     enum epilogue epilogue;
 };
 
-/* A weight of which every stored bit pattern is finite, and what it means, decoded here independently. */
+/* A weight of which every stored bit pattern is finite, and what it means, decoded here
+ * independently. */
 static const void *random_weight(enum dtype dtype, int64_t n, double *value)
 {
     float *memory = floats(n);
@@ -128,11 +137,14 @@ static const void *random_weight(enum dtype dtype, int64_t n, double *value)
         } else if (dtype == DTYPE_F16) {
             fraction = bits >> 1 & 1023, exponent = (bits >> 11) % 16; /* 0: subnormal */
             ((uint16_t *)memory)[i] = (uint16_t)(sign << 15 | exponent << 10 | fraction);
-            value[i] = exponent ? ldexp(1.0 + fraction / 1024.0, exponent - 15) : ldexp(fraction / 1024.0, -14);
+            value[i] = exponent ? ldexp(1.0 + fraction / 1024.0, exponent - 15)
+                                : ldexp(fraction / 1024.0, -14);
         } else {
-            fraction = bits >> 1 & 7, exponent = (bits >> 4) % 15; /* e4m3fn; the top exponent holds its NaN */
+            fraction = bits >> 1 & 7,
+            exponent = (bits >> 4) % 15; /* e4m3fn; the top exponent holds its NaN */
             ((uint8_t *)memory)[i] = (uint8_t)(sign << 7 | exponent << 3 | fraction);
-            value[i] = exponent ? ldexp(1.0 + fraction / 8.0, exponent - 7) : ldexp(fraction / 8.0, -6);
+            value[i] =
+                exponent ? ldexp(1.0 + fraction / 8.0, exponent - 7) : ldexp(fraction / 8.0, -6);
         }
         if (sign) value[i] = -value[i];
     }
@@ -149,23 +161,28 @@ static float *run_linear(struct device *dev, const void *argument, int64_t *n)
     struct linear l = linear_make(&w, c->bias ? &b : NULL);
     *n = c->rows * c->out;
     float *x = floats(c->rows * c->in), *y = floats(*n), *streamed = floats(*n), *part = floats(*n);
-    op_linear(dev, mat_f32(streamed, c->rows, c->out), mat_f32(x, c->rows, c->in), &l, c->epilogue, c->tile);
+    op_linear(dev, mat_f32(streamed, c->rows, c->out), mat_f32(x, c->rows, c->in), &l, c->epilogue,
+              c->tile);
     op_linear_pack(dev, &l);
     assert_true(op_linear_packed_bytes(&l) >= sizeof(float) * (size_t)(c->in * c->out));
-    op_linear(dev, mat_f32(y, c->rows, c->out), mat_f32(x, c->rows, c->in), &l, c->epilogue, c->tile);
+    op_linear(dev, mat_f32(y, c->rows, c->out), mat_f32(x, c->rows, c->in), &l, c->epilogue,
+              c->tile);
     expect_same("linear, streamed", y, streamed, *n);
     for (int64_t first = 0; first < c->rows; first += 2 * c->tile) {
         int64_t rows = c->rows - first < 2 * c->tile ? c->rows - first : 2 * c->tile;
-        op_linear(dev, mat_f32(part + first * c->out, rows, c->out), mat_f32(x + first * c->in, rows, c->in), &l,
-                  c->epilogue, c->tile);
+        op_linear(dev, mat_f32(part + first * c->out, rows, c->out),
+                  mat_f32(x + first * c->in, rows, c->in), &l, c->epilogue, c->tile);
     }
     expect_same("linear, two granules at a time", y, part, *n);
     op_linear_unpack(dev, &l);
     assert_null(l.packed);
     for (int64_t i = 0; i < *n; i++) {
         double sum = c->bias ? ((const float *)b.data)[i % c->out] : 0.0;
-        for (int64_t k = 0; k < c->in; k++) sum += x[i / c->out * c->in + k] * weight[i % c->out * c->in + k];
-        want[i] = c->epilogue == EPILOGUE_GELU_TANH ? gelu(sum) : c->epilogue == EPILOGUE_SILU ? silu(sum) : sum;
+        for (int64_t k = 0; k < c->in; k++)
+            sum += x[i / c->out * c->in + k] * weight[i % c->out * c->in + k];
+        want[i] = c->epilogue == EPILOGUE_GELU_TANH ? gelu(sum)
+                  : c->epilogue == EPILOGUE_SILU    ? silu(sum)
+                                                    : sum;
     }
     expect_close("linear", y, want, *n, close_enough);
     return y;
@@ -182,10 +199,12 @@ static void test_linear(void **state)
         {331, 300, 128, 128, DTYPE_F8_E4M3, true, EPILOGUE_NONE},
         {150, 700, 280, 48, DTYPE_F32, true, EPILOGUE_GELU_TANH},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) on_all_devices("linear", run_linear, cases + i);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        on_all_devices("linear", run_linear, cases + i);
 }
 
-/* Weights times the identity are the weights: packing converts exactly, with no rounding and no element astray. */
+/* Weights times the identity are the weights: packing converts exactly, with no rounding and no
+ * element astray. */
 static float *run_exact_weights(struct device *dev, const void *argument, int64_t *n)
 {
     enum { IN = 24, OUT = 40 };
@@ -212,7 +231,7 @@ static void test_exact_weights(void **state)
     for (int i = 0; i < 4; i++) on_all_devices("weights", run_exact_weights, dtypes + i);
 }
 
-/* ---- norms and elementwise ------------------------------------------------------------------------------------ */
+/* ---- norms and elementwise ------------------------------------------------------------------- */
 
 static void naive_norm(double *y, const float *x, int64_t n, enum norm kind, double eps)
 {
@@ -228,23 +247,26 @@ static float *run_norms(struct device *dev, const void *argument, int64_t *n)
     int64_t d = *(const int64_t *)argument;
     int32_t index[ROWS] = {0, 2, 1, 1, 0, 2, 2, 0, 1, 2, 0};
     *n = ROWS * d;
-    float *x = floats(*n), *y = floats(*n), *scale = floats(T * d), *shift = floats(T * d), *all = floats(4 * *n);
+    float *x = floats(*n), *y = floats(*n), *scale = floats(T * d), *shift = floats(T * d),
+          *all = floats(4 * *n);
     double *want = doubles(*n);
     for (int kind = NORM_RMS; kind <= NORM_LAYER; kind++)
         for (int rows = 0; rows < 2; rows++) {
-            op_norm_modulate(dev, mat_f32(y, ROWS, d), mat_f32(x, ROWS, d), kind, 1e-6f, mat_f32(shift, T, d),
-                             mat_f32(scale, T, d), rows ? index : NULL);
+            op_norm_modulate(dev, mat_f32(y, ROWS, d), mat_f32(x, ROWS, d), kind, 1e-6f,
+                             mat_f32(shift, T, d), mat_f32(scale, T, d), rows ? index : NULL);
             for (int s = 0; s < ROWS; s++) {
                 naive_norm(want + s * d, x + s * d, d, kind, 1e-6);
                 int64_t m = rows ? index[s] * d : 0;
-                for (int64_t i = 0; i < d; i++) want[s * d + i] = want[s * d + i] * (1.0 + scale[m + i]) + shift[m + i];
+                for (int64_t i = 0; i < d; i++)
+                    want[s * d + i] = want[s * d + i] * (1.0 + scale[m + i]) + shift[m + i];
             }
             expect_close("norm_modulate", y, want, *n, close_enough);
             memcpy(all + (2 * kind + rows) * *n, y, (size_t)*n * sizeof *y);
         }
     struct mat none = {.p = NULL};
     float *in_place = copy_of(x, *n);
-    op_norm_modulate(dev, mat_f32(in_place, ROWS, d), mat_f32(in_place, ROWS, d), NORM_LAYER, 1e-6f, none, none, NULL);
+    op_norm_modulate(dev, mat_f32(in_place, ROWS, d), mat_f32(in_place, ROWS, d), NORM_LAYER, 1e-6f,
+                     none, none, NULL);
     for (int s = 0; s < ROWS; s++) naive_norm(want + s * d, x + s * d, d, NORM_LAYER, 1e-6);
     expect_close("norm", in_place, want, *n, close_enough);
     op_rms_norm(dev, mat_f32(y, ROWS, d), mat_f32(x, ROWS, d), 1e-5f, scale);
@@ -268,7 +290,8 @@ static float *run_rope(struct device *dev, const void *argument, int64_t *n)
 {
     enum { ROWS = 7, POSITIONS = 5 };
     int64_t d = *(const int64_t *)argument;
-    struct rope rope = {.n = d / 6, .pad = (int)(d % 6), .positions = {POSITIONS, POSITIONS, POSITIONS}};
+    struct rope rope = {
+        .n = d / 6, .pad = (int)(d % 6), .positions = {POSITIONS, POSITIONS, POSITIONS}};
     int32_t coord[ROWS * 3];
     for (int i = 0; i < ROWS * 3; i++) coord[i] = (i * 7 + 3) % POSITIONS;
     rope.coord = coord;
@@ -307,7 +330,8 @@ static float *run_elementwise(struct device *dev, const void *argument, int64_t 
     int32_t index[ROWS] = {1, 0, 1, 1, 0, 0, 1, 0, 1};
     float *x = floats(N), *y = floats(N), *gate = floats(2 * D), *out = floats(5 * N);
     double *want = doubles(N);
-    for (int i = 0; i < N; i++) y[i] *= i % 5 ? 5.0f : 60.0f; /* into the flat ends of the activations */
+    for (int i = 0; i < N; i++)
+        y[i] *= i % 5 ? 5.0f : 60.0f; /* into the flat ends of the activations */
     struct mat none = {.p = NULL}, m[5];
     for (int i = 0; i < 5; i++) m[i] = mat_f32(memcpy(out + i * N, x, N * sizeof *x), ROWS, D);
     op_gate_residual(dev, m[0], mat_f32(y, ROWS, D), mat_f32(gate, 2, D), index);
@@ -364,7 +388,7 @@ static void test_bytes(void **state)
     on_all_devices("bytes", run_bytes, NULL);
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------ */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 struct attention_case {
     int64_t queries, keys, heads, d, granule;
@@ -372,9 +396,10 @@ struct attention_case {
 };
 
 /* o[i] = sum_j softmax_j(scale q_i k_j + bias(j - i)) v_j for every head */
-static void naive_attention(double *o, struct mat q, struct mat k, struct mat v, int64_t heads, double scale,
-                            double (*bias)(const float *, int64_t distance, int64_t head, int64_t heads),
-                            const float *table)
+static void
+naive_attention(double *o, struct mat q, struct mat k, struct mat v, int64_t heads, double scale,
+                double (*bias)(const float *, int64_t distance, int64_t head, int64_t heads),
+                const float *table)
 {
     const float *qp = q.p, *kp = k.p, *vp = v.p;
     int64_t d = q.cols / heads;
@@ -404,11 +429,14 @@ static float *run_attention(struct device *dev, const void *argument, int64_t *n
     int64_t cols = c->heads * c->d, size = op_kv_granule_floats(c->granule, c->heads, c->d);
     int64_t granules = (c->keys + c->granule - 1) / c->granule;
     *n = c->queries * cols;
-    float *q = floats(*n), *k = floats(c->keys * cols), *v = floats(c->keys * cols), *packed = floats(granules * size);
+    float *q = floats(*n), *k = floats(c->keys * cols), *v = floats(c->keys * cols),
+          *packed = floats(granules * size);
     float *o = floats(*n), *again = floats(*n);
     for (int64_t i = 0; i < *n; i++) q[i] *= c->sharpness;
-    float *state = floats(op_attention_state_floats(c->queries, c->heads, c->d)), scale = 1.0f / sqrtf((float)c->d);
-    struct mat mq = mat_f32(q, c->queries, cols), mk = mat_f32(k, c->keys, cols), mv = mat_f32(v, c->keys, cols);
+    float *state = floats(op_attention_state_floats(c->queries, c->heads, c->d)),
+          scale = 1.0f / sqrtf((float)c->d);
+    struct mat mq = mat_f32(q, c->queries, cols), mk = mat_f32(k, c->keys, cols),
+               mv = mat_f32(v, c->keys, cols);
     op_kv_pack(dev, packed, mk, mv, c->heads, c->granule);
     op_attention_begin(dev, state, c->queries, c->heads, c->d);
     op_attention_block(dev, state, mq, packed, c->keys, c->granule, c->heads, scale);
@@ -421,7 +449,8 @@ static float *run_attention(struct device *dev, const void *argument, int64_t *n
     op_attention_begin(dev, state, c->queries, c->heads, c->d);
     for (int64_t g = 0, count; g < granules; g += count) {
         count = 1 + g % 2;
-        int64_t left = c->keys - g * c->granule, keys = left < count * c->granule ? left : count * c->granule;
+        int64_t left = c->keys - g * c->granule,
+                keys = left < count * c->granule ? left : count * c->granule;
         op_attention_block(dev, state, mq, packed + g * size, keys, c->granule, c->heads, scale);
     }
     op_attention_finish(dev, mat_f32(again, c->queries, cols), state, c->heads);
@@ -429,7 +458,8 @@ static float *run_attention(struct device *dev, const void *argument, int64_t *n
 
     int64_t first = c->queries / 3, rows = (c->queries + 1) / 2;
     op_attention_begin(dev, state, rows, c->heads, c->d);
-    op_attention_block(dev, state, mat_f32(q + first * cols, rows, cols), packed, c->keys, c->granule, c->heads, scale);
+    op_attention_block(dev, state, mat_f32(q + first * cols, rows, cols), packed, c->keys,
+                       c->granule, c->heads, scale);
     op_attention_finish(dev, mat_f32(again, rows, cols), state, c->heads);
     expect_same("attention of some queries", o + first * cols, again, rows * cols);
     return o;
@@ -439,8 +469,8 @@ static void test_attention(void **state)
 {
     (void)state;
     static const struct attention_case cases[] = {
-        {1, 1, 1, 2, 16, 1.0f},       {37, 37, 3, 20, 16, 1.0f},  {50, 75, 2, 32, 32, 4.0f},
-        {130, 200, 2, 64, 64, 1.0f},  {29, 300, 1, 128, 128, 1.0f}, {23, 90, 2, 64, 48, 400.0f},
+        {1, 1, 1, 2, 16, 1.0f},      {37, 37, 3, 20, 16, 1.0f},    {50, 75, 2, 32, 32, 4.0f},
+        {130, 200, 2, 64, 64, 1.0f}, {29, 300, 1, 128, 128, 1.0f}, {23, 90, 2, 64, 48, 400.0f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         on_all_devices("attention", run_attention, cases + i);
@@ -452,7 +482,8 @@ static float *run_infinite(struct device *dev, const void *argument, int64_t *n)
     (void)argument;
     enum { KEYS = 40, D = 16, GRANULE = 16 };
     float *q = floats(D), *k = floats(KEYS * D), *v = floats(KEYS * D), *o = floats(D);
-    float *packed = floats(3 * op_kv_granule_floats(GRANULE, 1, D)), *state = floats(op_attention_state_floats(1, 1, D));
+    float *packed = floats(3 * op_kv_granule_floats(GRANULE, 1, D)),
+          *state = floats(op_attention_state_floats(1, 1, D));
     for (int c = 0; c < D; c++) q[c] = 1.0f;
     for (int j = 0; j < 20; j++) k[j * D] = -INFINITY; /* all of granule 0, some of granule 1 */
     op_kv_pack(dev, packed, mat_f32(k, KEYS, D), mat_f32(v, KEYS, D), 1, GRANULE);
@@ -460,7 +491,8 @@ static float *run_infinite(struct device *dev, const void *argument, int64_t *n)
     op_attention_block(dev, state, mat_f32(q, 1, D), packed, KEYS, GRANULE, 1, 0.25f);
     op_attention_finish(dev, mat_f32(o, 1, D), state, 1);
     double *want = doubles(D);
-    naive_attention(want, mat_f32(q, 1, D), mat_f32(k + 20 * D, 20, D), mat_f32(v + 20 * D, 20, D), 1, 0.25, NULL, NULL);
+    naive_attention(want, mat_f32(q, 1, D), mat_f32(k + 20 * D, 20, D), mat_f32(v + 20 * D, 20, D),
+                    1, 0.25, NULL, NULL);
     expect_close("attention, -infinity", o, want, D, close_enough);
     *n = D;
     return o;
@@ -484,8 +516,10 @@ static float *run_t5(struct device *dev, const void *argument, int64_t *n)
 {
     int64_t length = *(const int64_t *)argument, heads = 3, cols = heads * 20;
     *n = length * cols;
-    float *q = floats(*n), *k = floats(*n), *v = floats(*n), *o = floats(*n), *table = floats(32 * heads);
-    struct mat mq = mat_f32(q, length, cols), mk = mat_f32(k, length, cols), mv = mat_f32(v, length, cols);
+    float *q = floats(*n), *k = floats(*n), *v = floats(*n), *o = floats(*n),
+          *table = floats(32 * heads);
+    struct mat mq = mat_f32(q, length, cols), mk = mat_f32(k, length, cols),
+               mv = mat_f32(v, length, cols);
     op_attention_t5(dev, mat_f32(o, length, cols), mq, mk, mv, heads, table);
     double *want = doubles(*n);
     naive_attention(want, mq, mk, mv, heads, 1.0, t5_bias, table);
@@ -500,7 +534,7 @@ static void test_t5(void **state)
     for (int i = 0; i < 3; i++) on_all_devices("t5", run_t5, lengths + i);
 }
 
-/* ---- VAE ------------------------------------------------------------------------------------------------------ */
+/* ---- VAE ------------------------------------------------------------------------------------- */
 
 static struct clip clip_of(int64_t t, int64_t h, int64_t w, int64_t c, int pad)
 {
@@ -523,7 +557,8 @@ static void expect_clear_border(const char *what, const struct clip *v)
 {
     for (int64_t r = 0; r < v->t * v->h && v->pad; r++)
         for (int64_t c = 0; c < v->c; c++)
-            if (at(v, r / v->h, r % v->h, -1)[c] != 0.0f || at(v, r / v->h, r % v->h, v->w)[c] != 0.0f)
+            if (at(v, r / v->h, r % v->h, -1)[c] != 0.0f ||
+                at(v, r / v->h, r % v->h, v->w)[c] != 0.0f)
                 fail_msg("%s: border of row %lld is not zero", what, (long long)r);
 }
 
@@ -535,8 +570,8 @@ struct conv_case {
     bool bias, add;
 };
 
-static double naive_conv(const struct conv_case *c, const struct clip *x, const double *weight, int64_t t, int64_t y,
-                         int64_t px, int64_t o)
+static double naive_conv(const struct conv_case *c, const struct clip *x, const double *weight,
+                         int64_t t, int64_t y, int64_t px, int64_t o)
 {
     int k = c->kernel, front = k == 1 ? 0 : c->time == CONV_CAUSAL ? 2 : 1;
     double sum = 0.0;
@@ -547,7 +582,8 @@ static double naive_conv(const struct conv_case *c, const struct clip *x, const 
                 if (fy < 0 || fy >= c->h || fx < 0 || fx >= c->w) continue;
                 ft = ft < 0 ? 0 : ft >= c->t ? c->t - 1 : ft;
                 for (int64_t i = 0; i < c->in; i++)
-                    sum += at(x, ft, fy, fx)[i] * weight[(((o * c->in + i) * k + a) * k + b) * k + d];
+                    sum +=
+                        at(x, ft, fy, fx)[i] * weight[(((o * c->in + i) * k + a) * k + b) * k + d];
             }
     return sum;
 }
@@ -561,7 +597,8 @@ static float *run_conv(struct device *dev, const void *argument, int64_t *n)
     w.data = random_weight(c->dtype, weights, weight);
     struct tensor b = {"b", DTYPE_F32, 1, {c->out}, floats(c->out), 0};
     struct conv conv = conv_make(&w, c->bias ? &b : NULL);
-    struct clip x = clip_of(c->t, c->h, c->w, c->in, c->pad), y = clip_of(c->t, c->h, c->w, c->out, 0);
+    struct clip x = clip_of(c->t, c->h, c->w, c->in, c->pad),
+                y = clip_of(c->t, c->h, c->w, c->out, 0);
     clear_border(&x);
     *n = clip_count(&y);
     float *before = copy_of(y.p, *n);
@@ -574,11 +611,13 @@ static float *run_conv(struct device *dev, const void *argument, int64_t *n)
         want[i] += (c->bias ? ((const float *)b.data)[o] : 0.0f) + (c->add ? before[i] : 0.0f);
     }
     expect_close("conv3d", y.p, want, *n, close_enough);
-    if (c->t >= 4 && !c->add) { /* frames 1 and 2 need frames 0 to 3 (3 only when symmetric) and no other */
+    if (c->t >= 4 &&
+        !c->add) { /* frames 1 and 2 need frames 0 to 3 (3 only when symmetric) and no other */
         struct clip part = x, out = clip_of(4, c->h, c->w, c->out, 0);
         part.t = 4;
         op_conv3d(dev, &out, &part, &conv, c->time, NULL);
-        expect_same("conv3d of some frames", at(&y, 1, 0, 0), at(&out, 1, 0, 0), 2 * clip_frame(&y));
+        expect_same("conv3d of some frames", at(&y, 1, 0, 0), at(&out, 1, 0, 0),
+                    2 * clip_frame(&y));
     }
     op_conv_unpack(dev, &conv);
     assert_null(conv.packed);
@@ -598,7 +637,8 @@ static void test_conv(void **state)
         {3, 4, 5, 300, 48, 1, 0, CONV_SYMMETRIC, DTYPE_F32, true, false},
         {2, 4, 5, 16, 130, 1, 1, CONV_CAUSAL, DTYPE_BF16, true, true},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) on_all_devices("conv3d", run_conv, cases + i);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        on_all_devices("conv3d", run_conv, cases + i);
 }
 
 static float *run_clip_norms(struct device *dev, const void *argument, int64_t *n)
@@ -615,12 +655,14 @@ static float *run_clip_norms(struct device *dev, const void *argument, int64_t *
             op_channel_layer_norm(dev, &y, &x, 1e-6f, scale, shift);
         for (int64_t i = 0; i < T * H * W; i++) {
             int64_t t = i / (H * W), h = i / W % H, w = i % W;
-            naive_norm(want, at(&x, t, h, w), C, mode == 2 ? NORM_LAYER : NORM_RMS, mode == 2 ? 1e-6 : 1e-8);
+            naive_norm(want, at(&x, t, h, w), C, mode == 2 ? NORM_LAYER : NORM_RMS,
+                       mode == 2 ? 1e-6 : 1e-8);
             for (int c = 0; c < C; c++) {
                 if (mode == 1) want[c] = want[c] * (1.0 + scale[c]) + shift[c];
                 want[c] = mode == 2 ? want[c] * scale[c] + shift[c] : silu(want[c]);
             }
-            expect_close(mode == 2 ? "channel_layer_norm" : "pixel_norm_silu", at(&y, t, h, w), want, C, close_enough);
+            expect_close(mode == 2 ? "channel_layer_norm" : "pixel_norm_silu", at(&y, t, h, w),
+                         want, C, close_enough);
         }
         expect_clear_border("norm", &y);
         memcpy(kept + mode * clip_count(&y), y.p, (size_t)clip_count(&y) * sizeof(float));
@@ -636,7 +678,8 @@ static float *run_copy_and_noise(struct device *dev, const void *argument, int64
     float *map = floats(3 * 4), *per_channel = floats(5);
     op_copy_pad(dev, &y, &x);
     for (int64_t i = 0; i < 2 * 3 * 4; i++)
-        expect_same("copy_pad", at(&y, i / 12, i / 4 % 3, i % 4), at(&x, i / 12, i / 4 % 3, i % 4), 5);
+        expect_same("copy_pad", at(&y, i / 12, i / 4 % 3, i % 4), at(&x, i / 12, i / 4 % 3, i % 4),
+                    5);
     expect_clear_border("copy_pad", &y);
     op_add_noise_map(dev, &y, map, per_channel);
     for (int64_t i = 0; i < 2 * 3 * 4; i++) {
@@ -664,7 +707,8 @@ struct shuffle_case {
     int64_t channels, residual; /* of y; of the residual, 0 = none */
 };
 
-/* Written from the coarse side, as the specification has it: D[o, 2t+i1, ...] = Yc[8o + 4 i1 + 2 i2 + i3, t, ...]. */
+/* Written from the coarse side, as the specification has it: D[o, 2t+i1, ...] = Yc[8o + 4 i1 + 2 i2
+ * + i3, t, ...]. */
 static float *run_shuffle(struct device *dev, const void *argument, int64_t *n)
 {
     const struct shuffle_case *c = argument;
@@ -676,7 +720,8 @@ static float *run_shuffle(struct device *dev, const void *argument, int64_t *n)
     for (int64_t t = 0; t < x.t; t++)
         for (int64_t i = 0; i < x.h * x.w; i++)
             for (int64_t source = 0; source < x.c; source++) {
-                int64_t o = source / p, sub = source % p, i3 = sub % c->ss, i2 = sub / c->ss % c->ss;
+                int64_t o = source / p, sub = source % p, i3 = sub % c->ss,
+                        i2 = sub / c->ss % c->ss;
                 int64_t fine_t = c->st * t + sub / (c->ss * c->ss) - drop, h = i / x.w, w = i % x.w;
                 if (fine_t < 0) continue;
                 float want = at(&x, t, h, w)[source];
@@ -692,7 +737,8 @@ static void test_shuffle(void **state)
 {
     (void)state;
     static const struct shuffle_case cases[] = {
-        {2, 2, 1, 8, 16}, {2, 2, 0, 6, 0}, {1, 2, 1, 6, 8}, {2, 1, 0, 5, 4}, {2, 2, 1, 8, 8}, {1, 1, 0, 3, 0},
+        {2, 2, 1, 8, 16}, {2, 2, 0, 6, 0}, {1, 2, 1, 6, 8},
+        {2, 1, 0, 5, 4},  {2, 2, 1, 8, 8}, {1, 1, 0, 3, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         on_all_devices("depth_to_space", run_shuffle, cases + i);
@@ -706,9 +752,12 @@ static float *run_unpatchify(struct device *dev, const void *argument, int64_t *
     float *y = floats(*n);
     op_unpatchify(dev, y, &x, 4);
     for (int64_t t = 0; t < 2; t++)
-        for (int64_t i = 0; i < 6 * 48; i++) { /* V[c, t, 4y+q, 4x+r] = O[(c*4 + r)*4 + q, t, y, x] */
-            int64_t source = i % 48, h = i / 48 / 3, w = i / 48 % 3, q = source % 4, r = source / 4 % 4;
-            assert_true(y[((t * 8 + 4 * h + q) * 12 + 4 * w + r) * 3 + source / 16] == at(&x, t, h, w)[source]);
+        for (int64_t i = 0; i < 6 * 48;
+             i++) { /* V[c, t, 4y+q, 4x+r] = O[(c*4 + r)*4 + q, t, y, x] */
+            int64_t source = i % 48, h = i / 48 / 3, w = i / 48 % 3, q = source % 4,
+                    r = source / 4 % 4;
+            assert_true(y[((t * 8 + 4 * h + q) * 12 + 4 * w + r) * 3 + source / 16] ==
+                        at(&x, t, h, w)[source]);
         }
     return y;
 }
@@ -719,7 +768,7 @@ static void test_unpatchify(void **state)
     on_all_devices("unpatchify", run_unpatchify, NULL);
 }
 
-/* ---- poll ----------------------------------------------------------------------------------------------------- */
+/* ---- poll ------------------------------------------------------------------------------------ */
 
 struct calls {
     pthread_t caller;
@@ -761,13 +810,20 @@ static void test_poll(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_linear, teardown),      cmocka_unit_test_teardown(test_exact_weights, teardown),
-        cmocka_unit_test_teardown(test_norms, teardown),       cmocka_unit_test_teardown(test_rope, teardown),
-        cmocka_unit_test_teardown(test_elementwise, teardown), cmocka_unit_test_teardown(test_bytes, teardown),
-        cmocka_unit_test_teardown(test_attention, teardown),   cmocka_unit_test_teardown(test_infinite, teardown),
-        cmocka_unit_test_teardown(test_t5, teardown),          cmocka_unit_test_teardown(test_conv, teardown),
-        cmocka_unit_test_teardown(test_clips, teardown),       cmocka_unit_test_teardown(test_shuffle, teardown),
-        cmocka_unit_test_teardown(test_unpatchify, teardown),  cmocka_unit_test_teardown(test_poll, teardown),
+        cmocka_unit_test_teardown(test_linear, teardown),
+        cmocka_unit_test_teardown(test_exact_weights, teardown),
+        cmocka_unit_test_teardown(test_norms, teardown),
+        cmocka_unit_test_teardown(test_rope, teardown),
+        cmocka_unit_test_teardown(test_elementwise, teardown),
+        cmocka_unit_test_teardown(test_bytes, teardown),
+        cmocka_unit_test_teardown(test_attention, teardown),
+        cmocka_unit_test_teardown(test_infinite, teardown),
+        cmocka_unit_test_teardown(test_t5, teardown),
+        cmocka_unit_test_teardown(test_conv, teardown),
+        cmocka_unit_test_teardown(test_clips, teardown),
+        cmocka_unit_test_teardown(test_shuffle, teardown),
+        cmocka_unit_test_teardown(test_unpatchify, teardown),
+        cmocka_unit_test_teardown(test_poll, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* src/media: every kind of output is written, read back with the libraries and compared with the frames that went in;
- * every refusal names its cause; nothing half-written is left behind. */
+/* src/media: every kind of output is written, read back with the libraries and compared with the
+ * frames that went in; every refusal names its cause; nothing half-written is left behind. */
 #include "base/error.h"
 #include "media/digest.h"
 #include "media/video.h"
@@ -38,7 +38,7 @@ const char *__lsan_default_suppressions(void) { return "leak:libx265\n"; }
 static char folder[64];
 static uint8_t *guarded; /* one frame, its last byte in front of a page that cannot be read */
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------ */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static int set_up(void **state)
 {
@@ -47,7 +47,8 @@ static int set_up(void **state)
     assert_non_null(mkdtemp(folder));
     chmod(folder, 0755);
     size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (FRAME_BYTES + page - 1) / page * page;
-    uint8_t *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *map =
+        mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(map != MAP_FAILED);
     assert_int_equal(mprotect(map + room, page, PROT_NONE), 0);
     guarded = map + room - FRAME_BYTES;
@@ -105,8 +106,13 @@ static bool exists(const char *path) { return access(path, F_OK) == 0; }
 
 static struct video_settings settings(const char *name, const char *encoder)
 {
-    return (struct video_settings){.path = in_folder(name), .encoder = encoder, .bit_depth = 8, .width = WIDTH,
-                                   .height = HEIGHT, .frame_rate = 24, .threads = 2};
+    return (struct video_settings){.path = in_folder(name),
+                                   .encoder = encoder,
+                                   .bit_depth = 8,
+                                   .width = WIDTH,
+                                   .height = HEIGHT,
+                                   .frame_rate = 24,
+                                   .threads = 2};
 }
 
 /* A colour gradient that moves, so that every frame is its own. */
@@ -153,7 +159,8 @@ static void assert_ok(int status)
 static void assert_refused(int status, const char *cause)
 {
     if (status != STATUS_INPUT || !strstr(error_message(), cause))
-        fail_msg("expected a refusal with \"%s\", got status %d: %s", cause, status, error_message());
+        fail_msg("expected a refusal with \"%s\", got status %d: %s", cause, status,
+                 error_message());
     assert_null(strchr(error_message(), '\n'));
     error_clear();
 }
@@ -165,7 +172,7 @@ static bool has_encoder(const char *name)
     return false;
 }
 
-/* ---- reading back ------------------------------------------------------------------------------------------------- */
+/* ---- reading back ---------------------------------------------------------------------------- */
 
 struct reading {
     int frames;
@@ -186,23 +193,29 @@ static void to_rgb(uint8_t *rgb, const AVFrame *f)
     if (f->format == AV_PIX_FMT_GBRP10) { /* swscale would round on its way through Y'CbCr */
         static const int plane_of[3] = {2, 0, 1};
         for (int i = 0; i < FRAME_BYTES; i++) {
-            const uint8_t *row = f->data[plane_of[i % 3]] + (i / 3 / WIDTH) * f->linesize[plane_of[i % 3]];
-            rgb[i] = (uint8_t)(((const uint16_t *)(const void *)row)[i / 3 % WIDTH] >> 2);
+            const uint8_t *row =
+                f->data[plane_of[i % 3]] + (i / 3 / WIDTH) * f->linesize[plane_of[i % 3]];
+            unsigned v = ((const uint16_t *)(const void *)row)[i / 3 % WIDTH];
+            rgb[i] = (uint8_t)(v >> 2);
+            assert_int_equal(v, lround(rgb[i] * 1023 / 255.0));
         }
         return;
     }
-    struct SwsContext *sws = sws_getContext(f->width, f->height, f->format, f->width, f->height, AV_PIX_FMT_RGB24,
-                                            SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT, NULL, NULL, NULL);
+    struct SwsContext *sws =
+        sws_getContext(f->width, f->height, f->format, f->width, f->height, AV_PIX_FMT_RGB24,
+                       SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT, NULL, NULL, NULL);
     assert_non_null(sws);
     if (!(av_pix_fmt_desc_get(f->format)->flags & AV_PIX_FMT_FLAG_RGB))
-        sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_ITU709), f->color_range == AVCOL_RANGE_JPEG,
+        sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_ITU709),
+                                 f->color_range == AVCOL_RANGE_JPEG,
                                  sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
     AVFrame *out = av_frame_alloc();
     out->format = AV_PIX_FMT_RGB24;
     out->width = f->width;
     out->height = f->height;
     assert_int_equal(av_frame_get_buffer(out, 0), 0);
-    sws_scale(sws, (const uint8_t *const *)f->data, f->linesize, 0, f->height, out->data, out->linesize);
+    sws_scale(sws, (const uint8_t *const *)f->data, f->linesize, 0, f->height, out->data,
+              out->linesize);
     av_image_copy_plane(rgb, 3 * f->width, out->data[0], out->linesize[0], 3 * f->width, f->height);
     av_frame_free(&out);
     sws_freeContext(sws);
@@ -238,7 +251,8 @@ static struct reading read_clip(const char *path, void (*painter)(uint8_t *, int
     assert_true(avformat_find_stream_info(in, NULL) >= 0);
     assert_int_equal(in->nb_streams, 1);
     AVStream *stream = in->streams[0];
-    AVCodecContext *decoder = avcodec_alloc_context3(avcodec_find_decoder(stream->codecpar->codec_id));
+    AVCodecContext *decoder =
+        avcodec_alloc_context3(avcodec_find_decoder(stream->codecpar->codec_id));
     assert_true(avcodec_parameters_to_context(decoder, stream->codecpar) >= 0);
     decoder->thread_count = 1;
     assert_int_equal(avcodec_open2(decoder, NULL, NULL), 0);
@@ -248,7 +262,8 @@ static struct reading read_clip(const char *path, void (*painter)(uint8_t *, int
         more = av_read_frame(in, packet) >= 0;
         assert_true(avcodec_send_packet(decoder, more ? packet : NULL) >= 0);
         av_packet_unref(packet);
-        for (; avcodec_receive_frame(decoder, frame) >= 0; av_frame_unref(frame)) compare(&r, frame, painter);
+        for (; avcodec_receive_frame(decoder, frame) >= 0; av_frame_unref(frame))
+            compare(&r, frame, painter);
     }
     r.rate = stream->avg_frame_rate;
     r.codec = stream->codecpar->codec_id;
@@ -261,7 +276,7 @@ static struct reading read_clip(const char *path, void (*painter)(uint8_t *, int
     return r;
 }
 
-/* ---- what is written ---------------------------------------------------------------------------------------------- */
+/* ---- what is written ------------------------------------------------------------------------- */
 
 static const struct written {
     const char *name, *encoder, *options;
@@ -320,7 +335,8 @@ static void test_encoders(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof written / sizeof *written; i++)
-        if (strcmp(written[i].encoder, "auto") == 0 || has_encoder(written[i].encoder)) check_written(&written[i]);
+        if (strcmp(written[i].encoder, "auto") == 0 || has_encoder(written[i].encoder))
+            check_written(&written[i]);
 }
 
 static void test_png_sequence(void **state)
@@ -370,7 +386,7 @@ static void paint_solid(uint8_t *rgb, int frame)
 static void test_colour_matrix(void **state)
 {
     (void)state;
-    static const uint8_t colours[][3] = {{255, 0, 0},   {0, 255, 0},     {0, 0, 255},     {0, 0, 0},
+    static const uint8_t colours[][3] = {{255, 0, 0},     {0, 255, 0},     {0, 0, 255},   {0, 0, 0},
                                          {255, 255, 255}, {128, 128, 128}, {200, 100, 30}};
     struct video_settings s = settings("solid.mkv", "ffv1");
     s.encoder_options = "pix_fmt=yuv444p";
@@ -380,11 +396,12 @@ static void test_colour_matrix(void **state)
         struct reading r = read_clip(s.path, NULL);
         double red = solid[0] / 255.0, green = solid[1] / 255.0, blue = solid[2] / 255.0;
         double luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-        double want[3] = {16 + 219 * luma, 128 + 224 * (blue - luma) / 1.8556, 128 + 224 * (red - luma) / 1.5748};
+        double want[3] = {16 + 219 * luma, 128 + 224 * (blue - luma) / 1.8556,
+                          128 + 224 * (red - luma) / 1.5748};
         for (int c = 0; c < 3; c++)
             if (fabs(r.first->data[c][5 * r.first->linesize[c] + 7] - want[c]) > 1)
-                fail_msg("colour %zu component %d: %d, not %g", i, c, r.first->data[c][5 * r.first->linesize[c] + 7],
-                         want[c]);
+                fail_msg("colour %zu component %d: %d, not %g", i, c,
+                         r.first->data[c][5 * r.first->linesize[c] + 7], want[c]);
         assert_int_equal(r.range, AVCOL_RANGE_MPEG);
         av_frame_free(&r.first);
     }
@@ -396,7 +413,8 @@ static void paint_ramp(uint8_t *rgb, int frame)
     for (int i = 0; i < FRAME_BYTES; i++) rgb[i] = i % 3 == 2 ? (uint8_t)(i / 3 % WIDTH * 2) : 0;
 }
 
-/* Chroma sample k lies on pixel 2k, as the tag says, not between 2k and 2k + 1 (that would be 1.8 steps more here). */
+/* Chroma sample k lies on pixel 2k, as the tag says, not between 2k and 2k + 1 (that would be 1.8
+ * steps more here). */
 static void test_chroma_place(void **state)
 {
     (void)state;
@@ -405,7 +423,8 @@ static void test_chroma_place(void **state)
     s.bit_depth = 10;
     assert_ok(write_clip(&s, paint_ramp, 1));
     struct reading r = read_clip(s.path, NULL);
-    const uint16_t *row = (const uint16_t *)(const void *)(r.first->data[1] + 9 * r.first->linesize[1]);
+    const uint16_t *row =
+        (const uint16_t *)(const void *)(r.first->data[1] + 9 * r.first->linesize[1]);
     double sum = 0;
     for (int k = 8; k < 40; k++) {
         double blue = 4.0 * k / 255;
@@ -418,8 +437,11 @@ static void test_chroma_place(void **state)
 static void test_rates(void **state)
 {
     (void)state;
-    static const struct { double asked; int num, den; } rates[] = {
-        {23.976, 24000, 1001}, {29.97, 30000, 1001}, {59.94, 60000, 1001}, {25, 25, 1}, {12.5, 25, 2}, {1, 1, 1}};
+    static const struct {
+        double asked;
+        int num, den;
+    } rates[] = {{23.976, 24000, 1001}, {29.97, 30000, 1001}, {59.94, 60000, 1001},
+                 {25, 25, 1},           {12.5, 25, 2},        {1, 1, 1}};
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
         struct video_settings s = settings("rate.mp4", "mpeg4");
         s.frame_rate = rates[i].asked;
@@ -456,14 +478,15 @@ static void test_same_bytes_and_index_in_front(void **state)
         }
         assert_int_equal(bytes[0], bytes[1]);
         assert_memory_equal(data[0], data[1], bytes[0]);
-        char *moov = memmem(data[0], bytes[0], "moov", 4), *mdat = memmem(data[0], bytes[0], "mdat", 4);
+        char *moov = memmem(data[0], bytes[0], "moov", 4),
+             *mdat = memmem(data[0], bytes[0], "mdat", 4);
         if (i == 0) assert_true(moov && mdat && moov < mdat);
         free(data[0]);
         free(data[1]);
     }
 }
 
-/* ---- what is refused ---------------------------------------------------------------------------------------------- */
+/* ---- what is refused ------------------------------------------------------------------------- */
 
 static const struct refused {
     const char *name, *encoder, *options;
@@ -489,7 +512,8 @@ static const struct refused {
     {"a.mp4", "libx264", "", 8, 0, 64, 24, "frames of 0x64"},
     {"a.mp4", "libx264", "", 8, 1 << 30, 1 << 30, 24, "impossible"},
     {"a.mp4", "libx264", "", 12, 96, 64, 24, "bit_depth 12: must be 8 or 10"},
-    {"a.mov", "prores_ks", "", 8, 96, 64, 24, "prores_ks cannot do bit_depth 8; it offers: yuv422p10le"},
+    {"a.mov", "prores_ks", "", 8, 96, 64, 24,
+     "prores_ks cannot do bit_depth 8; it offers: yuv422p10le"},
     {"a.mp4", "mpeg4", "", 10, 96, 64, 24, "mpeg4 cannot do bit_depth 10; it offers: yuv420p"},
     {"a.png", "auto", "", 10, 96, 64, 24, "png cannot do bit_depth 10"},
     {"a.png", "libx264", "", 8, 96, 64, 24, "pictures are written by encoder png"},
@@ -545,12 +569,14 @@ static void test_folder_without_permission(void **state)
     assert_non_null(strstr(message, "a.mp4: cannot be created: Permission denied"));
 }
 
-/* ---- nothing half-written is left --------------------------------------------------------------------------------- */
+/* ---- nothing half-written is left ------------------------------------------------------------ */
 
 static void test_abandoned(void **state)
 {
     (void)state;
-    static const struct { const char *name, *encoder; } outputs[] = {
+    static const struct {
+        const char *name, *encoder;
+    } outputs[] = {
         {"a.mp4", "libx264"}, {"b.mp4", "libsvtav1"}, {"c.mkv", "ffv1"}, {"d.mp4", "libx265"}};
     for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
         if (!has_encoder(outputs[i].encoder)) continue;
@@ -619,8 +645,9 @@ static void test_partial_name_and_removal(void **state)
 /* Runs out of room in the middle, in the end, and in the middle of a sequence. */
 static void check_no_room(const char *base, const char *cause)
 {
-    static const struct { const char *name, *encoder; } outputs[] = {
-        {"a.mkv", "ffv1"}, {"b.mp4", "libx264"}, {"c.mov", "png"}, {"%04d.png", "auto"}};
+    static const struct {
+        const char *name, *encoder;
+    } outputs[] = {{"a.mkv", "ffv1"}, {"b.mp4", "libx264"}, {"c.mov", "png"}, {"%04d.png", "auto"}};
     for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++) {
         if (strcmp(outputs[i].encoder, "libx264") == 0 && !has_encoder("libx264")) continue;
         char name[64], expected[128];
@@ -671,7 +698,7 @@ static void test_file_too_large(void **state)
     signal(SIGXFSZ, old);
 }
 
-/* ---- the rest ----------------------------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static void test_digest(void **state)
 {
