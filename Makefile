@@ -25,7 +25,7 @@ CPPFLAGS := -I. -Isrc -D_GNU_SOURCE -MMD -MP $(shell pkg-config --cflags $(PACKA
 OPT      := -O3 -g -fopenmp -fno-math-errno -fno-strict-aliasing
 CFLAGS   := -std=gnu11 $(OPT) -ffp-contract=off $(WARN)
 CXXFLAGS := -std=c++17 $(OPT) $(WARN)
-LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldnnl -lxsmm -lxsmmnoblas -ldl -lm -lstdc++ -lpthread
+LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldl -lm -lstdc++ -lpthread
 ifeq ($(SANITIZE),1)
   SAN      := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
   OPT      := -O1 -g -fopenmp -fno-math-errno -fno-strict-aliasing $(SAN)
@@ -99,8 +99,9 @@ demo:
 info: $(PROGRAM)
 	@launch/info.sh ./$(PROGRAM)
 
-$(BUILD)/bench: $(BUILD)/tests/bench.o $(TEST_HELPERS) $(LIBRARY)
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
+	@echo "link $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 bench: $(BUILD)/bench
 	@$(BUILD)/bench
 

@@ -2,6 +2,7 @@
  * (independent multiply-adds in registers), because clocks and neighbours change. A convolution
  * counts all its taps, also those outside the picture. */
 #include "kernels/ops.h"
+#include "tests/bench_model.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -235,6 +236,10 @@ int main(void)
 {
     int threads = omp_get_max_threads();
     print_table(1);
-    if (threads > 1) print_table(threads);
+    bench_models(1);
+    if (threads > 1) {
+        print_table(threads);
+        bench_models(threads);
+    }
     return 0;
 }

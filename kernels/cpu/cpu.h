@@ -5,7 +5,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/simd.h"
 
-/* Memory that grows to the largest request and stays: after the first step nothing grows any more. */
+/* Grows to the largest request and stays: after the first step nothing grows any more. */
 struct scratch {
     float *p;
     size_t floats;

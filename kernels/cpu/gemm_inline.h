@@ -40,7 +40,7 @@ SIMD_INLINE void tile_sum(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const
     }
 }
 
-/* Functions of constant height, made once per height: CASES(use) expands use(1) ... use(TILE_ROWS). */
+/* Functions of constant height: TILE_CASES(use) expands to use(1) ... use(TILE_ROWS). */
 #if defined(__AVX512F__)
 #define TILE_CASES(use)                                                                            \
     use(1) use(2) use(3) use(4) use(5) use(6) use(7) use(8) use(9) use(10) use(11) use(12)

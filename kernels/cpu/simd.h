@@ -43,7 +43,7 @@ struct gemm_simd {
 };
 extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512;
 
-/* A chunk of query rows of one head, continued with packed keys and values (layout: attention.c). */
+/* Query rows of one head, continued with packed keys and values (layout: attention.c). */
 struct attention_task {
     float *o, *m, *l; /* running output [rows][d padded], maximum and sum [rows] */
     const float *q;   /* [rows][d], q_row floats apart */

@@ -13,7 +13,7 @@ with_line() {
     "$1" "$2" "$3" render "$job" -o "$work/videos/clip.mp4"
 }
 
-with_line refused_by_all 'an unknown key' "$job:12:.*heigth.*height" 'heigth: 64'
+leaks=1 with_line refused_by_all 'an unknown key' "$job:12:.*heigth.*height" 'heigth: 64'
 with_line refused_by_all 'text where a number belongs' "$job:12:.*seed.*whole number.*many" 'seed: many'
 with_line one 'a list where a number belongs' "$job:12:.*seed" 'seed: [1, 2]'
 with_line one 'a number out of range' "$job:12:.*decode_timestep.*from 0 to 1.*1.5" 'decode_timestep: 1.5'
