@@ -23,13 +23,13 @@ Q := $(if $(V),,@) # V=1 shows whole commands
 WARN     := -Wall -Wextra -Werror
 CPPFLAGS := -I. -Isrc -D_GNU_SOURCE -MMD -MP $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 OPT      := -O3 -g -fopenmp -fno-math-errno -fno-strict-aliasing
-CFLAGS   := -std=gnu11 $(OPT) -ffp-contract=off $(WARN)
-CXXFLAGS := -std=c++17 $(OPT) $(WARN)
-LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldl -lm -lstdc++ -lpthread
 ifeq ($(SANITIZE),1)
   SAN      := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
   OPT      := -O1 -g -fopenmp -fno-math-errno -fno-strict-aliasing $(SAN)
 endif
+CFLAGS   := -std=gnu11 $(OPT) -ffp-contract=off $(WARN)
+CXXFLAGS := -std=c++17 $(OPT) $(WARN)
+LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldl -lm -lstdc++ -lpthread
 
 # kernels/cpu/*_simd.c is compiled once per instruction set and chosen at run time; nothing else is tuned to one CPU.
 ISAS         := generic avx2 avx512

@@ -31,8 +31,6 @@ library 'MPI library' ompi-c
 library libyaml yaml-0.1
 library jansson jansson
 library sentencepiece sentencepiece
-debian_library oneDNN libdnnl-dev
-debian_library libxsmm libxsmm-dev
 for name in libavcodec libavformat libavutil libswscale; do
     library "$name" "$name"
 done

@@ -8,7 +8,6 @@ packages=(
     libopenmpi-dev openmpi-bin                                    # ranks
     libyaml-dev libjansson-dev                                    # job files, safetensors headers
     libsentencepiece-dev                                          # tokenizer
-    libdnnl-dev libxsmm-dev                                       # matrix products, attention tiles
     libavcodec-dev libavformat-dev libavutil-dev libswscale-dev   # video files
     libcmocka-dev                                                 # tests
 )

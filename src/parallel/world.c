@@ -248,6 +248,9 @@ int world_write_trace(struct world *w, const char *path, const char *role)
 int world_stop(struct world *w, int status)
 {
     status = world_agree(w, status);
+    phase_set("leaving");
+    if (status != STATUS_OK)
+        signal(SIGTERM, SIG_IGN); /* the launcher's answer to the first rank that leaves with an error; all are leaving */
     log_json_close();
     trace_free();
     comm_close(w->comm);

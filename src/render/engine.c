@@ -5,11 +5,19 @@
 #include "render/dump.h"
 #include "render/guidance.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 /* ---- device ----------------------------------------------------------------------------------------------------- */
+
+/* Those this process may run on: a batch system's cpuset counts, not the machine. */
+static int usable_processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
 
 /* All ranks compute with the lowest instruction set of any host, so that mixed machines still give the same bytes. */
 static int open_device(struct engine *e)
@@ -22,7 +30,7 @@ static int open_device(struct engine *e)
         return error_set(STATUS_INPUT, "backend cuda: this build has the CPU backend only");
     if (level > best)
         return error_set(STATUS_INPUT, "isa %s: this CPU has %s at best", job->isa, device_best_isa());
-    int threads = job->threads ? job->threads : (int)sysconf(_SC_NPROCESSORS_ONLN) / e->world->host_size;
+    int threads = job->threads ? job->threads : usable_processors() / e->world->host_size;
     level = world_min(e->world, level);
     e->dev = device_open_cpu(threads < 1 ? 1 : threads, names[level]);
     return STATUS_OK;

@@ -48,9 +48,11 @@ int render_configure(struct job_options *job, struct world *world, int argc, cha
     TRY(world_agree(world, options_find_job_file(argc, argv, &path, help)));
     if (*help)
         return STATUS_OK;
-    TRY(world_agree(world, world->rank == 0 ? read_job_file(path, &text, &bytes) : STATUS_OK));
-    world_share_bytes(world, &text, &bytes);
-    int status = world_agree(world, options_parse(job, text, bytes, path ? path : "(flags)", argc, argv, help));
+    int status = world_agree(world, world->rank == 0 ? read_job_file(path, &text, &bytes) : STATUS_OK);
+    if (status == STATUS_OK) {
+        world_share_bytes(world, &text, &bytes);
+        status = world_agree(world, options_parse(job, text, bytes, path ? path : "(flags)", argc, argv, help));
+    }
     free(text);
     if (status == STATUS_OK)
         world_set_timeout(world, job->timeout_s);
@@ -62,7 +64,7 @@ int render_configure(struct job_options *job, struct world *world, int argc, cha
 static void print_mesh(const struct engine *e)
 {
     const struct mesh *m = &e->mesh;
-    log_info("ringreel %s: %d rank%s: %d denoise, %d codec%s; %s (%s), %d thread%s a rank", RINGREEL_VERSION,
+    log_info("version %s, %d rank%s: %d denoise, %d codec%s; %s (%s), %d thread%s a rank", RINGREEL_VERSION,
              e->world->size, e->world->size == 1 ? "" : "s", m->denoise_ranks, m->codec_ranks,
              e->world->size == 1 ? " (one rank in both roles)" : "", device_name(e->dev), device_isa(e->dev),
              device_threads(e->dev), device_threads(e->dev) == 1 ? "" : "s");
@@ -82,6 +84,16 @@ static void print_mesh(const struct engine *e)
     }
 }
 
+/* The trace is written at the end; whether it can be is known now. */
+static int check_trace_file(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    if (!f)
+        return error_set(STATUS_INPUT, "trace: %s: %s", path, strerror(errno));
+    fclose(f);
+    return STATUS_OK;
+}
+
 int render_announce(const struct engine *e)
 {
     const struct job_options *job = e->job;
@@ -92,7 +104,9 @@ int render_announce(const struct engine *e)
     }
     if (job->trace)
         trace_enable(TRACE_SPANS / 8);
-    if (job->log_json)
+    if (job->trace && e->world->rank == 0)
+        status = check_trace_file(job->trace);
+    if (job->log_json && status == STATUS_OK)
         status = log_json_open(job->log_json, e->world->rank);
     return world_agree(e->world, status);
 }
