@@ -81,7 +81,7 @@ TEST_HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
-.PRECIOUS: $(BUILD)/tests/%.o
+.SECONDARY: # objects of tests are kept
 
 # `test` installs first and then starts make anew, so that a fresh machine's probes see what was installed.
 test:

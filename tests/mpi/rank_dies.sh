@@ -32,7 +32,7 @@ children_of() { cat /proc/"$1"/task/*/children; }
 process_of_rank() {
     local child
     for child in $(children_of "$launcher"); do
-        if tr '\0' '\n' <"/proc/$child/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$1"; then
+        if grep -zqx "OMPI_COMM_WORLD_RANK=$1" "/proc/$child/environ"; then
             echo "$child"
             return
         fi
