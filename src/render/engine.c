@@ -148,7 +148,13 @@ static int open_denoiser(struct engine *e)
                                      .max_times = 1,
                                      .order = job->attention_order,
                                      .resident = weights_resident(e)};
+    double start_s = clock_s();
     TRY(transformer_open(&e->denoiser.transformer, e->dev, e->checkpoint, e->mesh.denoise_group, &s));
+    if (e->world->rank == 0)
+        log_info("opened %s: %d blocks; weights %s (%.2f GiB as fp32 on every denoise rank), in %.1f s",
+                 checkpoint_path(e->checkpoint), transformer_blocks(e->denoiser.transformer),
+                 s.resident ? "resident" : "expanded at every use",
+                 (double)transformer_packed_bytes(e->checkpoint) / 0x1p30, clock_s() - start_s);
     for (int i = 0; i < job->shot_count; i++)
         TRY(guidance_check(&job->shots[i], e->shots[i].schedule.sigma, e->shots[i].schedule.count,
                            transformer_blocks(e->denoiser.transformer)));
