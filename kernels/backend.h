@@ -64,8 +64,10 @@ struct device {
     void *backend; /* the backend's own */
 };
 
-/* Sizes both sides of a transfer must agree on. Head width in registers of 16: */
-static inline int64_t head_dim_padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+/* Outputs of a linear or a convolution, keys and channels of a head are laid out in panels of 16;
+ * both sides of a transfer must agree on it. */
+enum { PANEL = 16 };
+static inline int64_t whole_panels(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
 static inline void device_poll(const struct device *dev)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 static const char *const isa_names[] = {"generic", "avx2", "avx512"};
+enum { ISA_COUNT = sizeof isa_names / sizeof *isa_names };
 
 const char *device_best_isa(void)
 {
@@ -18,13 +19,19 @@ const char *device_best_isa(void)
 
 int device_isa_level(const char *isa)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < ISA_COUNT; i++)
         if (strcmp(isa, isa_names[i]) == 0) return i;
     return -1;
 }
 
+const char *device_isa_name(int level)
+{
+    CHECK(level >= 0 && level < ISA_COUNT, "instruction set %d", level);
+    return isa_names[level];
+}
+
 const char *device_name(const struct device *dev) { return dev->ops->name; }
-const char *device_isa(const struct device *dev) { return isa_names[dev->isa_level]; }
+const char *device_isa(const struct device *dev) { return device_isa_name(dev->isa_level); }
 int device_threads(const struct device *dev) { return dev->threads; }
 void device_close(struct device *dev)
 {
@@ -112,7 +119,7 @@ void op_linear_unpack(struct device *dev, struct linear *l)
 
 size_t op_linear_packed_bytes(const struct linear *l)
 {
-    size_t out = ((size_t)l->out + 15) / 16 * 16;
+    size_t out = (size_t)whole_panels(l->out);
     return sizeof(float) * out * ((size_t)l->in + 1);
 }
 
@@ -200,12 +207,12 @@ void op_dot_tiles(struct device *dev, double *dots, const float *x, const float 
 
 int64_t op_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim)
 {
-    return granule * heads * (head_dim + head_dim_padded(head_dim));
+    return granule * heads * (head_dim + whole_panels(head_dim));
 }
 
 int64_t op_attention_state_floats(int64_t queries, int64_t heads, int64_t head_dim)
 {
-    return queries * heads * (head_dim_padded(head_dim) + 2); /* output, then maximum and sum */
+    return queries * heads * (whole_panels(head_dim) + 2); /* output, then maximum and sum */
 }
 
 static void check_heads(const char *op, int64_t cols, int64_t heads)
@@ -219,7 +226,7 @@ void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, i
 {
     check_same("kv_pack", k, v);
     check_heads("kv_pack", k.cols, heads);
-    CHECK(granule > 0 && granule % 16 == 0, "kv_pack: granule %lld", (long long)granule);
+    CHECK(granule > 0 && granule % PANEL == 0, "kv_pack: granule %lld", (long long)granule);
     dev->ops->kv_pack(dev, packed, k, v, heads, granule);
 }
 
@@ -234,7 +241,7 @@ void op_attention_block(struct device *dev, float *state, struct mat q, const fl
 {
     check_mat("attention", "q", q);
     check_heads("attention", q.cols, heads);
-    CHECK(granule > 0 && granule % 16 == 0 && keys >= 0, "attention: granule %lld, %lld keys",
+    CHECK(granule > 0 && granule % PANEL == 0 && keys >= 0, "attention: granule %lld, %lld keys",
           (long long)granule, (long long)keys);
     if (keys > 0 && q.rows > 0)
         dev->ops->attention_block(dev, state, q, packed, keys, granule, heads, scale);
@@ -287,7 +294,7 @@ void op_conv_unpack(struct device *dev, struct conv *c)
 
 size_t op_conv_packed_bytes(const struct conv *c)
 {
-    size_t out = ((size_t)c->out + 15) / 16 * 16,
+    size_t out = (size_t)whole_panels(c->out),
            taps = (size_t)(c->kernel * c->kernel * c->kernel);
     return sizeof(float) * (out * taps * (size_t)c->in + out);
 }

@@ -28,10 +28,12 @@ const char *device_name(const struct device *dev);      /* "cpu" */
 const char *device_isa(const struct device *dev);       /* "avx2" ... */
 const char *device_best_isa(void);                      /* what this CPU could do */
 int device_isa_level(const char *isa);                  /* generic 0 < avx2 1 < avx512 2; -1 unknown */
+const char *device_isa_name(int level);                 /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
 
-/* Called by long ops from the thread that entered them, about 8 to 32 times per op, so that MPI can progress. May be
- * NULL. */
+/* Called by the long ops (linear and its packing, attention, convolution) from the thread that entered them, at most
+ * some 16 to 32 times per op and less often in a small one, so that MPI can progress. The other ops are too short to
+ * poll. May be NULL. */
 void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
 
 /* ---- linear -------------------------------------------------------------------------------------------------- */
@@ -53,7 +55,8 @@ void op_linear_pack(struct device *dev, struct linear *l);
 void op_linear_unpack(struct device *dev, struct linear *l); /* frees what pack took */
 size_t op_linear_packed_bytes(const struct linear *l);
 
-/* y [S,out] = epilogue(x [S,in] W^T + b), computed in row tiles of `tile` (the granule); the last may be short. */
+/* y [S,out] = epilogue(x [S,in] W^T + b). `tile` (the granule) is the unit of rows within which a backend may choose its
+ * algorithm; the last may be short. The CPU's rows do not depend on it. Polls. */
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l, enum epilogue e, int64_t tile);
 
 /* ---- norms and elementwise, per token ------------------------------------------------------------------------ */

@@ -8,13 +8,11 @@
 #include <omp.h>
 #include <string.h>
 
-enum { PANEL = 16 };
-
 /* One head of one granule; keys and channels that are not there are zeros. */
 static void pack_head(float *to, const float *k, const float *v, int64_t row, int64_t keys,
                       int64_t granule, int64_t d)
 {
-    int64_t width = head_dim_padded(d);
+    int64_t width = whole_panels(d);
     memset(to, 0, sizeof(float) * (size_t)(granule * (d + width)));
     for (int64_t j = 0; j < keys; j++)
         for (int64_t c = 0; c < d; c++)
@@ -45,7 +43,7 @@ struct state {
 static struct state state_at(float *state, int64_t queries, int64_t heads, int64_t head_dim,
                              int64_t head, int64_t row)
 {
-    int64_t n = queries * heads, width = head_dim_padded(head_dim), at = head * queries + row;
+    int64_t n = queries * heads, width = whole_panels(head_dim), at = head * queries + row;
     return (struct state){state + at * width, state + n * width + at, state + n * (width + 1) + at};
 }
 
@@ -56,7 +54,7 @@ void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int6
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t i = 0; i < queries * heads; i++) {
         struct state s = state_at(state, queries, heads, head_dim, i / queries, i % queries);
-        memset(s.o, 0, sizeof(float) * (size_t)head_dim_padded(head_dim));
+        memset(s.o, 0, sizeof(float) * (size_t)whole_panels(head_dim));
         *s.m = -1e30f;
         *s.l = 0.0f;
     }
@@ -129,11 +127,10 @@ static int64_t t5_bucket(int64_t distance)
 void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                       int64_t heads, const float *bias)
 {
-    int64_t d = q.cols / heads, granule = (k.rows + PANEL - 1) / PANEL * PANEL,
+    int64_t d = q.cols / heads, granule = whole_panels(k.rows),
             span = 2 * q.rows - 1;
     int64_t packed_floats = op_kv_granule_floats(granule, heads, d);
-    int64_t state_floats =
-        (op_attention_state_floats(q.rows, heads, d) + PANEL - 1) / PANEL * PANEL;
+    int64_t state_floats = whole_panels(op_attention_state_floats(q.rows, heads, d));
     float *packed =
         cpu_scratch(&cpu_of(dev)->shared, (size_t)(packed_floats + state_floats + span * heads));
     float *state = packed + packed_floats, *by_distance = state + state_floats;

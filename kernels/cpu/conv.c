@@ -11,7 +11,6 @@
 #include <string.h>
 
 enum {
-    PANEL = 16,
     TAPS_2D = 9,
     BLOCK_3 = 32, /* inputs a block: the nine taps of one kt are 18 KiB of a panel and stay in the
                      first cache */

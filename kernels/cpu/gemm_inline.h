@@ -8,9 +8,10 @@
 #ifndef RINGREEL_GEMM_INLINE_H
 #define RINGREEL_GEMM_INLINE_H
 
+#include "kernels/backend.h"
 #include "kernels/cpu/simd_inline.h"
 
-enum { PANEL = 16, TILE_VECTORS = TILE_PANELS * PANEL / SIMD_WIDTH };
+enum { TILE_VECTORS = TILE_PANELS * PANEL / SIMD_WIDTH };
 
 SIMD_INLINE const float *tile_vector(const float *b, int64_t b_panel, int v)
 {

@@ -11,10 +11,10 @@
 #include <string.h>
 
 enum {
-    PANEL = 16,
     ROW_BLOCK = 144, /* rows of x that are packed at a time: with K_BLOCK, 108 KiB that stay in the
                         second cache */
     K_BLOCK = 192,   /* a panel's part of 12 KiB stays in the first cache */
+    PACK_BLOCK = 64, /* inputs that are reordered at a time */
     TAIL_COLUMNS = 32, /* the last panels' columns, when out is not a multiple of 16 */
 };
 
@@ -22,29 +22,34 @@ static int64_t panels_of(const struct linear *l) { return (l->out + PANEL - 1) /
 
 /* ---- packing --------------------------------------------------------------------------------- */
 
-static void pack_panel(float *to, float *rows, const struct linear *l, int64_t panel)
+/* Sixteen whole rows would lie a power of two apart in many networks and push each other out of the
+ * first cache; short pieces of them, put beside each other at an odd number of lines, do not. */
+static void pack_panel(float *to, const struct linear *l, int64_t panel)
 {
+    float rows[PANEL][PACK_BLOCK + 16] = {{0}}; /* outputs that are not there stay zero */
     int64_t first = panel * PANEL, n = l->out - first < PANEL ? l->out - first : PANEL;
-    const char *from =
-        (const char *)l->weight->data + (size_t)(first * l->in) * dtype_size(l->weight->dtype);
-    dtype_to_f32(rows, from, l->weight->dtype, (size_t)(n * l->in));
-    memset(rows + n * l->in, 0, sizeof(float) * (size_t)((PANEL - n) * l->in));
-    for (int64_t i = 0; i < l->in; i++)
-        for (int64_t o = 0; o < PANEL; o++) to[i * PANEL + o] = rows[o * l->in + i];
+    enum dtype dtype = l->weight->dtype;
+    const char *from = (const char *)l->weight->data + (size_t)(first * l->in) * dtype_size(dtype);
+    for (int64_t i0 = 0; i0 < l->in; i0 += PACK_BLOCK) {
+        int64_t k = l->in - i0 < PACK_BLOCK ? l->in - i0 : PACK_BLOCK;
+        for (int64_t o = 0; o < n; o++)
+            dtype_to_f32(rows[o], from + (size_t)(o * l->in + i0) * dtype_size(dtype), dtype,
+                         (size_t)k);
+        for (int64_t i = 0; i < k; i++, to += PANEL)
+            for (int64_t o = 0; o < PANEL; o++) to[o] = rows[o][i];
+    }
 }
 
 static void pack(struct device *dev, float *packed, float *bias, const struct linear *l)
 {
-    struct cpu *cpu = cpu_of(dev);
     memset(bias, 0, sizeof(float) * (size_t)(panels_of(l) * PANEL));
     if (l->bias) dtype_to_f32(bias, l->bias->data, l->bias->dtype, (size_t)l->out);
 #pragma omp parallel num_threads(dev->threads)
     {
-        float *rows = cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(PANEL * l->in));
         int64_t done = 0;
 #pragma omp for
         for (int64_t p = 0; p < panels_of(l); p++) {
-            pack_panel(packed + p * PANEL * l->in, rows, l, p);
+            pack_panel(packed + p * PANEL * l->in, l, p);
             if (omp_get_thread_num() == 0) cpu_task_done(dev, &done, panels_of(l));
         }
     }

@@ -5,7 +5,8 @@
 
 #include "kernels/ops.h"
 
-/* One row of n channels each. Sums use sixteen running lanes, folded in a fixed order. */
+/* One row of n channels each. A sum runs in the lanes of two registers, which are folded in a fixed
+ * order: the same bits at every call, but not for every register width. */
 struct rows_simd {
     /* y = norm(x) * (1 + scale) + shift; scale, shift may be NULL */
     void (*norm)(float *y, const float *x, int64_t n, enum norm kind, float eps, const float *scale,

@@ -51,3 +51,9 @@ int64_t shard_most_tokens(int64_t max_tokens, int ranks)
     }
     return most;
 }
+
+int64_t shard_most_granules(int64_t max_tokens)
+{
+    int64_t longest = (max_tokens + GRANULE_MAX - 1) / GRANULE_MAX;
+    return longest > GRANULES_WANTED ? longest : GRANULES_WANTED;
+}

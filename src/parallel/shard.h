@@ -23,5 +23,6 @@ int64_t shard_max_granules(const struct shard_plan *p);       /* of any rank */
 /* Most tokens, in whole granules, that any rank can own of any sequence of at most max_tokens: what buffers are sized
  * for (shorter sequences have smaller granules, so this is not simply the share of the longest one). */
 int64_t shard_most_tokens(int64_t max_tokens, int ranks);
+int64_t shard_most_granules(int64_t max_tokens); /* of any sequence of at most max_tokens */
 
 #endif

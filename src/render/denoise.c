@@ -7,6 +7,7 @@
 #include "render/guidance.h"
 #include "render/noise.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ struct denoise {
     struct shot *shot;
     const struct shard_plan *plan;
     struct mat x, u, p, q, scratch; /* [S_loc, C] */
+    struct sequence_sums *sums;
     struct rng per_step;            /* the reference's global generator: stochastic sampling */
 };
 
@@ -25,7 +27,8 @@ static struct denoise begin(struct engine *e, struct shot *s)
     struct latent_grid grid = {.f = s->f, .h = s->h, .w = s->w, .frame_rate = s->options->frame_rate,
                                .time_factor = s->time_factor, .space_factor = s->space_factor};
     transformer_set_grid(d->transformer, &grid);
-    struct denoise run = {.e = e, .shot = s, .plan = transformer_plan(d->transformer)};
+    struct denoise run = {.e = e, .shot = s, .plan = transformer_plan(d->transformer), .sums = &d->sums};
+    d->sums.plan = run.plan;
     int64_t rows = shard_tokens(run.plan, comm_rank(e->mesh.denoise_group));
     run.x = mat_f32(d->x, rows, e->channels);
     run.u = mat_f32(d->velocity[0], rows, e->channels);
@@ -54,7 +57,7 @@ static void predict(struct denoise *d, const struct guidance *g, float t)
         struct skip_layers skip = {.mode = g->skip.mode, .count = g->skip.count, .blocks = g->skip.blocks};
         transformer_forward(model, d->q, d->x, &times, 1, &skip);
     }
-    guidance_combine(g, d->e->dev, d->e->mesh.denoise_group, d->plan, d->u, d->p, d->q, d->scratch);
+    guidance_combine(g, d->sums, d->u, d->p, d->q, d->scratch);
 }
 
 /* x <- the latents at the next level: Euler, or full re-noising of the predicted clean latents. */
@@ -70,6 +73,15 @@ static void advance(struct denoise *d, float t)
     draw(d, &d->per_step, RNG_TORCH, d->scratch);
     op_lincomb(dev, d->x.p, 1, d->x.p, -t, d->p.p, n);
     op_lincomb(dev, d->x.p, 1 - next, d->x.p, next, d->scratch.p, n);
+}
+
+/* Damaged weights (NaN or infinity in a file) would otherwise end in a black video and exit code 0. */
+static int check_finite(struct denoise *d, int i)
+{
+    if (isfinite(sequence_dot(d->sums, d->x, d->x.p)))
+        return STATUS_OK;
+    return error_set(STATUS_INPUT, "%s: shot %d step %d: the latents are not finite (NaN or infinity in the weights?)",
+                     checkpoint_path(d->e->checkpoint), d->shot->number + 1, i + 1);
 }
 
 static int dump_step(struct denoise *d, int i)
@@ -134,6 +146,7 @@ static int run_steps(struct denoise *d, int status)
         struct guidance g = guidance_at(s->options, t);
         predict(d, &g, t);
         advance(d, t);
+        TRY(check_finite(d, i)); /* the same on every rank */
         status = dump_step(d, i);
         trace_span("denoise", "step", 0, s->number, i, start_s);
         log_json("step", "\"shot\":%d,\"step\":%d,\"steps\":%d,\"sigma\":%.6f,\"seconds\":%.6f", s->number + 1, i + 1,

@@ -172,6 +172,9 @@ static void lay_out(struct engine *e)
         e->denoiser.scratch = arena_floats(a, floats);
         for (int i = 0; i < 3; i++)
             e->denoiser.velocity[i] = arena_floats(a, floats);
+        e->denoiser.sums.dev = e->dev;
+        e->denoiser.sums.group = e->mesh.denoise_group;
+        sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens), e->mesh.denoise_ranks);
     }
     if (e->mesh.codes)
         e->codec.latents = arena_floats(a, e->max_tokens * e->channels);

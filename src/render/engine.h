@@ -13,11 +13,13 @@
 #include "model/vae.h"
 #include "parallel/handover.h"
 #include "parallel/mesh.h"
+#include "render/guidance.h"
 #include "render/shot.h"
 
 struct denoiser { /* on denoise ranks */
     struct transformer *transformer;
     float *x, *velocity[3], *scratch; /* [S_loc, C] each; velocities: negative, positive, perturbed */
+    struct sequence_sums sums;
 };
 
 struct codec { /* on codec ranks */

@@ -4,7 +4,6 @@
 #include "model/schedule.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 struct guidance guidance_at(const struct shot_options *o, float t)
 {
@@ -37,43 +36,48 @@ int guidance_check(const struct shot_options *o, const float *sigma, int steps, 
     return STATUS_OK;
 }
 
-/* Sum of x*y (y NULL: of x) over the whole sequence: partial sums of each granule, gathered and added in order. */
-static double sequence_dot(struct device *dev, struct comm *group, const struct shard_plan *plan, struct mat x, const float *y)
+/* ---- sums over the sequence: each granule's part, gathered and added in granule order ---------------------------- */
+
+void sequence_sums_lay_out(struct sequence_sums *s, struct arena *a, int64_t granules, int ranks)
 {
-    int ranks = comm_size(group), me = comm_rank(group);
-    double *sums = xcalloc((size_t)plan->granules, sizeof *sums), total = 0;
-    int *counts = xcalloc((size_t)ranks, sizeof *counts), *offsets = xcalloc((size_t)ranks, sizeof *offsets);
-    for (int r = 0; r < ranks; r++) {
-        counts[r] = (int)shard_granules(plan, r);
-        offsets[r] = (int)shard_first_granule(plan, r);
+    s->parts = arena_take(a, (size_t)granules * sizeof *s->parts);
+    s->counts = arena_take(a, (size_t)ranks * sizeof *s->counts);
+    s->offsets = arena_take(a, (size_t)ranks * sizeof *s->offsets);
+}
+
+double sequence_dot(struct sequence_sums *s, struct mat x, const float *y)
+{
+    int me = comm_rank(s->group);
+    double total = 0;
+    for (int r = 0; r < comm_size(s->group); r++) {
+        s->counts[r] = (int)shard_granules(s->plan, r);
+        s->offsets[r] = (int)shard_first_granule(s->plan, r);
     }
-    op_dot_tiles(dev, sums + offsets[me], x.p, y, x.rows * x.cols, plan->granule * x.cols);
-    comm_all_gather_doubles(group, sums, counts, offsets);
-    for (int64_t i = 0; i < plan->granules; i++)
-        total += sums[i];
-    free(sums);
-    free(counts);
-    free(offsets);
+    op_dot_tiles(s->dev, s->parts + s->offsets[me], x.p, y, x.rows * x.cols, s->plan->granule * x.cols);
+    comm_all_gather_doubles(s->group, s->parts, s->counts, s->offsets);
+    for (int64_t i = 0; i < s->plan->granules; i++)
+        total += s->parts[i];
     return total;
 }
 
 /* Unbiased, over all tokens and channels. */
-static double sequence_std(struct device *dev, struct comm *group, const struct shard_plan *plan, struct mat x)
+static double sequence_std(struct sequence_sums *s, struct mat x)
 {
-    double n = (double)plan->tokens * (double)x.cols;
-    double sum = sequence_dot(dev, group, plan, x, NULL), squares = sequence_dot(dev, group, plan, x, x.p);
+    double n = (double)s->plan->tokens * (double)x.cols;
+    double sum = sequence_dot(s, x, NULL), squares = sequence_dot(s, x, x.p);
     return sqrt((squares - sum * sum / n) / (n - 1));
 }
 
-void guidance_combine(const struct guidance *g, struct device *dev, struct comm *group, const struct shard_plan *plan,
-                      struct mat u, struct mat p, struct mat q, struct mat scratch)
+void guidance_combine(const struct guidance *g, struct sequence_sums *sums, struct mat u, struct mat p, struct mat q,
+                      struct mat scratch)
 {
+    struct device *dev = sums->dev;
     int64_t n = p.rows * p.cols;
-    double std_positive = g->use_rescale ? sequence_std(dev, group, plan, p) : 1;
+    double std_positive = g->use_rescale ? sequence_std(sums, p) : 1;
     if (g->use_stg)
         op_lincomb(dev, q.p, 1, p.p, -1, q.p, n); /* q = p - q, while p is still the plain prediction */
     if (g->use_cfg && g->cfg_star) {
-        double a = sequence_dot(dev, group, plan, p, u.p) / (sequence_dot(dev, group, plan, u, u.p) + 1e-8);
+        double a = sequence_dot(sums, p, u.p) / (sequence_dot(sums, u, u.p) + 1e-8);
         op_lincomb(dev, u.p, (float)a, u.p, 0, NULL, n);
     }
     if (g->use_cfg) {
@@ -83,7 +87,7 @@ void guidance_combine(const struct guidance *g, struct device *dev, struct comm 
     if (g->use_stg)
         op_lincomb(dev, p.p, 1, p.p, (float)g->stg, q.p, n);
     if (g->use_rescale) {
-        double factor = std_positive / sequence_std(dev, group, plan, p);
+        double factor = std_positive / sequence_std(sums, p);
         op_lincomb(dev, p.p, (float)(g->rescale * factor + (1 - g->rescale)), p.p, 0, NULL, n);
     }
 }

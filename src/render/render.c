@@ -18,9 +18,9 @@ enum { JOB_FILE_LIMIT = 4 << 20, TRACE_SPANS = 1 << 20 };
 static int read_job_file(const char *path, char **text, size_t *bytes)
 {
     struct stat st;
-    *text = xstrdup("{}"); /* an empty job: everything comes from flags */
-    *bytes = strlen(*text);
-    if (!path)
+    *text = xcalloc(1, 1);
+    *bytes = 0;
+    if (!path) /* everything comes from flags */
         return STATUS_OK;
     if (stat(path, &st) != 0)
         return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
@@ -51,7 +51,7 @@ int render_configure(struct job_options *job, struct world *world, int argc, cha
     int status = world_agree(world, world->rank == 0 ? read_job_file(path, &text, &bytes) : STATUS_OK);
     if (status == STATUS_OK) {
         world_share_bytes(world, &text, &bytes);
-        status = world_agree(world, options_parse(job, text, bytes, path ? path : "(flags)", argc, argv, help));
+        status = world_agree(world, options_parse(job, path ? text : NULL, bytes, path, argc, argv, help));
     }
     free(text);
     if (status == STATUS_OK)

@@ -77,7 +77,10 @@ static void combine(struct guidance g, float out[4])
     struct device *dev = device_open_cpu(1, NULL);
     struct comm *group = comm_open_self();
     struct shard_plan plan = shard_plan_make(4, 1);
-    guidance_combine(&g, dev, group, &plan, mat_f32(u, 4, 1), mat_f32(p, 4, 1), mat_f32(q, 4, 1), mat_f32(scratch, 4, 1));
+    double parts[1];
+    int counts[1], offsets[1];
+    struct sequence_sums sums = {dev, group, &plan, parts, counts, offsets};
+    guidance_combine(&g, &sums, mat_f32(u, 4, 1), mat_f32(p, 4, 1), mat_f32(q, 4, 1), mat_f32(scratch, 4, 1));
     memcpy(out, p, sizeof p);
     comm_close(group);
     device_close(dev);

@@ -55,6 +55,7 @@ static void buffers_hold_every_shorter_sequence(void **state)
         for (int64_t tokens = 1; tokens <= 2000; tokens++) {
             struct shard_plan p = shard_plan_make(tokens, ranks);
             assert_true(shard_max_granules(&p) * p.granule <= room);
+            assert_true(p.granules <= shard_most_granules(2000));
         }
     }
     assert_int_equal(shard_most_tokens(1537, 11), 160); /* 1536 tokens: 5 granules of 32; 1537: 3 of 48 */

@@ -1,0 +1,1 @@
+"""The recipe that trains the small LTX-Video model shipped with ringreel."""

@@ -1,0 +1,131 @@
+"""The stage "transformer": the official Transformer3DModel learns the flow from noise to latents, together
+with the text encoder."""
+
+import numpy as np
+import torch
+
+from fixtures.transformer import config as transformer_config, coordinates
+
+from . import captions, text
+
+LAYERS, HEADS, HEAD = 6, 8, 32
+NO_TEXT, FROM_IMAGE = 0.12, 0.25
+IMAGE_NOISE = 0.15                 # the pipeline's image_cond_noise_scale
+
+
+def config(layers=LAYERS, heads=HEADS):
+    return transformer_config(layers, heads, HEAD, text.WIDTH)
+
+
+def build(layers=LAYERS, heads=HEADS):
+    """Fresh weights: every block begins as a small correction, the output as zero."""
+    from ltx_video.models.transformers.transformer3d import Transformer3DModel
+    model = Transformer3DModel.from_config(config(layers, heads))
+    width = heads * HEAD
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(p)
+        elif name.endswith(("to_out.0.weight", "ff.net.2.weight")):
+            torch.nn.init.normal_(p, std=(2 * layers * p.shape[1]) ** -0.5)
+        elif name == "adaln_single.linear.weight":
+            torch.nn.init.normal_(p, std=0.3 * width ** -0.5)
+        elif name == "proj_out.weight":
+            torch.nn.init.zeros_(p)
+        elif name.endswith("scale_shift_table"):
+            torch.nn.init.zeros_(p)
+            if p.shape[0] == 6:
+                p.data[[2, 5]] = 1.0                                    # the gates stand open
+        elif p.ndim == 2:
+            torch.nn.init.normal_(p, std=p.shape[1] ** -0.5)
+    return model
+
+
+# ---- what a step learns from -------------------------------------------------------------------
+
+
+def batch(library, tokens, seed, step, budget, longest):
+    """Clips on one grid, about `budget` tokens, with captions worded anew."""
+    pick = np.random.default_rng([seed, 5, step])
+    grid = library.names[pick.choice(len(library.names), p=library.odds(longest))]
+    shelf = library.grids[grid]
+    count = max(1, min(budget // int(np.prod(grid)), 64))
+    rows = [shelf[k] for k in pick.integers(0, len(shelf), count)]
+    said = [captions.nothing(pick) if pick.random() < NO_TEXT else captions.caption(scene, pick)
+            for scene, _ in rows]
+    ids, mask = tokens(said)
+    coords = torch.stack([coordinates(*grid, scene["rate"], True) for scene, _ in rows])
+    return {"x": torch.stack([z for _, z in rows]).float(), "coords": coords, "ids": ids, "mask": mask,
+            "labels": [captions.labels(scene) for scene, _ in rows], "from_image": pick.random(count) < FROM_IMAGE,
+            "blank": [not any(c in words for c in ("ball", " ")) or words.startswith(tuple(captions.NEGATIVE.split(", ")))
+                      for words in said],
+            "per_frame": grid[1] * grid[2], "seed": int(pick.integers(2 ** 31))}
+
+
+def draw_times(count, pick):
+    """Noise levels in 0…1: mostly where the picture is decided, some everywhere."""
+    bell = torch.sigmoid(0.6 + 1.1 * torch.randn(count, generator=pick))
+    even = torch.rand(count, generator=pick)
+    return torch.where(torch.rand(count, generator=pick) < 0.75, bell, even)
+
+
+def loss(model, t5, questions, data, device):
+    pick = torch.Generator().manual_seed(data["seed"])
+    x, per_frame = data["x"], data["per_frame"]
+    count, tokens = x.shape[:2]
+    noise = torch.randn(x.shape, generator=pick)
+    t = draw_times(count, pick)[:, None].expand(count, tokens).clone()
+    given = torch.zeros(count, tokens, dtype=torch.bool)
+    given[torch.from_numpy(data["from_image"]), :per_frame] = True
+    noisy = (1 - t[..., None]) * x + t[..., None] * noise
+    shaky = IMAGE_NOISE * torch.rand(count, 1, 1, generator=pick) * t[..., None] ** 2 * noise
+    noisy = torch.where(given[..., None], x + shaky, noisy)
+    t[given] = 0.0
+    x, noise, noisy, t, given = (v.to(device) for v in (x, noise, noisy, t, given))
+    ids, mask = data["ids"].to(device), data["mask"].to(device)
+    said = t5(ids, attention_mask=mask)[0]
+    velocity = model(noisy, indices_grid=data["coords"].to(device), encoder_hidden_states=said,
+                     encoder_attention_mask=mask, timestep=t, return_dict=False)[0]
+    error = (velocity - (noise - x)).square().mean(-1)
+    flow = error[~given].mean()
+    heard = torch.tensor([not b for b in data["blank"]], device=device)
+    asked, right = torch.zeros((), device=device), torch.zeros((), device=device)
+    if heard.any():
+        labels = text.stack_labels([row for row, b in zip(data["labels"], data["blank"]) if not b], device)
+        asked, right = questions(said[heard], mask[heard], labels)
+    return flow + 0.05 * asked, {"flow": flow.detach(), "asked": asked.detach(), "right": right}
+
+
+# ---- sampling ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sample(model, t5, tokens, prompts, grid, rate, levels, guidance, seed, image=None):
+    """Normalised latents [B, 128, f, h, w], as the official pipeline computes them; image [B, h*w, 128] at frame 0."""
+    device = next(model.parameters()).device
+    count, per_frame = len(prompts), grid[1] * grid[2]
+    x = torch.randn(count, int(np.prod(grid)), 128, generator=torch.Generator().manual_seed(seed)).to(device)
+    ids, mask = (v.to(device) for v in tokens(list(prompts) + [captions.NEGATIVE] * count))
+    said = t5(ids, attention_mask=mask)[0]
+    coords = coordinates(*grid, rate, True)[None].expand(2 * count, -1, -1).to(device)
+    rows = 2 * count if guidance != 1 else count
+    if image is not None:
+        x[:, :per_frame] = image.to(device)
+    for level, following in zip(levels, [*levels[1:], 0.0]):
+        t = torch.full(x.shape[:2], float(level), device=device)
+        if image is not None:
+            t[:, :per_frame] = 0
+        v = model(torch.cat([x, x])[:rows], indices_grid=coords[:rows], encoder_hidden_states=said[:rows],
+                  encoder_attention_mask=mask[:rows], timestep=torch.cat([t, t])[:rows], return_dict=False)[0]
+        if guidance != 1:
+            with_text, without = v.chunk(2)
+            v = without + guidance * (with_text - without)
+        step = v * (float(level) - float(following))
+        if image is not None:
+            step[:, :per_frame] = 0
+        x = x - step
+    return x.transpose(1, 2).unflatten(2, grid)
+
+
+def levels(steps):
+    from ltx_video.schedulers.rf import linear_quadratic_schedule
+    return linear_quadratic_schedule(steps).tolist()

@@ -1,0 +1,122 @@
+"""The stages "tokenizer" and "text": a SentencePiece model, and a T5 v1.1 encoder that first learns to answer
+questions about captions; it goes on learning together with the transformer."""
+
+import io
+import json
+import pydoc_data.topics
+import random
+
+import numpy as np
+import torch
+
+from fixtures.scenes import scenes as other_scenes
+from fixtures.text import Tokenizer, t5_config, t5_shapes
+
+from . import captions, world
+
+VOCAB, WIDTH, HEADS, HEAD, FF, LAYERS = 2000, 128, 4, 32, 256, 3
+
+
+# ---- tokenizer ---------------------------------------------------------------------------------
+
+
+def train_tokenizer(folder, seed):
+    """Unigram with T5's options, from English that ships with Python and from captions."""
+    import sentencepiece
+    prose = "\n".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))
+    lines = [line.strip() for line in prose.splitlines() if line.strip()]
+    pick = np.random.default_rng([seed, 2])
+    lines += [captions.caption(world.draw_scene(pick), pick) for _ in range(6000)]
+    lines += other_scenes(random.Random(seed), 2000) + [captions.NEGATIVE] * 5
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, model_type="unigram", vocab_size=VOCAB,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>",
+        normalization_rule_name="nmt_nfkc", byte_fallback=False, num_threads=1, minloglevel=2)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spiece.model").write_bytes(model.getvalue())
+
+
+class Tokens:
+    """Captions -> (ids, mask), each sentence looked up once."""
+
+    def __init__(self, folder):
+        self.tokenizer = Tokenizer(folder)
+
+    def __call__(self, texts):
+        rows = [self.tokenizer.encode(text) for text in texts]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return ids, mask
+
+
+# ---- encoder -----------------------------------------------------------------------------------
+
+
+def build():
+    from transformers import T5EncoderModel
+    return T5EncoderModel(t5_config(WIDTH, HEAD, HEADS, FF, LAYERS, VOCAB + 128))
+
+
+class Questions(torch.nn.Module):
+    """Only there to teach the encoder: one glance over the tokens for each question, then a linear answer."""
+
+    def __init__(self):
+        super().__init__()
+        colours = len(world.COLOURS)
+        self.counts = {"floor": len(world.FLOORS)}
+        for c in range(colours):
+            self.counts |= {f"there {c}": 2, f"shape {c}": len(world.SHAPES), f"size {c}": len(world.RADII),
+                            f"motion {c}": len(world.MOTIONS), f"tempo {c}": len(world.TEMPOS)}
+        self.glance = torch.nn.Parameter(torch.randn(colours + 1, WIDTH) / WIDTH ** 0.5)
+        self.answers = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in self.counts.items()})
+
+    def forward(self, text, mask, labels):
+        """(mean cross entropy, share of right answers)"""
+        weight = (self.glance @ text.transpose(1, 2)).masked_fill(mask[:, None] == 0, -1e4).softmax(-1)
+        seen = weight @ text                                             # [B, colours + 1, WIDTH]
+        loss, right, asked = 0.0, 0.0, 0.0
+        for key in self.counts:
+            row = int(key.split()[1]) if " " in key else len(world.COLOURS)
+            logits, truth = self.answers[key](seen[:, row]), labels[key]
+            known = truth >= 0
+            if known.any():
+                loss = loss + torch.nn.functional.cross_entropy(logits[known], truth[known], reduction="sum")
+                right = right + (logits[known].argmax(-1) == truth[known]).sum()
+                asked += float(known.sum())
+        return loss / asked, right / asked
+
+
+def stack_labels(rows, device):
+    return {key: torch.tensor([row[key] for row in rows], device=device) for key in rows[0]}
+
+
+def batch(tokens, seed, step, count):
+    pick = np.random.default_rng([seed, 3, step])
+    scenes = [world.draw_scene(pick, two=0.45) for _ in range(count)]
+    ids, mask = tokens([captions.caption(scene, pick) for scene in scenes])
+    return ids, mask, [captions.labels(scene) for scene in scenes]
+
+
+def text_loss(t5, questions, data, device):
+    ids, mask, rows = data
+    text = t5(ids.to(device), attention_mask=mask.to(device))[0]
+    loss, right = questions(text, mask.to(device), stack_labels(rows, device))
+    return loss, {"loss": loss.detach(), "right": right}
+
+
+def write_config(folder, cfg):
+    keys = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size", "feed_forward_proj",
+            "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon",
+            "dropout_rate", "pad_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder",
+            "use_cache", "tie_word_embeddings")
+    card = {"architectures": ["T5EncoderModel"], "model_type": "t5", "dtype": "bfloat16"}
+    card |= {key: getattr(cfg, key) for key in keys}
+    (folder / "config.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+def stored(model):
+    """State under the names a checkpoint has; the embedding once."""
+    state = model.state_dict()
+    return {name: state[name] for name in t5_shapes(model)}
