@@ -31,9 +31,9 @@ int device_isa_level(const char *isa);                  /* generic 0 < avx2 1 < 
 const char *device_isa_name(int level);                 /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
 
-/* Called by the long ops (linear and its packing, attention, convolution) from the thread that entered them, at most
- * some 16 to 32 times per op and less often in a small one, so that MPI can progress. The other ops are too short to
- * poll. May be NULL. */
+/* Called by the long ops (linear and its packing, attention, convolution) from the thread that entered them, up to some
+ * hundreds of times per op, so that MPI can progress: it limits its own rate. The other ops are too short to poll. May
+ * be NULL. */
 void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
 
 /* ---- linear -------------------------------------------------------------------------------------------------- */

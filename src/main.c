@@ -8,11 +8,23 @@
 #include "render/render.h"
 #include "render/version.h"
 
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* Before MPI is up only the launcher's environment says which rank this is. */
+static bool speaks(void)
+{
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    rank = rank ? rank : getenv("PMIX_RANK");
+    return !rank || strcmp(rank, "0") == 0;
+}
 
 static int usage(FILE *out, int status)
 {
+    if (!speaks())
+        return status;
     fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel render --help)\n"
           "       mpirun -n N ringreel render JOB.yaml ...\n"
           "       ringreel info | --version | --help\n", out);
@@ -21,6 +33,8 @@ static int usage(FILE *out, int status)
 
 static int info(void)
 {
+    if (!speaks())
+        return STATUS_OK;
     printf("ringreel %s\nbackends: cpu (%s on this CPU)\n%s\n", RINGREEL_VERSION, device_best_isa(), media_versions());
     media_list_encoders(stdout);
     return STATUS_OK;
@@ -35,6 +49,7 @@ static int play_role(struct engine *e)
         return denoise_loop(e);
     if (e->mesh.codes)
         return codec_loop(e);
+    phase_set("idle");
     return STATUS_OK;
 }
 
@@ -53,8 +68,8 @@ static int render(struct world *world, int argc, char **argv)
             status = render_announce(&engine);
         if (status == STATUS_OK)
             status = world_agree(world, play_role(&engine));
-        if (status == STATUS_OK && job.trace)
-            status = world_write_trace(world, job.trace, mesh_role_name(&engine.mesh));
+        int traced = world_write_trace(world, mesh_role_name(&engine.mesh));
+        status = status != STATUS_OK ? status : traced;
         engine_close(&engine);
     }
     options_free(&job);
@@ -69,7 +84,7 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
         return usage(stdout, STATUS_OK);
     if (strcmp(argv[1], "--version") == 0)
-        return printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK : STATUS_MACHINE;
+        return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK : STATUS_MACHINE;
     if (strcmp(argv[1], "info") == 0)
         return info();
     if (strcmp(argv[1], "render") != 0)

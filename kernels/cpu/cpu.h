@@ -26,7 +26,7 @@ float *cpu_floats(
 float *cpu_scratch(struct scratch *s, size_t floats);
 
 /* Called by every thread after each task of a long op: lets thread 0, the one that entered the op,
- * poll about 16 times over its share of `tasks`. `done` counts the caller's own tasks. */
+ * poll up to 512 times over its share of `tasks`. `done` counts the caller's own tasks. */
 void cpu_task_done(const struct device *dev, int64_t *done, int64_t tasks);
 
 /* rows.c */

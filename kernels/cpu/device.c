@@ -28,9 +28,11 @@ float *cpu_scratch(struct scratch *s, size_t floats)
     return s->p;
 }
 
+enum { POLLS = 512 }; /* of a long op; what is polled limits its own rate */
+
 void cpu_task_done(const struct device *dev, int64_t *done, int64_t tasks)
 {
-    int64_t every = tasks / dev->threads / 16 + 1;
+    int64_t every = tasks / dev->threads / POLLS + 1;
     if (++*done % every == 0) device_poll(dev);
 }
 

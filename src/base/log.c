@@ -13,7 +13,6 @@
 static int my_rank;
 static enum log_level threshold = LOG_INFO;
 static double zero_s;
-static bool line_open; /* a progress line stands unfinished on the terminal */
 static FILE *json;
 
 static double monotonic_s(void)
@@ -34,12 +33,11 @@ void log_init(int rank, enum log_level level)
         clock_set_zero();
 }
 
-static void finish_progress_line(void)
-{
-    if (line_open)
-        fputc('\n', stderr);
-    line_open = false;
-}
+/* Under mpirun a rank's stderr is a pipe; the launcher says whether a person is at the other end. */
+static bool on_terminal(void) { return isatty(STDERR_FILENO) || getenv("RINGREEL_TERMINAL"); }
+
+/* What a line begins with: on a terminal rank 0 may have an unfinished progress line there. It draws it again. */
+static const char *line_start(void) { return on_terminal() ? "\r\033[K" : ""; }
 
 void log_line(enum log_level level, const char *format, ...)
 {
@@ -51,8 +49,7 @@ void log_line(enum log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    finish_progress_line();
-    fprintf(stderr, "ringreel: %s%s\n", names[level], text); /* one call: lines of ranks do not mix */
+    fprintf(stderr, "%sringreel: %s%s\n", line_start(), names[level], text); /* one call: lines of ranks do not mix */
 }
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
@@ -64,9 +61,6 @@ static void duration_text(double seconds, char out[32])
     else
         snprintf(out, 32, "%d:%02d min", (int)(seconds / 60), (int)seconds % 60);
 }
-
-/* Under mpirun a rank's stderr is a pipe; the launcher says whether a person is at the other end. */
-static bool on_terminal(void) { return isatty(STDERR_FILENO) || getenv("RINGREEL_TERMINAL"); }
 
 static void show(struct progress *p, bool last)
 {
@@ -89,9 +83,8 @@ static void show(struct progress *p, bool last)
         duration_text(last ? elapsed : each * (double)(p->total - p->done), text);
         snprintf(rest, sizeof rest, last ? "  in %s" : "  ETA %s", text);
     }
-    fprintf(stderr, "%sringreel: %-22s %s%s%s%s", terminal ? "\r\033[K" : "", p->label, count, rate, rest,
+    fprintf(stderr, "%sringreel: %-22s %s%s%s%s", line_start(), p->label, count, rate, rest,
             terminal && !last ? "" : "\n");
-    line_open = terminal && !last;
 }
 
 void progress_start(struct progress *p, const char *label, const char *unit, int64_t total)
@@ -117,15 +110,11 @@ void progress_end(struct progress *p)
 
 int log_json_open(const char *path, int rank)
 {
-    char name[4096];
-    if (rank == 0)
-        snprintf(name, sizeof name, "%s", path);
-    else
-        snprintf(name, sizeof name, "%s.%d", path, rank);
+    char *name = rank == 0 ? xstrdup(path) : xasprintf("%s.%d", path, rank);
     json = fopen(name, "w");
-    if (!json)
-        return error_set(STATUS_INPUT, "log_json: %s: %s", name, strerror(errno));
-    return STATUS_OK;
+    int status = json ? STATUS_OK : error_set(STATUS_INPUT, "log_json: %s: %s", name, strerror(errno));
+    free(name);
+    return status;
 }
 
 void log_json(const char *event, const char *fields, ...)
@@ -144,26 +133,12 @@ void log_json(const char *event, const char *fields, ...)
     fflush(json); /* whoever follows the file sees every event at once; events are rare */
 }
 
-void log_json_close(void)
+int log_json_close(void)
 {
-    if (json)
-        fclose(json);
+    if (!json)
+        return STATUS_OK;
+    bool failed = ferror(json) != 0;
+    failed = fclose(json) != 0 || failed;
     json = NULL;
-}
-
-char *json_quote(char *out, size_t size, const char *text)
-{
-    size_t at = 0;
-    out[at++] = '"';
-    for (const unsigned char *c = (const unsigned char *)text; *c && at + 8 < size; c++) {
-        if (*c == '"' || *c == '\\')
-            at += (size_t)snprintf(out + at, size - at, "\\%c", *c);
-        else if (*c < 0x20)
-            at += (size_t)snprintf(out + at, size - at, "\\u%04x", *c);
-        else
-            out[at++] = (char)*c;
-    }
-    out[at++] = '"';
-    out[at] = '\0';
-    return out;
+    return failed ? error_set(STATUS_INPUT, "log_json: not all events could be written: %s", strerror(errno)) : STATUS_OK;
 }

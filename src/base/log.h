@@ -2,8 +2,6 @@
 #ifndef RINGREEL_LOG_H
 #define RINGREEL_LOG_H
 
-#include <stddef.h>
-
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,8 +36,6 @@ void progress_end(struct progress *p);
  * name, rank r writes NAME.r. */
 int log_json_open(const char *path, int rank);
 void log_json(const char *event, const char *fields, ...) __attribute__((format(printf, 2, 3)));
-void log_json_close(void);
-/* Writes `text` as a JSON string with quotes and escapes. Returns `out`. */
-char *json_quote(char *out, size_t size, const char *text);
+int log_json_close(void); /* STATUS_INPUT if an event could not be written (a full disk) */
 
 #endif

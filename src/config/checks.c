@@ -1,10 +1,12 @@
 #include "config/checks.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct checker {
     struct job_options *job;
@@ -53,9 +55,29 @@ static const char *given(const struct checker *c, const char *first, const char 
 
 /* ---- the job --------------------------------------------------------------------------------- */
 
+/* The record beside a video names the job and its model files from the root: as JSON, in UTF-8. The
+ * flags' own values have been checked where they were read. */
+static int check_names(const struct checker *c)
+{
+    const struct job_options *job = c->job;
+    char shown[TEXT_SHOWN];
+    if (job->job_file && !utf8_valid(job->job_file, strlen(job->job_file)))
+        return error_set(STATUS_INPUT, "command line: job file %s: its name or folder is not valid "
+                         "UTF-8; rename it", text_show(shown, job->job_file));
+    char *folder = getcwd(NULL, 0);
+    bool valid = !folder || utf8_valid(folder, strlen(folder));
+    int status = STATUS_OK;
+    if (!valid)
+        status = error_set(STATUS_INPUT, "the current folder %s: its name is not valid UTF-8; "
+                           "rename it or start elsewhere", text_show(shown, folder));
+    free(folder);
+    return status;
+}
+
 static int check_job(const struct checker *c)
 {
     const struct job_options *job = c->job;
+    TRY(check_names(c));
     if (!job->checkpoint_path)
         return blame(c, "checkpoint_path", "missing; give the path of an LTX-Video checkpoint in "
                      "the job file or with --checkpoint-path");
@@ -134,6 +156,17 @@ static int check_guidance(const struct checker *c, const struct shot_options *sh
                       shot->skip_block_list.count, levels);
 }
 
+/* ---- decoding -------------------------------------------------------------------------------- */
+
+/* The default belongs to the default decode_timestep; to any other level the official pipeline
+ * matches the noise. */
+static void fill_decode_noise(const struct checker *c, struct shot_options *shot)
+{
+    if (origin_of(c, "decode_noise_scale")->kind == FROM_DEFAULT &&
+        origin_of(c, "decode_timestep")->kind != FROM_DEFAULT)
+        shot->decode_noise_scale = -1;
+}
+
 /* ---- outputs --------------------------------------------------------------------------------- */
 
 /* "configs/tiny.yaml" -> "tiny" */
@@ -181,36 +214,60 @@ static char *plain_path(const char *path)
     return plain;
 }
 
-struct named_shot {
+/* A file that the run will write. */
+struct written {
     char *path;
-    int shot;
+    const char *key; /* the setting that names it */
+    int shot;        /* -1: the job's */
 };
 
-static int compare_named_shots(const void *a, const void *b)
+/* By path; within one, shots in their order and then the job's reports: the last is the one to blame. */
+static int compare_written(const void *a, const void *b)
 {
-    const struct named_shot *x = a, *y = b;
+    const struct written *x = a, *y = b;
     int order = strcmp(x->path, y->path);
+    if (order == 0) order = (x->shot < 0) - (y->shot < 0);
     return order ? order : x->shot - y->shot;
+}
+
+/* The video of every shot, the JSON beside it, and the reports. */
+static int list_written(const struct checker *c, struct written *list)
+{
+    const struct job_options *job = c->job;
+    int count = 0;
+    for (int i = 0; i < job->shot_count; i++) {
+        char *beside = xasprintf("%s.json", job->shots[i].output);
+        list[count++] = (struct written){plain_path(job->shots[i].output), "output", i};
+        list[count++] = (struct written){plain_path(beside), "output", i};
+        free(beside);
+    }
+    if (job->trace) list[count++] = (struct written){plain_path(job->trace), "trace", -1};
+    if (job->log_json) list[count++] = (struct written){plain_path(job->log_json), "log_json", -1};
+    return count;
+}
+
+static int blame_twice_written(struct checker *c, const struct written *first, const struct written *second)
+{
+    char shown[TEXT_SHOWN];
+    c->shot = second->shot;
+    text_show(shown, second->shot >= 0 ? c->job->shots[second->shot].output : second->path);
+    if (second->shot >= 0)
+        return blame(c, "output", "shots %d and %d both write %s; give each its own", first->shot + 1,
+                     second->shot + 1, shown);
+    return blame(c, second->key, "%s is also written as %s; give each its own", shown, first->key);
 }
 
 static int check_outputs(struct checker *c)
 {
-    int count = c->job->shot_count, status = STATUS_OK;
-    struct named_shot *names = xcalloc((size_t)count, sizeof *names);
-    for (int i = 0; i < count; i++)
-        names[i] = (struct named_shot){plain_path(c->job->shots[i].output), i};
-    qsort(names, (size_t)count, sizeof *names, compare_named_shots);
+    struct written *list = xcalloc(2 * (size_t)c->job->shot_count + 2, sizeof *list);
+    int count = list_written(c, list), status = STATUS_OK;
+    qsort(list, (size_t)count, sizeof *list, compare_written);
     for (int i = 1; i < count && status == STATUS_OK; i++)
-        if (strcmp(names[i - 1].path, names[i].path) == 0) {
-            char shown[TEXT_SHOWN];
-            c->shot = names[i].shot;
-            status = blame(c, "output", "shots %d and %d both write %s; give each its own",
-                           names[i - 1].shot + 1, names[i].shot + 1,
-                           text_show(shown, c->job->shots[c->shot].output));
-        }
+        if (strcmp(list[i - 1].path, list[i].path) == 0)
+            status = blame_twice_written(c, &list[i - 1], &list[i]);
     for (int i = 0; i < count; i++)
-        free(names[i].path);
-    free(names);
+        free(list[i].path);
+    free(list);
     return status;
 }
 
@@ -221,6 +278,7 @@ int checks_run(struct job_options *job, const struct origins *origins)
     fill_outputs(job);
     for (int i = 0; i < job->shot_count; i++) {
         c.shot = i;
+        fill_decode_noise(&c, &job->shots[i]);
         TRY(check_prompt(&c, &job->shots[i]));
         TRY(check_steps(&c, &job->shots[i]));
         TRY(check_guidance(&c, &job->shots[i]));

@@ -1,5 +1,5 @@
-/* Rules between settings, applied when all of them have their final values; and the output names
- * that follow from them. */
+/* Rules between settings, applied when all of them have their final values; and the defaults that
+ * follow from others. */
 #ifndef RINGREEL_CHECKS_H
 #define RINGREEL_CHECKS_H
 
@@ -20,7 +20,8 @@ struct origins {
     struct shot_origins *shots;     /* [shot_count] */
 };
 
-/* Fills in the outputs that were not given, then checks. STATUS_INPUT. */
+/* Fills in what follows from other settings (outputs, decode_noise_scale), and checks.
+ * STATUS_INPUT. */
 int checks_run(struct job_options *job, const struct origins *origins);
 
 #endif

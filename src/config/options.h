@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { MAX_LIST = 128, MAX_SHOTS = 4096 };
+enum { MAX_LIST = 128, MAX_SHOTS = 4096, MAX_TEXT_TOKENS = 1024 };
 
 struct float_list { /* a scalar is a list of one with is_scalar true */
     int count;
@@ -73,7 +73,8 @@ struct job_options {
 /* Parses `ringreel render JOB.yaml [flags]` (argv[0] is the first word after "render"). Relative paths inside the job
  * file are relative to the job file's folder, except `output`, `dump`, `log_json`, `trace` (the current folder).
  * STATUS_INPUT with file, line, column, key and what is allowed. *help is set (and nothing parsed) for --help.
- * Purely local; every rank parses the same bytes (rank 0 reads the file and broadcasts it, see config_load in main). */
+ * Purely local; every rank parses the same bytes (rank 0 reads the file and shares it: render_configure).
+ * yaml_text NULL: no job file; messages say "command line", outputs are named out/shot.mp4. */
 int options_parse(struct job_options *job, const char *yaml_text, size_t yaml_bytes, const char *yaml_name,
                   int argc, char **argv, bool *help);
 /* Finds the job file's name among the arguments without parsing flags' values wrongly; NULL if absent (allowed: all

@@ -51,10 +51,11 @@ static const struct setting_choice weights_policies[] = {
 /* Defaults are those of the official command line. Where it has none, they are those of the
  * official pipeline call (steps, guidance, STG, rescaling). decode_timestep and decode_noise_scale
  * are 0.0 and "the same" in that call, but 0.05 and 0.025 in every released configuration; these
- * are taken. The negative prompt is "" in the call, this sentence on the command line. */
+ * are taken, and "the same" where decode_timestep alone is given (checks.c). The negative
+ * prompt is "" in the call, this sentence on the command line. */
 const struct setting settings[] = {
     {SHOT(prompt), WHAT, .type = TYPE_TEXT, .metavar = "TEXT",
-     .help = "what the video shows (required)"},
+     .help = "what the video shows (required); it is never rewritten"},
     {SHOT(negative_prompt), WHAT, .type = TYPE_TEXT, .metavar = "TEXT",
      .initial = "worst quality, inconsistent motion, blurry, jittery, distorted",
      .help = "what guidance leads away from"},
@@ -78,7 +79,7 @@ const struct setting settings[] = {
      .metavar = "FOLDER",
      .help = "T5 encoder: a folder with text_encoder/ and tokenizer/ (required)"},
     {JOB(text_encoder_max_tokens, text_encoder_max_tokens), MODEL, .type = TYPE_INT,
-     .metavar = "N", .initial = "256", .int_min = 1, .int_max = 1024,
+     .metavar = "N", .initial = "256", .int_min = 1, .int_max = MAX_TEXT_TOKENS,
      .help = "a longer prompt is cut here"},
     {JOB(pipeline_type, pipeline_type), MODEL, .type = TYPE_WORD, .metavar = "TYPE",
      .initial = "base", .choices = pipeline_types, .help = "single pass"},
@@ -123,7 +124,8 @@ const struct setting settings[] = {
      .max = 1, .help = "noise level that the decoder is told"},
     {SHOT(decode_noise_scale), FILE_OUT, .type = TYPE_FLOAT, .metavar = "X", .initial = "0.025",
      .max = 1, .nullable = true,
-     .help = "noise mixed into the latents before decoding; null: as the level told"},
+     .help = "noise mixed into the latents before decoding; null, also when decode_timestep is "
+             "given and this is not: as the level told"},
     {SHOT(tone_map_compression_ratio), FILE_OUT, .type = TYPE_FLOAT, .metavar = "X",
      .initial = "0", .max = 1, .help = "compress strong latents before decoding; 0 is off"},
     {SHOT(encoder), FILE_OUT, .type = TYPE_TEXT, .metavar = "NAME", .initial = "auto",
@@ -192,12 +194,14 @@ size_t setting_bytes(const struct setting *s)
 }
 
 /* Names of the official command line, YAML files and pipeline call that mean something here, but
- * not yet or under another name. `harmless` is a value that asks for nothing. */
+ * not yet or under another name. `harmless` is a value that asks for nothing. Every official
+ * configuration holds the three for prompt enhancement, which a renderer can leave out: whatever
+ * they say, prompts are used as they are written. */
+static const char anything[] = "";
 static const struct { const char *key, *harmless, *advice; } foreign[] = {
-    {"prompt_enhancement_words_threshold", "0", "only 0 (no prompt enhancement) is supported yet"},
-    {"prompt_enhancer_image_caption_model_name_or_path", NULL,
-     "prompt enhancement is not supported yet"},
-    {"prompt_enhancer_llm_model_name_or_path", NULL, "prompt enhancement is not supported yet"},
+    {"prompt_enhancement_words_threshold", anything, ""},
+    {"prompt_enhancer_image_caption_model_name_or_path", anything, ""},
+    {"prompt_enhancer_llm_model_name_or_path", anything, ""},
     {"enhance_prompt", "false", "prompt enhancement is not supported yet"},
     {"spatial_upscaler_model_path", NULL, "the multi-scale pipeline is not supported yet"},
     {"downscale_factor", NULL, "the multi-scale pipeline is not supported yet"},
@@ -245,7 +249,8 @@ const char *setting_refusal(char out[256], const char *key, const char *value)
 {
     for (int i = 0; i < FOREIGN_COUNT; i++)
         if (strcmp(key, foreign[i].key) == 0) {
-            if (value && foreign[i].harmless && strcmp(value, foreign[i].harmless) == 0)
+            const char *harmless = foreign[i].harmless;
+            if (harmless == anything || (value && harmless && strcmp(value, harmless) == 0))
                 return NULL;
             snprintf(out, 256, "%s", foreign[i].advice);
             return out;

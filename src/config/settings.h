@@ -62,7 +62,7 @@ size_t setting_bytes(const struct setting *s); /* of its field */
 
 /* Why an unknown key is refused, as the tail of a message: official but not supported yet, or
  * unknown with the nearest known name. `value` (may be NULL) is its scalar; NULL is returned when
- * the key is not supported but this value asks for nothing, so it can be passed over. */
+ * the key is not supported but this value asks for nothing here, so it can be passed over. */
 const char *setting_refusal(char out[256], const char *key, const char *value);
 
 /* ---- values (values.c) ------------------------------------------------------------

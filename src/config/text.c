@@ -1,6 +1,7 @@
 #include "config/text.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -30,41 +31,6 @@ void text_pool_free(struct text_pool *pool)
     }
 }
 
-/* Length of the character at p (n bytes left) and its code point; 0 if it is not valid UTF-8. */
-static size_t decode(const unsigned char *p, size_t n, uint32_t *code)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3
-                  : p[0] >> 3 == 30 ? 4 : 0;
-    if (length == 0 || length > n)
-        return 0;
-    if (length == 1) {
-        *code = p[0];
-        return 1;
-    }
-    *code = p[0] & (0x7fu >> length);
-    for (size_t i = 1; i < length; i++) {
-        if (p[i] >> 6 != 2)
-            return 0;
-        *code = *code << 6 | (p[i] & 0x3fu);
-    }
-    bool surrogate = *code >= 0xd800 && *code <= 0xdfff;
-    return *code < smallest[length] || *code > 0x10ffff || surrogate ? 0 : length;
-}
-
-size_t text_utf8_prefix(const char *text, size_t n)
-{
-    size_t at = 0;
-    while (at < n) {
-        uint32_t code;
-        size_t length = decode((const unsigned char *)text + at, n - at, &code);
-        if (length == 0)
-            break;
-        at += length;
-    }
-    return at;
-}
-
 static bool is_line_safe(uint32_t c)
 {
     return c >= 0x20 && !(c >= 0x7f && c < 0xa0) && c != 0x2028 && c != 0x2029;
@@ -76,7 +42,7 @@ const char *text_show(char out[TEXT_SHOWN], const char *text)
     out[0] = '\'';
     while (at < n) {
         uint32_t code;
-        size_t length = decode((const unsigned char *)text + at, n - at, &code);
+        size_t length = utf8_decode(text + at, n - at, &code);
         bool plain = length > 0 && is_line_safe(code);
         size_t shown = plain ? length : 1;
         if (used + shown > room)
@@ -104,7 +70,7 @@ void text_print_quoted(FILE *out, const char *text)
     fputc('"', out);
     while (at < n) {
         uint32_t code = (unsigned char)text[at];
-        size_t length = decode((const unsigned char *)text + at, n - at, &code);
+        size_t length = utf8_decode(text + at, n - at, &code);
         if (length > 0 && is_verbatim(code))
             fwrite(text + at, 1, length, out);
         else if (code == '"' || code == '\\')

@@ -1,9 +1,8 @@
-/* Text as users give it: who owns it, whether it is UTF-8, how to show it in a one-line message. */
+/* Text as users give it: who owns it, how to show it in a one-line message. */
 #ifndef RINGREEL_TEXT_H
 #define RINGREEL_TEXT_H
 
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 
 /* Owns strings that live as long as their job. */
@@ -12,9 +11,6 @@ struct text_pool {
 };
 const char *text_keep(struct text_pool *pool, const char *text); /* a copy */
 void text_pool_free(struct text_pool *pool);
-
-/* Bytes of the longest prefix that is valid UTF-8 (no overlong forms, no surrogates). */
-size_t text_utf8_prefix(const char *text, size_t n);
 
 /* For messages: `text` in single quotes, shortened, '?' for control characters. Returns out. */
 enum { TEXT_SHOWN = 64 };

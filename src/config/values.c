@@ -2,6 +2,7 @@
 #include "config/settings.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -224,7 +225,7 @@ static bool read_text(const struct setting *s, struct scalar v, struct setting_p
                  kind == YAML_BOOL ? "the boolean" : "the number", text_show(shown, v.text));
         return false;
     }
-    if (text_utf8_prefix(v.text, strlen(v.text)) < strlen(v.text)) {
+    if (!utf8_valid(v.text, strlen(v.text))) {
         snprintf(p->why, sizeof p->why, "%s is not valid UTF-8", text_show(shown, v.text));
         return false;
     }

@@ -1,7 +1,7 @@
 #include "config/yaml.h"
 
 #include "base/error.h"
-#include "config/text.h"
+#include "base/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -205,7 +205,7 @@ int yaml_doc_read(struct yaml_doc **out, const char *text, size_t bytes, const c
         text += 3;
         bytes -= 3;
     }
-    size_t valid = text_utf8_prefix(text, bytes);
+    size_t valid = utf8_prefix(text, bytes);
     if (valid < bytes)
         return fail(&r, mark_of(text, valid), "not valid UTF-8");
     r.doc = xcalloc(1, sizeof *r.doc);

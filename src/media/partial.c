@@ -72,26 +72,26 @@ static char *partial_name(const char *path)
     return xasprintf("%.*s.part-%" PRId64 "%s", (int)stem, path, (int64_t)getpid(), path + stem);
 }
 
-static int make_folder(const char *path, const char *folder)
+static int make_folder(const char *blame, const char *folder)
 {
     struct stat st;
     int code = mkdir(folder, 0777) == 0 ? 0 : errno;
     bool is_there = stat(folder, &st) == 0; /* then it does not matter what mkdir thought */
     if (is_there && !S_ISDIR(st.st_mode))
-        return error_set(STATUS_INPUT, "%s: %s is not a folder", path, folder);
+        return error_set(STATUS_INPUT, "%s: %s is not a folder", blame, folder);
     if (!is_there)
-        return error_set(STATUS_INPUT, "%s: cannot make the folder %s: %s", path, folder,
+        return error_set(STATUS_INPUT, "%s: cannot make the folder %s: %s", blame, folder,
                          strerror(code));
     return STATUS_OK;
 }
 
-static int make_folders(const char *path)
+int partial_make_folders(const char *blame, const char *path)
 {
     char *folder = xstrdup(path);
     int status = STATUS_OK;
     for (char *c = strchr(folder + 1, '/'); c && status == STATUS_OK; c = strchr(c + 1, '/')) {
         *c = '\0';
-        status = make_folder(path, folder);
+        status = make_folder(blame, folder);
         *c = '/';
     }
     free(folder);
@@ -106,7 +106,7 @@ static int check_final_name(const char *path)
         return error_set(STATUS_INPUT, "%.60s...: %s", path, strerror(ENAMETOOLONG));
     if (*last_part(path) == '\0')
         return error_set(STATUS_INPUT, "%s: is a folder, an output must be a file", path);
-    TRY(make_folders(path));
+    TRY(partial_make_folders(path, path));
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return error_set(STATUS_INPUT, "%s: is a folder, an output must be a file", path);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
@@ -149,6 +149,18 @@ int partial_write(struct partial *p, const void *data, size_t bytes)
         }
     }
     return -p->error;
+}
+
+static ssize_t write_stream(void *cookie, const char *data, size_t bytes)
+{
+    return partial_write(cookie, data, bytes) == 0 ? (ssize_t)bytes : 0;
+}
+
+FILE *partial_stream(struct partial *p)
+{
+    FILE *stream = fopencookie(p, "w", (cookie_io_functions_t){.write = write_stream});
+    CHECK(stream, "out of memory for a stream into %s", p->path);
+    return stream;
 }
 
 int partial_failed(const struct partial *p)

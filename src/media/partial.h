@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct partial {
     char *path;  /* the final name; NULL: nothing is open */
@@ -20,6 +21,8 @@ struct partial {
 int partial_open(struct partial *p, const char *path);
 /* Writes all bytes; on failure remembers errno in p->error and returns its negative. */
 int partial_write(struct partial *p, const void *data, size_t bytes);
+/* A stream into p, to be closed before the commit; the commit reports what it could not write. */
+FILE *partial_stream(struct partial *p);
 /* STATUS_INPUT "PATH: No space left on device" from p->error. */
 int partial_failed(const struct partial *p);
 /* Syncs and renames. Closes p; on failure the partial file is removed. */
@@ -28,5 +31,8 @@ int partial_commit(struct partial *p);
 void partial_drop(struct partial *p);
 
 void partial_remove_all(void); /* async-signal-safe */
+
+/* Makes every folder above `path`, if missing. Messages begin with `blame`: a path or a setting. */
+int partial_make_folders(const char *blame, const char *path);
 
 #endif

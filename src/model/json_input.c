@@ -1,22 +1,29 @@
 #include "model/json_input.h"
 
 #include "base/error.h"
+#include "base/file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-enum { MAX_FILE_BYTES = 100 * 1000 * 1000, MAX_FILE_DEPTH = 32 };
+enum { MAX_FILE_BYTES = 16 << 20, MAX_FILE_DEPTH = 32 };
 
-/* Deepest nesting of brackets outside strings. Exact for valid JSON and bounded work for anything
- * else, so that the recursive parser never sees deep input. */
-static int depth_of(const char *text, size_t size)
+/* A value takes the parser some 250 bytes, however short its text is. Headers of released models
+ * have less than 30,000 values. */
+enum { MAX_VALUES = 1000000 };
+
+/* What the parser would have to build: the deepest nesting of brackets, and a bound on the number
+ * of values. Every value is the first in its brackets or follows a comma. Exact for valid JSON and
+ * bounded work for anything else, so that the parser never sees input that is deep or large. */
+struct extent {
+    int depth;
+    size_t values;
+};
+
+static struct extent extent_of(const char *text, size_t size)
 {
-    int depth = 0, deepest = 0;
+    struct extent e = {.values = 1};
+    int depth = 0;
     bool in_string = false;
     for (size_t i = 0; i < size; i++) {
         char c = text[i];
@@ -29,12 +36,15 @@ static int depth_of(const char *text, size_t size)
             in_string = true;
         } else if (c == '{' || c == '[') {
             depth++;
-            if (depth > deepest) deepest = depth;
+            e.values++;
+            if (depth > e.depth) e.depth = depth;
         } else if (c == '}' || c == ']') {
             depth--;
+        } else if (c == ',') {
+            e.values++;
         }
     }
-    return deepest;
+    return e;
 }
 
 /* Messages are one line of text, whatever the input holds. */
@@ -47,8 +57,11 @@ static void blank_control_characters(char *text)
 
 int json_input_parse(json_t **out, const char *what, const char *text, size_t size, int max_depth)
 {
-    if (depth_of(text, size) > max_depth)
+    struct extent extent = extent_of(text, size);
+    if (extent.depth > max_depth)
         return error_set(STATUS_INPUT, "%s: JSON nested deeper than %d levels", what, max_depth);
+    if (extent.values > MAX_VALUES)
+        return error_set(STATUS_INPUT, "%s: JSON of more than %d values", what, MAX_VALUES);
     json_error_t error;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (!root) {
@@ -64,41 +77,12 @@ int json_input_parse(json_t **out, const char *what, const char *text, size_t si
     return STATUS_OK;
 }
 
-static int read_all(int fd, const char *path, char *text, size_t size)
-{
-    for (size_t at = 0; at < size;) {
-        ssize_t got = read(fd, text + at, size - at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
-        if (got == 0) return error_set(STATUS_INPUT, "%s: became shorter while it was read", path);
-        at += (size_t)got;
-    }
-    return STATUS_OK;
-}
-
 int json_input_read(json_t **out, const char *path)
 {
-    /* Not blocking: a FIFO must not hold us before fstat sees it. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
-    struct stat info;
-    char *text = NULL;
-    int status;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        status = error_set(STATUS_INPUT, "%s: not a regular file", path);
-        goto done;
-    }
-    if (info.st_size > MAX_FILE_BYTES) {
-        status = error_set(STATUS_INPUT, "%s: %lld bytes, more than %d", path,
-                           (long long)info.st_size, MAX_FILE_BYTES);
-        goto done;
-    }
-    size_t size = (size_t)info.st_size;
-    text = xmalloc(size);
-    TRY_OR(done, status, read_all(fd, path, text, size));
-    status = json_input_parse(out, path, text, size, MAX_FILE_DEPTH);
-done:
+    char *text;
+    size_t size;
+    TRY(file_read(path, MAX_FILE_BYTES, &text, &size));
+    int status = json_input_parse(out, path, text, size, MAX_FILE_DEPTH);
     free(text);
-    close(fd);
     return status;
 }

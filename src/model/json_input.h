@@ -1,5 +1,5 @@
-/* JSON from files nobody vouches for: bounded in size and depth, duplicate keys rejected, one-line
- * messages. */
+/* JSON from files nobody vouches for: bounded in size, depth and number of values, duplicate keys
+ * rejected, one-line messages. */
 #ifndef RINGREEL_JSON_INPUT_H
 #define RINGREEL_JSON_INPUT_H
 

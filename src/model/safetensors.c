@@ -1,6 +1,7 @@
 #include "model/safetensors.h"
 
 #include "base/error.h"
+#include "media/partial.h"
 #include "model/json_input.h"
 
 #include <endian.h>
@@ -15,9 +16,9 @@
 
 enum {
     LENGTH_BYTES = 8, /* the little-endian header length in front */
-    MAX_HEADER_BYTES = 100 * 1000 * 1000,
+    MAX_HEADER_BYTES = 16 << 20, /* the format allows 100 MB; released models have less than 1 MB */
     MAX_HEADER_DEPTH = 4, /* object, tensor, list: 3 */
-    MAX_TENSORS = 1000 * 1000,
+    MAX_TENSORS = 100 * 1000,
     MAX_NAME_BYTES = 512,
 };
 
@@ -91,8 +92,9 @@ static int load_header(struct safetensors *f, uint64_t *header_bytes, uint64_t *
     uint64_t available = f->map_bytes - LENGTH_BYTES;
     if (n > MAX_HEADER_BYTES)
         return error_set(STATUS_INPUT,
-                         "%s: not a safetensors file: a header of %llu bytes (at most %d)", f->path,
-                         (unsigned long long)n, MAX_HEADER_BYTES);
+                         "%s: not a safetensors file, or not one of a model: a header of %llu bytes"
+                         " (at most %d MiB are allowed)", f->path, (unsigned long long)n,
+                         MAX_HEADER_BYTES >> 20);
     if (n > available)
         return error_set(
             STATUS_INPUT,
@@ -409,44 +411,16 @@ static int make_header(const char *path, const struct tensor *const *order, int 
     return STATUS_OK;
 }
 
-static int write_all(int fd, const char *path, const void *data, size_t bytes)
+static int write_file(const char *path, const struct tensor *const *order, int count,
+                      const char *header, size_t header_bytes)
 {
-    for (const char *p = data; bytes > 0;) {
-        ssize_t done = write(fd, p, bytes);
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return error_set(STATUS_INPUT, "%s: cannot write: %s", path, strerror(errno));
-        p += done;
-        bytes -= (size_t)done;
-    }
-    return STATUS_OK;
-}
-
-static int write_contents(int fd, const char *path, const struct tensor *const *order, int count,
-                          const char *header, size_t header_bytes)
-{
+    struct partial file;
     uint64_t length = htole64((uint64_t)header_bytes);
-    TRY(write_all(fd, path, &length, sizeof length));
-    TRY(write_all(fd, path, header, header_bytes));
-    for (int i = 0; i < count; i++)
-        TRY(write_all(fd, path, order[i]->data, order[i]->bytes));
-    if (fsync(fd) != 0)
-        return error_set(STATUS_INPUT, "%s: cannot write: %s", path, strerror(errno));
-    return STATUS_OK;
-}
-
-/* Writes `part`, then gives it its name; on failure `part` is gone. */
-static int write_and_rename(const char *path, const char *part, const struct tensor *const *order,
-                            int count, const char *header, size_t header_bytes)
-{
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return error_set(STATUS_INPUT, "%s: cannot write: %s", path, strerror(errno));
-    int status = write_contents(fd, path, order, count, header, header_bytes);
-    if (close(fd) != 0 && status == STATUS_OK)
-        status = error_set(STATUS_INPUT, "%s: cannot write: %s", path, strerror(errno));
-    if (status == STATUS_OK && rename(part, path) != 0)
-        status = error_set(STATUS_INPUT, "%s: cannot write: %s", path, strerror(errno));
-    if (status != STATUS_OK) unlink(part);
-    return status;
+    TRY(partial_open(&file, path));
+    partial_write(&file, &length, sizeof length);
+    partial_write(&file, header, header_bytes);
+    for (int i = 0; i < count; i++) partial_write(&file, order[i]->data, order[i]->bytes);
+    return partial_commit(&file); /* reports the first write that failed */
 }
 
 int safetensors_write(const char *path, const struct tensor *tensors, int count,
@@ -457,13 +431,11 @@ int safetensors_write(const char *path, const struct tensor *tensors, int count,
         order[i] = &tensors[i];
     /* Widest elements first, so that every tensor is aligned in the file. */
     qsort(order, (size_t)count, sizeof *order, compare_alignment);
-    char *header = NULL, *part = xasprintf("%s.part-%ld", path, (long)getpid());
+    char *header = NULL;
     size_t header_bytes = 0;
     int status = make_header(path, order, count, metadata, &header, &header_bytes);
-    if (status == STATUS_OK)
-        status = write_and_rename(path, part, order, count, header, header_bytes);
+    if (status == STATUS_OK) status = write_file(path, order, count, header, header_bytes);
     free(header);
-    free(part);
     free(order);
     return status;
 }

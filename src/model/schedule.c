@@ -150,6 +150,21 @@ static struct scheduler_config scheduler_for(enum sampler sampler,
     return config;
 }
 
+/* The scheduler's numbers come from a file: shifts that round every level to 1, or to no number at
+ * all, are allowed by its format. (Negated, so that NaN is caught.) */
+static int check_levels(const struct schedule *s, int64_t tokens)
+{
+    for (int i = 0; i < s->count; i++) {
+        float level = s->sigma[i], above = i > 0 ? s->sigma[i - 1] : INFINITY;
+        if (!(level > 0.0f && level <= 1.0f && level < above))
+            return error_set(STATUS_INPUT, "checkpoint's scheduler: its %d steps for %lld tokens "
+                             "do not descend from 1 towards 0 (level %d is %.9g); choose another "
+                             "'sampler', or give 'timesteps'", s->count, (long long)tokens, i + 1,
+                             (double)level);
+    }
+    return STATUS_OK;
+}
+
 static int counted_levels(struct schedule *s, const struct scheduler_config *checkpoint,
                           const struct shot_options *shot, int64_t tokens)
 {
@@ -169,6 +184,7 @@ static int counted_levels(struct schedule *s, const struct scheduler_config *che
         return error_set(STATUS_INPUT, "checkpoint's scheduler: target_shift_terminal %g; allowed "
                          "are values above 0 and below 1", config.target_shift_terminal);
     schedule_make(s, &config, steps, tokens);
+    TRY(check_levels(s, tokens));
     s->count = steps - (int)(head + tail);
     for (int i = 0; i < s->count; i++) s->sigma[i] = s->sigma[i + head];
     return STATUS_OK;

@@ -21,7 +21,8 @@ struct schedule {
  * noise is not reproduced; docs/NUMERICS.md). */
 void schedule_make(struct schedule *s, const struct scheduler_config *config, int steps, int64_t tokens);
 
-/* What a shot runs: explicit timesteps, or n steps with skipped ends; checks allowed_inference_steps. STATUS_INPUT. */
+/* What a shot runs: explicit timesteps, or n steps with skipped ends; checks allowed_inference_steps. STATUS_INPUT, also
+ * for a checkpoint's scheduler whose levels do not descend. */
 int schedule_for_shot(struct schedule *s, const struct scheduler_config *checkpoint, const struct shot_options *shot,
                       int64_t tokens);
 

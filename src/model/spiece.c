@@ -1,14 +1,12 @@
 #include "model/spiece.h"
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/utf8.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
     MAX_FILE_BYTES = 64 << 20,
@@ -18,34 +16,6 @@ enum {
     MAX_REPLACEMENT_BYTES = 256, /* longest result of a rule; nmt_nfkc's is 33 */
     MAX_RULE_MATCHES = 32,       /* the library's array for rules that match at one place */
 };
-
-int utf8_decode(const unsigned char *text, size_t bytes, uint32_t *code)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    unsigned lead = text[0];
-    int length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    bool is_lead = lead < 0x80 || (lead >= 0xC0 && lead < 0xF5);
-    if (!is_lead || (size_t)length > bytes) return 0;
-    uint32_t c = length == 1 ? lead : lead & (0x7Fu >> length);
-    for (int i = 1; i < length; i++) {
-        if ((text[i] & 0xC0) != 0x80) return 0;
-        c = c << 6 | (text[i] & 0x3F);
-    }
-    if (c < smallest[length] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return 0;
-    *code = c;
-    return length;
-}
-
-static bool utf8_valid(const unsigned char *text, size_t bytes)
-{
-    uint32_t code;
-    for (size_t i = 0; i < bytes;) {
-        int length = utf8_decode(text + i, bytes - i, &code);
-        if (length == 0) return false;
-        i += (size_t)length;
-    }
-    return true;
-}
 
 /* ---- protobuf wire format -------------------------------------------------------------------- */
 
@@ -293,43 +263,19 @@ static int check_model(struct spiece *s, struct wire w)
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
-static int read_file(const char *path, unsigned char **data, size_t *bytes)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not make us wait */
-    if (fd < 0) return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
-    int status = STATUS_OK;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-        status = error_set(STATUS_INPUT, "%s: not a regular file", path);
-    else if (st.st_size == 0 || st.st_size > MAX_FILE_BYTES)
-        status = error_set(STATUS_INPUT,
-                           "%s: %lld bytes; a SentencePiece model has 1 byte to 64 MiB", path,
-                           (long long)st.st_size);
-    if (status == STATUS_OK) {
-        *data = xmalloc((size_t)st.st_size);
-        for (*bytes = 0; *bytes < (size_t)st.st_size;) {
-            ssize_t got = read(fd, *data + *bytes, (size_t)st.st_size - *bytes);
-            if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) break;
-            *bytes += (size_t)got;
-        }
-        if (*bytes < (size_t)st.st_size) {
-            status = error_set(STATUS_INPUT, "%s: cannot be read to its end", path);
-            free(*data);
-        }
-    }
-    close(fd);
-    return status;
-}
-
 int spiece_read(struct spiece *s, const char *path)
 {
-    unsigned char *data = NULL;
-    size_t bytes = 0;
-    TRY(read_file(path, &data, &bytes));
+    char *text;
+    size_t bytes;
+    TRY(file_read(path, MAX_FILE_BYTES, &text, &bytes));
+    const unsigned char *data = (const unsigned char *)text;
+    if (bytes == 0) {
+        free(text);
+        return error_set(STATUS_INPUT, "%s: 0 bytes, not a SentencePiece model", path);
+    }
     *s = (struct spiece){.proto = xmalloc(bytes), .eos = -1, .pad = -1, .unk = -1};
     int status = check_model(s, (struct wire){path, data, data, data + bytes});
-    free(data);
+    free(text);
     if (status != STATUS_OK) spiece_free(s);
     return status;
 }

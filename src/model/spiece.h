@@ -21,8 +21,4 @@ struct spiece {
 int spiece_read(struct spiece *s, const char *path);
 void spiece_free(struct spiece *s);
 
-/* Length in bytes of the UTF-8 character at `text` (1..4), its code point in *code; 0 if it is
- * none: overlong, a surrogate, above U+10FFFF or cut off. `bytes` > 0. */
-int utf8_decode(const unsigned char *text, size_t bytes, uint32_t *code);
-
 #endif

@@ -1,6 +1,7 @@
 #include "model/tokenizer.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "model/spiece.h"
 #include "model/spm.h"
 
@@ -64,13 +65,13 @@ static int strip(const char **text, size_t *bytes)
                          MAX_TEXT_BYTES);
     for (size_t i = 0; i < total;) {
         uint32_t code;
-        int length = utf8_decode((const unsigned char *)*text + i, total - i, &code);
+        size_t length = utf8_decode(*text + i, total - i, &code);
         if (length == 0) return error_set(STATUS_INPUT, "prompt: not UTF-8 at byte %zu", i);
         if (!is_space(code)) {
             if (last == 0) first = i;
-            last = i + (size_t)length;
+            last = i + length;
         }
-        i += (size_t)length;
+        i += length;
     }
     *text += first;
     *bytes = last - first;

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "model/rope.h"
+#include "model/sinusoid.h"
 #include "model/transformer_weights.h"
 
 #include <math.h>
@@ -231,25 +232,13 @@ void transformer_set_grid(struct transformer *t, const struct latent_grid *g)
 
 /* ---- timesteps ------------------------------------------------------------------------------- */
 
-/* e = [cos(tau w_i), sin(tau w_i)], cosine first, w_i = 10000^(-i/128): fp32 arguments as in the
- * reference, functions in double so that every host rounds alike. */
-static void fill_sinusoid(float row[TIME_CHANNELS], float tau)
-{
-    enum { HALF = TIME_CHANNELS / 2 };
-    for (int i = 0; i < HALF; i++) {
-        float argument = tau * (float)exp(-9.21034037f * (float)i / HALF);
-        row[i] = (float)cos(argument);
-        row[HALF + i] = (float)sin(argument);
-    }
-}
-
 /* One row per distinct noise level: c for the final layer, m for the blocks. */
 static void embed_times(struct transformer *t, const struct timesteps *times)
 {
     const struct transformer_weights *w = &t->w;
     int64_t rows = times->count;
     for (int64_t i = 0; i < rows; i++)
-        fill_sinusoid(t->sinusoid + i * TIME_CHANNELS,
+        sinusoid_fill(t->sinusoid + i * TIME_CHANNELS, TIME_CHANNELS,
                       (float)t->facts->timestep_scale * times->values[i]);
     struct mat e = mat_f32(t->sinusoid, rows, TIME_CHANNELS);
     struct mat hidden = mat_f32(t->time_hidden, rows, w->width);

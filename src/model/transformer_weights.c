@@ -66,16 +66,6 @@ static const struct vector_entry block_vectors[] = {
 
 /* ---- finding --------------------------------------------------------------------------------- */
 
-static int need(const struct tensor **out, const struct checkpoint *c, int rank,
-                const int64_t *shape, const char *prefix, const char *name, const char *suffix)
-{
-    TRY(checkpoint_need(c, out, rank, shape, "%s%s%s", prefix, name, suffix));
-    if (!dtype_is_float((*out)->dtype))
-        return error_set(STATUS_INPUT, "%s: tensor %s%s%s has type %s, expected a float type",
-                         checkpoint_path(c), prefix, name, suffix, dtype_name((*out)->dtype));
-    return STATUS_OK;
-}
-
 static int64_t extent_of(const struct transformer_weights *w, enum extent e)
 {
     const int64_t extents[] = {
@@ -92,8 +82,8 @@ static int find_linears(const struct transformer_weights *w, const struct checkp
         const struct linear_entry *e = &entries[i];
         const struct tensor *weight, *bias;
         const int64_t shape[] = {extent_of(w, e->out), extent_of(w, e->in)};
-        TRY(need(&weight, c, 2, shape, prefix, e->name, ".weight"));
-        TRY(need(&bias, c, 1, shape, prefix, e->name, ".bias"));
+        TRY(checkpoint_need(c, &weight, 2, shape, "%s%s.weight", prefix, e->name));
+        TRY(checkpoint_need(c, &bias, 1, shape, "%s%s.bias", prefix, e->name));
         *(struct linear *)((char *)owner + e->place) = linear_make(weight, bias);
     }
     return STATUS_OK;
@@ -114,7 +104,8 @@ static int load_vectors(const struct transformer_weights *w, const struct checkp
         const struct vector_entry *e = &entries[i];
         const struct tensor *t;
         const int64_t table[] = {e->rows, w->width};
-        TRY(need(&t, c, e->rank, e->rank == 1 ? &w->width : table, prefix, e->name, ""));
+        TRY(checkpoint_need(c, &t, e->rank, e->rank == 1 ? &w->width : table, "%s%s", prefix,
+                            e->name));
         dtype_to_f32(*(float **)((char *)owner + e->place), t->data, t->dtype,
                      (size_t)tensor_count(t));
     }
@@ -143,7 +134,7 @@ static int find_dimensions(struct transformer_weights *w, const struct checkpoin
 {
     const struct tensor *patchify, *caption;
     const int64_t any[] = {-1, -1};
-    TRY(need(&patchify, c, 2, any, "", "patchify_proj", ".weight"));
+    TRY(checkpoint_need(c, &patchify, 2, any, "patchify_proj.weight"));
     w->width = patchify->shape[0];
     w->ff_width = 4 * w->width;
     w->channels = patchify->shape[1];
@@ -154,8 +145,8 @@ static int find_dimensions(struct transformer_weights *w, const struct checkpoin
                          "each of %d attention heads",
                          checkpoint_path(c), (long long)w->width, w->heads);
     w->head_dim = (int)(w->width / w->heads);
-    TRY(need(&caption, c, 2, (const int64_t[]){w->width, -1}, "", "caption_projection.linear_1",
-             ".weight"));
+    TRY(checkpoint_need(c, &caption, 2, (const int64_t[]){w->width, -1},
+                        "caption_projection.linear_1.weight"));
     w->caption_width = caption->shape[1];
     if (w->channels < 1 || w->caption_width < 1)
         return error_set(STATUS_INPUT, "%s: tensor %s has no columns", checkpoint_path(c),

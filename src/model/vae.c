@@ -308,28 +308,36 @@ static void unpack_conv(struct vae *v, struct conv *conv, void *argument)
     op_conv_unpack(v->dev, conv);
 }
 
+struct packed_bytes {
+    int64_t sum, largest;
+};
+
 static void count_packed_bytes(struct vae *v, struct conv *conv, void *argument)
 {
-    size_t *total = argument, bytes = op_conv_packed_bytes(conv);
-    if (v->resident)
-        *total += bytes;
-    else if (bytes > *total)
-        *total = bytes;
+    struct packed_bytes *p = argument;
+    int64_t bytes = (int64_t)op_conv_packed_bytes(conv);
+    (void)v;
+    p->sum += bytes;
+    if (bytes > p->largest) p->largest = bytes;
 }
 
-int vae_open(struct vae **out, struct device *dev, const struct checkpoint *c, bool resident)
+int vae_open(struct vae **out, struct device *dev, const struct checkpoint *c)
 {
-    int status;
     struct vae *v = xcalloc(1, sizeof *v);
     v->dev = dev;
-    TRY_OR(fail, status, read_decoder(v, c));
-    v->resident = resident;
-    if (resident) for_each_conv(v, pack_conv, NULL);
+    int status = read_decoder(v, c);
+    if (status != STATUS_OK) {
+        vae_close(v);
+        return status;
+    }
     *out = v;
     return STATUS_OK;
-fail:
-    vae_close(v);
-    return status;
+}
+
+void vae_make_resident(struct vae *v)
+{
+    v->resident = true;
+    for_each_conv(v, pack_conv, NULL);
 }
 
 static void resblock_free(struct vae_resblock *r)
@@ -365,11 +373,11 @@ int vae_time_factor(const struct vae *v) { return v->time_factor; }
 int vae_space_factor(const struct vae *v) { return v->space_factor; }
 bool vae_wants_timestep(const struct vae *v) { return v->conditioned; }
 
-size_t vae_packed_bytes(const struct vae *v)
+int64_t vae_packed_bytes(const struct vae *v, bool resident)
 {
-    size_t bytes = 0;
-    for_each_conv((struct vae *)v, count_packed_bytes, &bytes);
-    return bytes;
+    struct packed_bytes p = {0};
+    for_each_conv((struct vae *)v, count_packed_bytes, &p);
+    return resident ? p.sum : p.largest;
 }
 
 void vae_unnormalize(const struct vae *v, float *z, int64_t tokens)

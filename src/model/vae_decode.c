@@ -1,29 +1,29 @@
 /* Runs the decoder on one rank: the whole clip, level after level.
  *
- * The walk below is made twice. The first time it plans: it only notes how large each region must
- * be and how many multiply-adds there are. The second time it computes. Every block takes its input
- * and gives its output as a clip; nothing but the 3x3x3 convolutions looks at another position. */
+ * The walk below plans and computes. When it plans, it only notes how large each region must be and
+ * how many multiply-adds there are; that is done for every shot before the first one starts. Every
+ * block takes its input and gives its output as a clip; nothing but the 3x3x3 convolutions looks at
+ * another position. */
 #include "model/vae.h"
 
 #include "base/error.h"
+#include "model/sinusoid.h"
 #include "model/vae_net.h"
-
-#include <math.h>
 
 /* What is alive at the same time: a block's input, the activated copy a convolution reads, and what
  * it writes; and one map of injected noise. An upsampling block leaves its output where the
  * activated copy was; the two change names. */
 enum role { ROLE_X, ROLE_ACTIVATED, ROLE_Y, ROLE_MAP, ROLE_COUNT };
+_Static_assert((int)ROLE_COUNT == VAE_REGIONS, "a region for every role");
 
-/* 4 TiB; multiply-adds then fit int64_t, too. */
-static const int64_t MAX_REGION_FLOATS = (int64_t)1 << 40;
+/* 4 PiB: far beyond any machine, and sums of a few still fit an address. */
+static const int64_t MAX_REGION_FLOATS = (int64_t)1 << 50;
 
 struct decode {
     struct vae *v;
     bool planning, too_large;
-    int region[ROLE_COUNT];     /* role -> region */
-    int64_t floats[ROLE_COUNT]; /* of each region */
-    float *base[ROLE_COUNT];
+    int region[ROLE_COUNT]; /* role -> region */
+    struct vae_regions r;
     struct rng *noise;
     const struct vae_progress *progress;
     int64_t work_done, work_total; /* multiply-adds */
@@ -40,9 +40,9 @@ static struct clip take(struct decode *d, enum role role, int64_t t, int64_t h, 
     if (__builtin_mul_overflow(n, c, &n) || __builtin_mul_overflow(n, h, &n) ||
         __builtin_mul_overflow(n, t, &n) || n > MAX_REGION_FLOATS)
         d->too_large = true;
-    else if (n > d->floats[region])
-        d->floats[region] = n;
-    return (struct clip){d->base[region], t, h, w, c, pad};
+    else if (n > d->r.floats[region])
+        d->r.floats[region] = n;
+    return (struct clip){d->r.base[region], t, h, w, c, pad};
 }
 
 static struct clip take_like(struct decode *d, enum role role, const struct clip *x, int64_t c,
@@ -63,21 +63,32 @@ static void activate(struct decode *d, const struct clip *y, const struct clip *
     if (!d->planning) op_pixel_norm_silu(d->v->dev, y, x, rows ? rows + x->c : NULL, rows);
 }
 
+static int64_t conv_work(const struct clip *y, const struct conv *conv)
+{
+    return y->t * y->h * y->w * conv->in * conv->out * conv->kernel * conv->kernel * conv->kernel;
+}
+
+static void plan_work(struct decode *d, const struct clip *y, const struct conv *conv)
+{
+    int64_t per_value = conv->in * conv->kernel * conv->kernel * conv->kernel, work;
+    if (d->too_large) return; /* y's extents multiplied overflow */
+    if (__builtin_mul_overflow(y->t * y->h * y->w * conv->out, per_value, &work) ||
+        __builtin_add_overflow(d->work_total, work, &d->work_total))
+        d->too_large = true;
+}
+
 static void convolve(struct decode *d, const struct clip *y, const struct clip *x,
                      struct conv *conv, const struct clip *add)
 {
     struct vae *v = d->v;
-    if (d->too_large) return;
-    int64_t taps = conv->kernel * conv->kernel * conv->kernel;
-    int64_t work = y->t * y->h * y->w * conv->in * conv->out * taps;
     if (d->planning) {
-        d->work_total += work;
+        plan_work(d, y, conv);
         return;
     }
     if (!v->resident) op_conv_pack(v->dev, conv);
     op_conv3d(v->dev, y, x, conv, v->conv_time, add);
     if (!v->resident) op_conv_unpack(v->dev, conv);
-    d->work_done += work;
+    d->work_done += conv_work(y, conv);
     if (d->progress) d->progress->report(d->progress->arg, d->work_done, d->work_total);
 }
 
@@ -169,17 +180,6 @@ static void walk(struct decode *d, float *video, const struct clip *latent)
 
 /* ---- timestep conditioning (spec vae 1.8) ---------------------------------------------------- */
 
-/* cos before sin; the divisor is half the width, not half - 1. */
-static void sinusoid(float out[VAE_SINUSOID], float t)
-{
-    const int half = VAE_SINUSOID / 2;
-    for (int i = 0; i < half; i++) {
-        float angle = t * expf((float)-log(10000.0) * (float)i / (float)half);
-        out[i] = cosf(angle);
-        out[half + i] = sinf(angle);
-    }
-}
-
 static void embed(struct vae *v, struct vae_embedder *e, float wave[VAE_SINUSOID])
 {
     struct mat in = mat_f32(wave, 1, VAE_SINUSOID);
@@ -198,7 +198,7 @@ static void add_rows(float *out, const float *table, const float *embedding, int
 static void modulate(struct vae *v, float timestep)
 {
     float wave[VAE_SINUSOID];
-    sinusoid(wave, timestep * v->timestep_multiplier);
+    sinusoid_fill(wave, VAE_SINUSOID, timestep * v->timestep_multiplier);
     for (int k = 0; k < v->block_count; k++) {
         struct vae_block *b = &v->blocks[k];
         if (!b->time.rows) continue;
@@ -210,7 +210,7 @@ static void modulate(struct vae *v, float timestep)
     add_rows(v->last_modulation, v->last_table, v->last_time.rows, 2 * v->conv_out.in);
 }
 
-/* ---- the call -------------------------------------------------------------------------------- */
+/* ---- the calls ------------------------------------------------------------------------------- */
 
 static bool injects_noise(const struct vae *v)
 {
@@ -220,35 +220,46 @@ static bool injects_noise(const struct vae *v)
     return false;
 }
 
-static void lay_out(struct arena *a, struct decode *d)
+/* What a decode of this size needs and how much work it is; false if too much for any machine. */
+static bool plan(struct decode *d, int64_t f, int64_t h, int64_t w)
 {
-    for (int i = 0; i < ROLE_COUNT; i++) d->base[i] = arena_floats(a, d->floats[i]);
+    struct clip latent = {NULL, f, h, w, d->v->latent_channels, 0};
+    d->planning = true;
+    d->too_large = f > MAX_REGION_FLOATS || h > MAX_REGION_FLOATS || w > MAX_REGION_FLOATS;
+    if (!d->too_large) walk(d, NULL, &latent);
+    d->planning = false;
+    return !d->too_large;
 }
 
-int vae_decode(struct vae *v, float *video, const float *z, int64_t f, int64_t h, int64_t w,
-               float timestep, struct rng *noise, const struct vae_progress *progress)
+bool vae_plan(const struct vae *v, struct vae_regions *r, int64_t f, int64_t h, int64_t w)
 {
-    CHECK(f > 0 && h > 0 && w > 0, "vae_decode: %lldx%lldx%lld latents", (long long)f, (long long)h,
+    struct decode d = {.v = (struct vae *)v, .r = *r}; /* only read while planning */
+    CHECK(f > 0 && h > 0 && w > 0, "vae_plan: %lldx%lldx%lld latents", (long long)f, (long long)h,
           (long long)w);
+    if (!plan(&d, f, h, w)) return false;
+    *r = d.r;
+    return true;
+}
+
+void vae_lay_out(struct vae_regions *r, struct arena *a)
+{
+    for (int i = 0; i < VAE_REGIONS; i++) r->base[i] = arena_floats(a, r->floats[i]);
+}
+
+void vae_decode(struct vae *v, const struct vae_regions *r, float *video, const float *z, int64_t f,
+                int64_t h, int64_t w, float timestep, struct rng *noise,
+                const struct vae_progress *progress)
+{
+    struct decode d = {.v = v, .noise = noise, .progress = progress};
+    struct clip latent = {(float *)z, f, h, w, v->latent_channels, 0}; /* only read */
     CHECK(noise || !injects_noise(v),
           "vae_decode: this decoder injects noise and was given no source of it");
-
-    struct decode d = {.v = v, .planning = true, .noise = noise, .progress = progress};
-    struct clip latent = {(float *)z, f, h, w, v->latent_channels, 0}; /* only read */
-    d.too_large = f > MAX_REGION_FLOATS || h > MAX_REGION_FLOATS || w > MAX_REGION_FLOATS;
-    if (!d.too_large) walk(&d, NULL, &latent);
-    if (d.too_large)
-        return error_set(STATUS_INPUT, "%lldx%lldx%lld latents are too many to decode",
-                         (long long)f, (long long)h, (long long)w);
-
-    struct arena arena;
-    arena_init(&arena, "VAE decode");
-    lay_out(&arena, &d);
-    arena_commit(&arena);
-    lay_out(&arena, &d);
+    CHECK(f > 0 && h > 0 && w > 0 && plan(&d, f, h, w),
+          "vae_decode: %lldx%lldx%lld latents", (long long)f, (long long)h, (long long)w);
+    for (int i = 0; i < VAE_REGIONS; i++)
+        CHECK(d.r.floats[i] <= r->floats[i], "vae_decode: region %d needs %lld floats, has %lld", i,
+              (long long)d.r.floats[i], (long long)r->floats[i]);
+    d.r = *r;
     if (v->conditioned) modulate(v, timestep);
-    d.planning = false;
     walk(&d, video, &latent);
-    arena_free(&arena);
-    return STATUS_OK;
 }

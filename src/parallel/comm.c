@@ -34,13 +34,15 @@ static bool self_probe(struct comm *c, int tag, int *from)
     return false;
 }
 
+static int self_await(struct comm *c, int from, int tag_a, int tag_b)
+{
+    (void)c, (void)tag_b;
+    CHECK(false, "waiting for message %d from rank %d in a group of one", tag_a, from);
+}
+
 static void self_wait(struct comm *c, struct transfer *t, bool patient) { (void)c, (void)t, (void)patient; }
 
-static bool self_test(struct comm *c, struct transfer *t, int count)
-{
-    (void)c, (void)t, (void)count;
-    return true;
-}
+static void self_poll(struct comm *c, struct transfer *t, int count) { (void)c, (void)t, (void)count; }
 
 static void self_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {
@@ -61,8 +63,9 @@ static const struct comm_kind self_kind = {
     .send_bytes_start = self_send_bytes,
     .receive_bytes_start = self_receive_bytes,
     .probe = self_probe,
+    .await = self_await,
     .wait = self_wait,
-    .test = self_test,
+    .poll = self_poll,
     .broadcast_bytes = self_broadcast_bytes,
     .all_gather_doubles = self_all_gather,
     .close = self_close,
@@ -98,7 +101,7 @@ void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64
 
 void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t, false); }
 void comm_wait_patiently(struct comm *c, struct transfer *t) { c->kind->wait(c, t, true); }
-bool comm_test(struct comm *c, struct transfer *transfers, int count) { return c->kind->test(c, transfers, count); }
+void comm_poll(struct comm *c, struct transfer *transfers, int count) { c->kind->poll(c, transfers, count); }
 
 void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
 {
@@ -111,6 +114,8 @@ void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, in
 }
 
 bool comm_probe(struct comm *c, int tag, int *from) { return c->kind->probe(c, tag, from); }
+
+int comm_await(struct comm *c, int from, int tag_a, int tag_b) { return c->kind->await(c, from, tag_a, tag_b); }
 
 void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {

@@ -35,17 +35,20 @@ void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, in
 void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int from, int tag);
 /* Local: waits for completion, polling. Past the group's timeout it CHECK-fails. */
 void comm_wait(struct comm *c, struct transfer *t);
-/* As comm_wait, for a wait until a peer has finished minutes of work: the deadline counts from the peer's last
- * heartbeat (heartbeat.h). */
+/* As comm_wait, for a wait until a peer has finished minutes of work: the deadline counts from the last time anybody did
+ * something (heartbeat.h). */
 void comm_wait_patiently(struct comm *c, struct transfer *t);
-/* Local: gives MPI a chance to progress the active ones of `transfers`; true when all are done. */
-bool comm_test(struct comm *c, struct transfer *transfers, int count);
+/* Local: gives MPI a chance to progress the active ones of `transfers`, at most every 100 us however often it is called. */
+void comm_poll(struct comm *c, struct transfer *transfers, int count);
 
 /* Local starts of a matched pair of a short control message. */
 void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag);
 void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag);
 /* Local: has a message with this tag arrived, from anyone? Its sender in *from. */
 bool comm_probe(struct comm *c, int tag, int *from);
+
+/* Local: waits, patiently, until a message with either tag has arrived from rank `from`; returns that tag. */
+int comm_await(struct comm *c, int from, int tag_a, int tag_b);
 
 /* Collective over c, for small control data. */
 void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root);

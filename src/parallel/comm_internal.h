@@ -12,8 +12,9 @@ struct comm_kind {
     void (*send_bytes_start)(struct comm *, struct transfer *, const void *, int bytes, int to, int tag);
     void (*receive_bytes_start)(struct comm *, struct transfer *, void *, int bytes, int from, int tag);
     bool (*probe)(struct comm *, int tag, int *from);
+    int (*await)(struct comm *, int from, int tag_a, int tag_b);
     void (*wait)(struct comm *, struct transfer *, bool patient);
-    bool (*test)(struct comm *, struct transfer *, int count);
+    void (*poll)(struct comm *, struct transfer *, int count);
     void (*broadcast_bytes)(struct comm *, void *, int bytes, int root);
     void (*all_gather_doubles)(struct comm *, double *, const int *counts, const int *offsets);
     void (*close)(struct comm *);
@@ -24,7 +25,8 @@ struct comm {
     int rank, size;
     const char *name;
     double timeout_s;
-    void *own; /* the kind's handle */
+    double polled_s; /* when it last polled */
+    void *own;       /* the kind's handle */
 };
 
 #endif

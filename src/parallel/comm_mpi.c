@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { SPINS = 2000 };
+static const double LOOK_S = 0.02, POLL_S = 1e-4;
+
 _Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request), "transfer.request is too small");
 
 /* The MPI_Comm and a cached row type: a count in rows of `width` floats never overflows MPI's int. */
@@ -54,33 +57,68 @@ static int row_count(int64_t rows)
 /* Peers compute for seconds between messages and ranks may outnumber cores: after a short spin the core is given away. */
 static void back_off(int turn)
 {
-    if (turn < 2000)
+    if (turn < SPINS)
         sched_yield();
     else
         usleep(50);
 }
 
+/* A wait in progress: how long nothing has happened, looked at every LOOK_S. */
+struct patience {
+    const char *group, *what;
+    int peer; /* -1: everyone */
+    double timeout_s, start_s, looked_s;
+    bool patient;
+    int turn; /* stays at SPINS */
+};
+
+static void keep_waiting(struct patience *p)
+{
+    back_off(p->turn);
+    p->turn += p->turn < SPINS;
+    double now = clock_s();
+    if (now - p->looked_s < LOOK_S)
+        return;
+    p->looked_s = now;
+    heartbeat_listen();
+    double happened_s = p->start_s;
+    if (p->patient && heartbeat_last_work_s() > happened_s)
+        happened_s = heartbeat_last_work_s();
+    if (now - happened_s < p->timeout_s)
+        return;
+    if (p->peer >= 0)
+        CHECK(false, "%s with rank %d of group \"%s\": nothing has happened for %.0f s (timeout)", p->what, p->peer,
+              p->group, p->timeout_s);
+    CHECK(false, "%s in group \"%s\": nothing has happened for %.0f s (timeout)", p->what, p->group, p->timeout_s);
+}
+
 void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer, double timeout_s, bool patient)
 {
-    double alive_s = clock_s();
-    for (int turn = 0;; turn += turn < 1 << 20) {
+    struct patience p = {.group = group, .what = what, .peer = peer, .timeout_s = timeout_s, .start_s = clock_s(),
+                         .patient = patient};
+    for (;;) {
         int done = 0;
         CHECK_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
         if (done)
-            return;
-        back_off(turn);
-        if (turn % 256 != 255)
-            continue;
-        heartbeat();
-        if (clock_s() - alive_s < timeout_s)
-            continue;
-        int quiet = peer;
-        if (patient && clock_s() - heartbeat_last_s(peer, &quiet) < timeout_s)
-            continue;
-        if (quiet >= 0)
-            CHECK(false, "%s with rank %d of group \"%s\": no sign of life for %.0f s (timeout)", what, quiet, group,
-                  timeout_s);
-        CHECK(false, "%s in group \"%s\": nothing for %.0f s (timeout)", what, group, timeout_s);
+            break;
+        keep_waiting(&p);
+    }
+    heartbeat_worked();
+}
+
+static int mpi_await(struct comm *c, int from, int tag_a, int tag_b)
+{
+    struct patience p = {.group = c->name, .what = "message", .peer = from, .timeout_s = c->timeout_s,
+                         .start_s = clock_s(), .patient = true};
+    for (;;) {
+        int arrived = 0;
+        CHECK_MPI(MPI_Iprobe(from, tag_a, group_of(c)->comm, &arrived, MPI_STATUS_IGNORE));
+        if (arrived)
+            return tag_a;
+        CHECK_MPI(MPI_Iprobe(from, tag_b, group_of(c)->comm, &arrived, MPI_STATUS_IGNORE));
+        if (arrived)
+            return tag_b;
+        keep_waiting(&p);
     }
 }
 
@@ -102,11 +140,13 @@ static void mpi_wait(struct comm *c, struct transfer *t, bool patient)
     t->active = false;
 }
 
-static bool mpi_test(struct comm *c, struct transfer *transfers, int count)
+static void mpi_poll(struct comm *c, struct transfer *transfers, int count)
 {
-    (void)c;
-    heartbeat();
-    bool all = true;
+    double now = clock_s();
+    if (now - c->polled_s < POLL_S)
+        return;
+    c->polled_s = now;
+    heartbeat_worked(); /* it is work that polls */
     for (int i = 0; i < count; i++) {
         struct transfer *t = &transfers[i];
         if (!t->active)
@@ -117,9 +157,7 @@ static bool mpi_test(struct comm *c, struct transfer *transfers, int count)
         CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
         memcpy(t->request, &request, sizeof request);
         t->active = !done;
-        all = all && done;
     }
-    return all;
 }
 
 /* ---- messages -------------------------------------------------------------------------------------------------- */
@@ -131,7 +169,7 @@ static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffe
     if (rows == 0)
         return;
     CHECK_MPI(MPI_Ibcast(buffer, row_count(rows), row_type(g, width), root, g->comm, &request));
-    mpi_begin(t, request, "broadcast", root);
+    mpi_begin(t, request, "broadcast", root == c->rank ? -1 : root);
 }
 
 static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int to, int tag)
@@ -179,7 +217,7 @@ static void mpi_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {
     MPI_Request request;
     CHECK_MPI(MPI_Ibcast(data, bytes, MPI_BYTE, root, group_of(c)->comm, &request));
-    comm_mpi_wait(&request, c->name, "broadcast", root, c->timeout_s, true);
+    comm_mpi_wait(&request, c->name, "broadcast", root == c->rank ? -1 : root, c->timeout_s, true);
 }
 
 static void mpi_all_gather(struct comm *c, double *all, const int *counts, const int *offsets)
@@ -207,8 +245,9 @@ static const struct comm_kind mpi_kind = {
     .send_bytes_start = mpi_send_bytes,
     .receive_bytes_start = mpi_receive_bytes,
     .probe = mpi_probe,
+    .await = mpi_await,
     .wait = mpi_wait,
-    .test = mpi_test,
+    .poll = mpi_poll,
     .broadcast_bytes = mpi_broadcast_bytes,
     .all_gather_doubles = mpi_all_gather,
     .close = mpi_close,

@@ -18,7 +18,7 @@ const char *comm_mpi_error_text(int code);
 struct comm *comm_open_mpi(MPI_Comm group, const char *name, double timeout_s);
 
 /* Waits for an MPI request with the deadline; past it CHECK-fails naming what and peer (-1: everyone). patient: the
- * deadline counts from the last heartbeat of world rank `peer` (-1: of the quietest rank). Local. */
+ * deadline counts from the last time anybody in the world did something (heartbeat.h). Local. */
 void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer, double timeout_s, bool patient);
 
 #endif

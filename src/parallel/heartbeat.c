@@ -4,21 +4,20 @@
 #include "base/log.h"
 #include "parallel/comm_mpi.h"
 
-#include <stdlib.h>
+#include <stdbool.h>
 
 enum { TAG_BEAT = 1 };
 
 static MPI_Comm channel = MPI_COMM_NULL; /* of its own, so that beats never match other messages */
 static int my_rank, ranks;
-static double interval_s = 5, last_sent_s, last_taken_s;
-static double *last_seen_s; /* [ranks] */
+static double interval_s = 5, last_sent_s, last_listened_s, last_work_s;
+static bool work_to_tell; /* since the last beat that was sent */
 
 void heartbeat_start(void)
 {
     CHECK_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &channel));
     CHECK_MPI(MPI_Comm_rank(channel, &my_rank));
     CHECK_MPI(MPI_Comm_size(channel, &ranks));
-    last_seen_s = xcalloc((size_t)ranks, sizeof *last_seen_s);
 }
 
 void heartbeat_set_interval(double seconds) { interval_s = seconds; }
@@ -32,7 +31,19 @@ static void beat(int to)
     CHECK_MPI(MPI_Request_free(&request));
 }
 
-static void take_in(void)
+static void tell(double now)
+{
+    if (!work_to_tell || now - last_sent_s < interval_s)
+        return;
+    last_sent_s = now;
+    work_to_tell = false;
+    if (my_rank != 0)
+        beat(0);
+    for (int r = 1; my_rank == 0 && r < ranks; r++)
+        beat(r);
+}
+
+static void take_in(double now)
 {
     for (;;) {
         int arrived = 0;
@@ -42,51 +53,47 @@ static void take_in(void)
         if (!arrived)
             return;
         CHECK_MPI(MPI_Recv(&sign, 1, MPI_BYTE, status.MPI_SOURCE, TAG_BEAT, channel, MPI_STATUS_IGNORE));
-        last_seen_s[status.MPI_SOURCE] = clock_s();
+        last_work_s = now;
+        work_to_tell |= my_rank == 0; /* rank 0 passes on what it hears */
     }
 }
 
-void heartbeat(void)
+void heartbeat_worked(void)
 {
-    if (channel == MPI_COMM_NULL || ranks == 1)
+    if (channel == MPI_COMM_NULL)
+        return;
+    last_work_s = clock_s();
+    work_to_tell = true;
+    heartbeat_listen();
+}
+
+void heartbeat_poll(void *unused)
+{
+    (void)unused;
+    heartbeat_worked();
+}
+
+void heartbeat_listen(void)
+{
+    if (channel == MPI_COMM_NULL)
         return;
     double now = clock_s();
-    if (now - last_sent_s >= interval_s) {
-        last_sent_s = now;
-        if (my_rank != 0)
-            beat(0);
-        for (int r = 1; my_rank == 0 && r < ranks; r++)
-            beat(r);
+    if (now - last_listened_s >= interval_s / 8) {
+        last_listened_s = now;
+        take_in(now);
     }
-    if (now - last_taken_s >= interval_s / 4) {
-        last_taken_s = now;
-        take_in();
-    }
+    tell(now);
 }
 
-double heartbeat_last_s(int peer, int *rank)
-{
-    if (channel == MPI_COMM_NULL || ranks == 1)
-        return 0;
-    take_in();
-    if (my_rank != 0)
-        peer = 0;
-    else if (peer <= 0) {
-        peer = 1;
-        for (int r = 2; r < ranks; r++)
-            peer = last_seen_s[r] < last_seen_s[peer] ? r : peer;
-    }
-    *rank = peer;
-    return last_seen_s[peer];
-}
+double heartbeat_last_work_s(void) { return last_work_s; }
 
 void heartbeat_stop(void)
 {
     if (channel == MPI_COMM_NULL)
         return;
-    CHECK_MPI(MPI_Barrier(channel));
-    take_in(); /* nothing is left unreceived when MPI ends */
+    MPI_Request barrier;
+    CHECK_MPI(MPI_Ibarrier(channel, &barrier));
+    comm_mpi_wait(&barrier, "world", "leaving together", -1, 60, true);
+    take_in(clock_s()); /* what has arrived is not left unreceived when MPI ends */
     CHECK_MPI(MPI_Comm_free(&channel));
-    free(last_seen_s);
-    last_seen_s = NULL;
 }

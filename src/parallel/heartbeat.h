@@ -1,6 +1,7 @@
-/* Signs of life. Some waits are legitimately long: a codec rank waits while a shot is denoised for an hour. A hung peer
- * must still be noticed, so every rank sends rank 0 a byte every few seconds while it works or waits, and rank 0 sends
- * one to everybody; a patient wait fails only when the peer it depends on has gone quiet.
+/* Signs of work. Some waits are legitimately long: a codec rank waits while a shot is denoised for an hour. A stopped or
+ * deadlocked job must still be noticed. So every rank tells rank 0 every few seconds that it has *done* something since it
+ * last said so, rank 0 tells everybody that somebody has, and a patient wait fails only when for the whole time-out nobody
+ * anywhere has done anything. Waiting is not doing.
  * All functions are Local. */
 #ifndef RINGREEL_HEARTBEAT_H
 #define RINGREEL_HEARTBEAT_H
@@ -8,10 +9,14 @@
 void heartbeat_start(void); /* after MPI_Init; without it the others do nothing */
 void heartbeat_stop(void);
 void heartbeat_set_interval(double seconds);
-/* Sends one if it is time, takes in those that arrived. Cheap: call it wherever work is polled. */
-void heartbeat(void);
-/* When world rank `peer` last gave a sign (clock_s). Ranks other than 0 hear only rank 0, so for them every peer counts
- * as rank 0. peer -1 on rank 0: the quietest rank. *rank: whose sign it is. */
-double heartbeat_last_s(int peer, int *rank);
+
+/* Work was done: a piece of an operation, a step, a tensor read, a message taken. Cheap: call it wherever work is polled
+ * and between the parts of long work. */
+void heartbeat_worked(void);
+void heartbeat_poll(void *unused); /* heartbeat_worked, as what a device polls (device_set_poll) */
+/* For waiting loops: passes on and takes in the signs of others. */
+void heartbeat_listen(void);
+/* When anybody is known to have done something last (clock_s). */
+double heartbeat_last_work_s(void);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "parallel/heartbeat.h"
 
 #include <stddef.h>
 
@@ -32,7 +33,7 @@ struct hop {
 static void poll_hop(void *argument)
 {
     struct hop *hop = argument;
-    comm_test(hop->group, hop->transfers, 2);
+    comm_poll(hop->group, hop->transfers, 2);
 }
 
 static void attend_block(struct ring *r, struct mat q, const float *block, int owner, float scale, struct hop *hop)
@@ -40,15 +41,16 @@ static void attend_block(struct ring *r, struct mat q, const float *block, int o
     double start_s = clock_s();
     device_set_poll(r->dev, poll_hop, hop);
     op_attention_block(r->dev, r->state, q, block, shard_tokens(&r->plan, owner), r->plan.granule, r->heads, scale);
-    device_set_poll(r->dev, NULL, NULL);
+    device_set_poll(r->dev, heartbeat_poll, NULL);
     trace_span("denoise", "attention", 0, r->shot, owner, start_s);
 }
 
 static void wait_for_hop(struct ring *r, struct hop *hop, int hop_number)
 {
     double start_s = clock_s();
-    if (hop->transfers[0].active || hop->transfers[1].active)
-        phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block, hop_number);
+    if (!hop->transfers[0].active && !hop->transfers[1].active)
+        return;
+    phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block, hop_number);
     comm_wait(r->group, &hop->transfers[0]);
     comm_wait(r->group, &hop->transfers[1]);
     trace_span("comm", "hop wait", 1, r->shot, hop_number, start_s);

@@ -2,18 +2,22 @@
 #ifndef RINGREEL_WORLD_H
 #define RINGREEL_WORLD_H
 
+#include "media/partial.h"
 #include "parallel/comm.h"
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct world {
     int rank, size;
     int host_rank, host_size; /* among the ranks of this host */
+    int processors;           /* this rank's share of those its host gives us, at least 1 */
     char host[64];
     bool mpi;                 /* false: started without a launcher, a world of one, MPI is never initialised */
     double timeout_s;
     struct comm *comm;        /* everyone */
+    struct partial trace;     /* on rank 0, between world_open_trace and world_write_trace */
 };
 
 /* Collective. Starts MPI if a launcher started us, sets the deadline of every wait, the identity in messages, and what
@@ -25,11 +29,15 @@ void world_set_timeout(struct world *w, double timeout_s); /* Local */
 int world_agree(struct world *w, int status);
 /* Collective: the smallest value of any rank. */
 int world_min(struct world *w, int value);
+/* Collective over the world: the sum over the ranks of this host. */
+int64_t world_host_sum(struct world *w, int64_t value);
 /* Collective: rank 0's buffer (malloced, *data and *bytes) is given to all. */
 void world_share_bytes(struct world *w, char **data, size_t *bytes);
 
-/* Collective: gathers every rank's trace spans to rank 0, which writes the Chrome trace. No-op unless enabled. */
-int world_write_trace(struct world *w, const char *path, const char *role);
+/* Starts recording; rank 0 makes sure that the file can be written (STATUS_INPUT). Local. */
+int world_open_trace(struct world *w, const char *path);
+/* Collective: gathers every rank's spans to rank 0, which writes the Chrome trace. No-op unless opened. */
+int world_write_trace(struct world *w, const char *role);
 
 /* Collective: agrees on the exit code, ends MPI, frees. Returns the code for main to return. */
 int world_stop(struct world *w, int status);

@@ -5,13 +5,13 @@
 #include "base/rng.h"
 #include "base/trace.h"
 #include "media/digest.h"
+#include "parallel/heartbeat.h"
 #include "render/dump.h"
 #include "render/noise.h"
 #include "render/sidecar.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ENCODE_AHEAD = HANDOVER_SLOTS }; /* texts that are ready before they are asked for */
@@ -20,7 +20,7 @@ enum { ENCODE_AHEAD = HANDOVER_SLOTS }; /* texts that are ready before they are 
 
 static int encode_one(struct engine *e, const char *text, float *embeds, int64_t *tokens)
 {
-    int32_t ids[1024];
+    int32_t ids[MAX_TEXT_TOKENS];
     int count;
     TRY(tokenizer_encode(e->codec.tokenizer, text, e->job->text_encoder_max_tokens, ids, &count));
     *tokens = count;
@@ -30,7 +30,7 @@ static int encode_one(struct engine *e, const char *text, float *embeds, int64_t
 int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head, float *embeds)
 {
     double start_s = clock_s();
-    *head = (struct handover_head){.status = STATUS_OK, .shot = s->number};
+    *head = (struct handover_head){.shot = s->number};
     phase_set("shot %d encode text", s->number + 1);
     if (s->uses_negative)
         TRY(encode_one(e, s->options->negative_prompt, embeds, &head->tokens[0]));
@@ -51,6 +51,9 @@ static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channel
         noise_draw(r, RNG_TORCH, s->tokens, channels, 0, 0, NULL);
 }
 
+/* In double and rounded once, so that every host gives the same bits. */
+static float sigmoid(float x) { return (float)(1 / (1 + exp(-(double)x))); }
+
 /* Official order (pipeline spec 1.12): decode noise on normalised latents, tone map, then un-normalise. The noise is
  * drawn as the reference draws it for a permuted tensor on the CPU: scalar path, in token order. */
 static void prepare_latents(struct engine *e, const struct shot *s, const float *latents, float *z, struct rng *r)
@@ -70,7 +73,7 @@ static void prepare_latents(struct engine *e, const struct shot *s, const float 
         }
     }
     for (int64_t i = 0; k > 0 && i < n; i++)
-        z[i] *= 1 - 0.8f * k / (1 + expf(-4 * k * (fabsf(z[i]) - 1)));
+        z[i] *= 1 - 0.8f * k * sigmoid(4 * k * (fabsf(z[i]) - 1));
     vae_unnormalize(e->codec.vae, z, s->tokens);
 }
 
@@ -82,8 +85,7 @@ static void report_decode(void *argument, int64_t done, int64_t total)
     progress_advance(p, done);
 }
 
-/* video [frames, height, width, 3] fp32 of the padded size. */
-static int decode(struct engine *e, const struct shot *s, const float *latents, float *video)
+static void decode(struct engine *e, const struct shot *s, const float *latents)
 {
     struct rng r;
     struct progress progress;
@@ -95,23 +97,22 @@ static int decode(struct engine *e, const struct shot *s, const float *latents, 
     rng_seed(&r, (uint64_t)s->options->seed);
     skip_step_noise(&r, s, e->channels);
     prepare_latents(e, s, latents, e->codec.latents, &r);
-    TRY(vae_decode(e->codec.vae, video, e->codec.latents, s->f, s->h, s->w, (float)s->options->decode_timestep, &r,
-                   &report));
+    vae_decode(e->codec.vae, &e->codec.decode, e->codec.video, e->codec.latents, s->f, s->h, s->w,
+               (float)s->options->decode_timestep, &r, &report);
     progress_end(&progress);
-    return STATUS_OK;
 }
 
 /* Cuts the asked picture out of frame `index` of the padded video and makes bytes of it. */
-static void crop_frame(struct engine *e, const struct shot *s, const float *video, int64_t index, uint8_t *rgb)
+static void crop_frame(struct engine *e, const struct shot *s, int64_t index, uint8_t *rgb)
 {
     const struct shot_options *o = s->options;
     for (int64_t y = 0; y < o->height; y++) {
-        const float *row = video + ((index * s->height + s->top + y) * s->width + s->left) * 3;
+        const float *row = e->codec.video + ((index * s->height + s->top + y) * s->width + s->left) * 3;
         op_to_bytes(e->dev, rgb + y * o->width * 3, row, 3 * (int64_t)o->width);
     }
 }
 
-static int write_frames(struct engine *e, const struct shot *s, const float *video, uint8_t *frames, char sha256[65])
+static int write_frames(struct engine *e, const struct shot *s, char sha256[65])
 {
     const struct shot_options *o = s->options;
     size_t frame_bytes = (size_t)o->height * (size_t)o->width * 3;
@@ -122,8 +123,8 @@ static int write_frames(struct engine *e, const struct shot *s, const float *vid
     struct digest *digest = digest_open();
     int status = STATUS_OK;
     for (int64_t i = 0; i < o->num_frames && status == STATUS_OK; i++) {
-        uint8_t *rgb = frames + (e->job->dump ? (size_t)i * frame_bytes : 0);
-        crop_frame(e, s, video, i, rgb);
+        uint8_t *rgb = e->codec.frames + (e->job->dump ? (size_t)i * frame_bytes : 0);
+        crop_frame(e, s, i, rgb);
         digest_add(digest, rgb, frame_bytes);
         status = video_write(writer, rgb);
         handover_poll(&e->handover);
@@ -136,30 +137,24 @@ static int write_frames(struct engine *e, const struct shot *s, const float *vid
     return video_finish(writer);
 }
 
-static int encode_video(struct engine *e, const struct shot *s, const float *video, struct sidecar_facts *facts)
+static int encode_video(struct engine *e, const struct shot *s, struct sidecar_facts *facts)
 {
     const struct shot_options *o = s->options;
-    size_t kept = e->job->dump ? (size_t)o->num_frames : 1; /* one frame at a time unless all are dumped */
-    uint8_t *frames = xmalloc(kept * (size_t)o->height * (size_t)o->width * 3);
-    int status = write_frames(e, s, video, frames, facts->frames_sha256);
-    if (status == STATUS_OK && e->job->dump)
-        status = dump_frames(e->job->dump, s->number, frames, o->num_frames, o->height, o->width);
-    free(frames);
-    if (status == STATUS_OK)
-        status = sidecar_write(e, s, facts);
-    return status;
+    TRY(write_frames(e, s, facts->frames_sha256));
+    if (e->job->dump)
+        TRY(dump_frames(e->job->dump, s->number, e->codec.frames, o->num_frames, o->height, o->width));
+    return sidecar_write(e, s, facts);
 }
 
-static int decode_and_encode(struct engine *e, const struct shot *s, const float *latents, float *video,
-                             struct sidecar_facts *facts)
+static int decode_and_encode(struct engine *e, const struct shot *s, const float *latents, struct sidecar_facts *facts)
 {
     double start_s = clock_s();
-    TRY(decode(e, s, latents, video));
+    decode(e, s, latents);
     facts->decode_s = clock_s() - start_s;
     trace_span("codec", "decode", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"decode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1, facts->decode_s);
     start_s = clock_s();
-    TRY(encode_video(e, s, video, facts));
+    TRY(encode_video(e, s, facts));
     trace_span("codec", "encode video", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1, clock_s() - start_s);
     return STATUS_OK;
@@ -171,10 +166,7 @@ int codec_decode_shot(struct engine *e, const struct shot *s, const float *laten
     digest_of(latents, (size_t)(s->tokens * e->channels) * sizeof *latents, facts.latents_sha256);
     if (e->job->dump)
         TRY(dump_latents(e->job->dump, s->number, latents, e->channels, s->f, s->h, s->w));
-    float *video = xmalloc((size_t)(s->frames * s->height * s->width * 3) * sizeof *video);
-    int status = decode_and_encode(e, s, latents, video, &facts);
-    free(video);
-    TRY(status);
+    TRY(decode_and_encode(e, s, latents, &facts));
     if (e->job->digest) {
         printf("digest shot %d latents %s frames %s\n", s->number + 1, facts.latents_sha256, facts.frames_sha256);
         fflush(stdout);
@@ -189,7 +181,7 @@ int codec_decode_shot(struct engine *e, const struct shot *s, const float *laten
 /* This rank's shots are codec_index, codec_index + C, ...; `order` counts them. */
 struct queue {
     struct engine *e;
-    int encoded; /* texts sent so far, in this rank's order */
+    int encoded; /* texts sent so far */
 };
 
 static int shot_of(const struct engine *e, int order) { return e->mesh.codec_index + order * e->mesh.codec_ranks; }
@@ -205,41 +197,30 @@ static int encode_ahead(struct queue *q, int until)
     struct handover *h = &q->e->handover;
     for (; q->encoded < until && q->encoded < shots_of_rank(q->e); q->encoded++) {
         struct handover_head head;
-        float *buffer = handover_text_buffer(h, q->encoded);
+        float *buffer = handover_text_buffer(h);
         TRY(codec_encode_text(q->e, &q->e->shots[shot_of(q->e, q->encoded)], &head, buffer));
-        handover_send_text(h, q->encoded, &head);
+        handover_send_text(h, &head);
     }
     return STATUS_OK;
 }
 
-static int code_one(struct queue *q, int order, bool *received)
+static struct shard_plan plan_of_shot(void *argument, int shot)
+{
+    struct engine *e = argument;
+    return shard_plan_make(e->shots[shot].tokens, e->mesh.denoise_ranks);
+}
+
+static int code_one(struct queue *q, int order)
 {
     struct engine *e = q->e;
     const struct shot *s = &e->shots[shot_of(e, order)];
-    struct shard_plan plan = shard_plan_make(s->tokens, e->mesh.denoise_ranks);
+    struct shard_plan plan = plan_of_shot(e, s->number);
     float *latents;
     TRY(encode_ahead(q, order + ENCODE_AHEAD));
     phase_set("shot %d, waiting for its latents", s->number + 1);
-    *received = true;
     TRY(handover_receive_latents(&e->handover, s->number, &plan, &latents));
     TRY(encode_ahead(q, order + 1 + ENCODE_AHEAD)); /* the denoise ranks' next text goes before this decode */
     return codec_decode_shot(e, s, latents);
-}
-
-/* After a failure here or elsewhere: nobody may be left waiting for a message of ours, nor we with one to take. */
-static void drain(struct queue *q, int from_order)
-{
-    struct engine *e = q->e;
-    for (; q->encoded < shots_of_rank(e); q->encoded++) {
-        struct handover_head head = {.status = STATUS_STOPPED, .shot = shot_of(e, q->encoded)};
-        handover_send_text(&e->handover, q->encoded, &head);
-    }
-    for (int order = from_order; order < shots_of_rank(e); order++) {
-        int shot = shot_of(e, order);
-        struct shard_plan plan = shard_plan_make(e->shots[shot].tokens, e->mesh.denoise_ranks);
-        float *latents;
-        handover_receive_latents(&e->handover, shot, &plan, &latents);
-    }
 }
 
 static void poll_messages(void *argument) { handover_poll(argument); }
@@ -247,19 +228,12 @@ static void poll_messages(void *argument) { handover_poll(argument); }
 int codec_loop(struct engine *e)
 {
     struct queue q = {.e = e};
-    int status = STATUS_OK, order = 0;
-    bool received = false;
+    int status = STATUS_OK;
     device_set_poll(e->dev, poll_messages, &e->handover);
-    for (; order < shots_of_rank(e) && status == STATUS_OK; order++) {
-        received = false;
-        status = code_one(&q, order, &received);
-    }
-    if (status != STATUS_OK) {
-        if (status != STATUS_STOPPED)
-            handover_send_stop(&e->handover, status);
-        drain(&q, received ? order : order - 1);
-    }
-    handover_finish(&e->handover);
-    device_set_poll(e->dev, NULL, NULL);
+    for (int order = 0; order < shots_of_rank(e) && status == STATUS_OK; order++)
+        status = code_one(&q, order);
+    phase_set("waiting for the denoise ranks to finish");
+    handover_end_codec(&e->handover, status, plan_of_shot, e);
+    device_set_poll(e->dev, heartbeat_poll, NULL);
     return status;
 }

@@ -180,8 +180,7 @@ static int denoise_one(struct engine *e, int number)
     struct handover_head head;
     float *text;
     phase_set("shot %d, waiting for its text", number + 1);
-    if (handover_receive_text(h, number, &head, &text) != STATUS_OK)
-        return STATUS_STOPPED;
+    TRY(handover_receive_text(h, number, &head, &text));
     float *latents = handover_latents_buffer(h, number);
     TRY(denoise_shot(e, &e->shots[number], &head, text, latents));
     handover_send_latents(h, number, shard_tokens(transformer_plan(e->denoiser.transformer),
@@ -191,21 +190,10 @@ static int denoise_one(struct engine *e, int number)
 
 int denoise_loop(struct engine *e)
 {
-    struct handover *h = &e->handover;
-    struct handover_head head;
-    float *text;
-    int shots = e->job->shot_count, status = STATUS_OK, number = 0;
-    for (; number < shots && status == STATUS_OK; number++)
+    int status = STATUS_OK;
+    for (int number = 0; number < e->job->shot_count && status == STATUS_OK; number++)
         status = denoise_one(e, number);
-    if (status != STATUS_OK) {
-        /* Shot number-1 and the later ones will not come. Their codec ranks are told first, then the texts they had
-         * under way are taken, so that no rank is left with a message nobody receives. */
-        for (int k = number - 1; k < shots; k++)
-            handover_cancel_latents(h, k);
-        for (int k = number; k < shots; k++)
-            handover_receive_text(h, k, &head, &text);
-    }
-    phase_set("waiting for the codec ranks to take the last latents");
-    handover_finish(h);
+    phase_set("waiting for the codec ranks to finish");
+    handover_end_denoise(&e->handover, status);
     return status;
 }

@@ -1,39 +1,36 @@
 #include "render/dump.h"
 
 #include "base/error.h"
+#include "media/partial.h"
 #include "model/safetensors.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-enum { TAG_DUMP = 31, PATH_BYTES = 4096 };
+enum { TAG_DUMP = 31 };
 
-static int make_folder(const char *path)
+static char *path_of(const char *dir, int shot, const char *file)
 {
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
-        return error_set(STATUS_INPUT, "dump: %s: %s", path, strerror(errno));
-    return STATUS_OK;
+    return xasprintf("%s/shot-%04d/%s.safetensors", dir, shot + 1, file);
 }
 
 int dump_prepare(const char *dir, int shots)
 {
-    char path[PATH_BYTES];
-    TRY(make_folder(dir));
-    for (int i = 0; i < shots; i++) {
-        snprintf(path, sizeof path, "%s/shot-%04d", dir, i + 1);
-        TRY(make_folder(path));
+    int status = STATUS_OK;
+    for (int i = 0; i < shots && status == STATUS_OK; i++) {
+        char *path = path_of(dir, i, "inputs");
+        status = partial_make_folders("dump", path);
+        free(path);
     }
-    return STATUS_OK;
+    return status;
 }
 
 static int write_file(const char *dir, int shot, const char *file, const struct tensor *tensors, int count)
 {
-    char path[PATH_BYTES];
-    snprintf(path, sizeof path, "%s/shot-%04d/%s.safetensors", dir, shot + 1, file);
-    return safetensors_write(path, tensors, count, NULL);
+    char *path = path_of(dir, shot, file);
+    int status = safetensors_write(path, tensors, count, NULL);
+    free(path);
+    return status;
 }
 
 static struct tensor tensor_2d(const char *name, const float *data, int64_t rows, int64_t cols)

@@ -27,8 +27,13 @@ struct codec { /* on codec ranks */
     struct t5 *t5;
     struct vae *vae;
     struct checkpoint *text_encoder;
-    float *latents; /* [S, C] scratch for un-normalising */
+    struct vae_regions decode; /* large enough for each of this rank's shots, as all below */
+    float *latents;            /* [S, C] scratch for un-normalising */
+    float *video;              /* [frames, height, width, 3] of the padded size */
+    uint8_t *frames;           /* [height, width, 3] of the asked size: one frame, or all of a shot under --dump */
 };
+
+enum engine_arena { ARENA_EXCHANGE, ARENA_DECODE, ARENA_VIDEO, ARENA_FRAMES, ENGINE_ARENAS };
 
 struct engine {
     struct world *world;
@@ -37,8 +42,10 @@ struct engine {
     struct device *dev;
     struct checkpoint *checkpoint;
     struct shot *shots; /* [job->shot_count] */
-    int64_t max_tokens, channels, text_width;
-    struct arena arena;
+    int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
+    bool resident; /* reordered fp32 weights are kept; else expanded at every use. May differ from host to host. */
+    struct arena arenas[ENGINE_ARENAS];
+    struct memory_plan taken; /* before the plan was made: by the text encoder */
     struct handover handover;
     struct denoiser denoiser;
     struct codec codec;

@@ -1,42 +1,24 @@
 #include "render/render.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/trace.h"
 #include "render/codec.h"
 #include "render/denoise.h"
 #include "render/version.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
-enum { JOB_FILE_LIMIT = 4 << 20, TRACE_SPANS = 1 << 20 };
+enum { JOB_FILE_LIMIT = 4 << 20 };
 
+/* Without a job file everything comes from flags. */
 static int read_job_file(const char *path, char **text, size_t *bytes)
 {
-    struct stat st;
-    *text = xcalloc(1, 1);
+    *text = NULL;
     *bytes = 0;
-    if (!path) /* everything comes from flags */
-        return STATUS_OK;
-    if (stat(path, &st) != 0)
-        return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return error_set(STATUS_INPUT, "%s: not a file", path);
-    if (st.st_size > JOB_FILE_LIMIT)
-        return error_set(STATUS_INPUT, "%s: %lld bytes; a job file has at most %d", path, (long long)st.st_size,
-                         JOB_FILE_LIMIT);
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
-    *text = xrealloc(*text, (size_t)st.st_size + 1);
-    *bytes = fread(*text, 1, (size_t)st.st_size, f);
-    (*text)[*bytes] = '\0';
-    fclose(f);
-    return STATUS_OK;
+    return path ? file_read(path, JOB_FILE_LIMIT, text, bytes) : STATUS_OK;
 }
 
 int render_configure(struct job_options *job, struct world *world, int argc, char **argv, bool *help)
@@ -84,16 +66,6 @@ static void print_mesh(const struct engine *e)
     }
 }
 
-/* The trace is written at the end; whether it can be is known now. */
-static int check_trace_file(const char *path)
-{
-    FILE *f = fopen(path, "w");
-    if (!f)
-        return error_set(STATUS_INPUT, "trace: %s: %s", path, strerror(errno));
-    fclose(f);
-    return STATUS_OK;
-}
-
 int render_announce(const struct engine *e)
 {
     const struct job_options *job = e->job;
@@ -103,12 +75,13 @@ int render_announce(const struct engine *e)
         print_mesh(e);
     }
     if (job->trace)
-        trace_enable(TRACE_SPANS / 8);
-    if (job->trace && e->world->rank == 0)
-        status = check_trace_file(job->trace);
+        status = world_open_trace(e->world, job->trace);
     if (job->log_json && status == STATUS_OK)
         status = log_json_open(job->log_json, e->world->rank);
-    return world_agree(e->world, status);
+    status = world_agree(e->world, status);
+    if (status != STATUS_OK)
+        trace_free(); /* nobody sends spans that nobody writes */
+    return status;
 }
 
 /* ---- a world of one ----------------------------------------------------------------------------------------------- */

@@ -1,15 +1,13 @@
 #include "render/sidecar.h"
 
 #include "base/error.h"
+#include "media/partial.h"
 #include "render/version.h"
 
-#include <errno.h>
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static json_t *describe_file(const char *path)
 {
@@ -46,21 +44,41 @@ static json_t *describe(const struct engine *e, const struct shot *s, const stru
     return root;
 }
 
-int sidecar_write(const struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
+/* OUTPUT.json; an image sequence "frames/%06d.png" has one, "frames/_06d.png.json". */
+static char *path_of(const struct shot_options *o)
 {
-    int status = STATUS_OK;
-    char *path = xasprintf("%s.json", s->options->output);
-    char *part = xasprintf("%s.part-%d", path, (int)getpid());
-    for (char *c = path; *c; c++) /* an image sequence "frames/%06d.png" has one sidecar, without the pattern */
+    char *path = xasprintf("%s.json", o->output), *slash = strrchr(path, '/');
+    for (char *c = slash ? slash : path; *c; c++)
         if (*c == '%')
             *c = '_';
+    return path;
+}
+
+int sidecar_check(const struct shot_options *o)
+{
+    struct partial file;
+    char *path = path_of(o);
+    int status = partial_open(&file, path);
+    if (status == STATUS_OK)
+        partial_drop(&file);
+    free(path);
+    return status;
+}
+
+int sidecar_write(const struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
+{
+    struct partial file;
+    char *path = path_of(s->options);
     json_t *root = describe(e, s, facts);
-    if (json_dump_file(root, part, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0 || rename(part, path) != 0) {
-        status = error_set(STATUS_INPUT, "%s: %s", path, strerror(errno));
-        unlink(part);
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    CHECK(text, "out of memory for %s", path);
+    int status = partial_open(&file, path);
+    if (status == STATUS_OK) {
+        partial_write(&file, text, strlen(text));
+        status = partial_commit(&file); /* reports what could not be written */
     }
+    free(text);
     json_decref(root);
-    free(part);
     free(path);
     return status;
 }

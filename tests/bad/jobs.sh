@@ -31,7 +31,7 @@ with_line one 'a shot that is not a map' "$job:12:.*shot" 'shots: [1]'
 : >"$job"
 one 'an empty job file' "$job:1:" render "$job"
 one 'no job file there' "$work/none.yaml: No such file" render "$work/none.yaml"
-refused_by_all 'a folder as job file' "$work: not a file" render "$work"
+refused_by_all 'a folder as job file' "$work: not a (regular )?file" render "$work"
 head -c 5000000 /dev/zero >"$job"
 one 'a job file of 5 MB' "$job: .*at most" render "$job"
 
@@ -51,5 +51,13 @@ refused 'more denoise ranks than ranks' 3 'denoise_ranks 3.*3 ranks' render "$jo
 refused 'more denoise and codec ranks than ranks' 3 'denoise_ranks 2 .* codec_ranks 2 .*3 ranks' render "$job" \
     --denoise-ranks 2 --codec-ranks 2
 one 'a backend that is not built in' '.*cuda' render "$job" --backend cuda
+
+odd=$work/$'caf\xe9' # such a name could not be recorded beside the video
+if mkdir "$odd" 2>/dev/null; then
+    write_job "$odd/job.yaml" "output: $work/videos/clip.mp4"
+    refused_by_all 'a folder whose name is not UTF-8' 'command line: job file .*UTF-8' render "$odd/job.yaml"
+else
+    skip 'a folder whose name is not UTF-8' 'this file system takes only UTF-8'
+fi
 
 finish

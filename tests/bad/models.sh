@@ -25,6 +25,14 @@ with_checkpoint one 'a checkpoint of 5 bytes' "$bad: not a safetensors file"
 printf '\377\377\377\377\377\377\377\177{}' >"$bad"
 with_checkpoint one 'a header of 2^63 bytes' "$bad: not a safetensors file"
 
+{ printf '\0\0\100\1\0\0\0\0{"a":"'; head -c 20971520 /dev/zero | tr '\0' x; } >"$bad" # 20 MiB
+with_checkpoint refused_by_all 'a header of 20 MiB' "$bad: not a safetensors file.* 16 MiB"
+
+# 3 n + 7 bytes: n empty objects, each of which takes a parser hundreds of bytes.
+n=2000000
+{ printf '\207\215\133\0\0\0\0\0{"a":[{}'; awk "BEGIN { for (i = 1; i < $n; i++) printf \",{}\" }"; printf ']}'; } >"$bad"
+with_checkpoint one 'a header of millions of values' "$bad: .*more than 1000000 values"
+
 printf '\100\0\0\0\0\0\0\0{}' >"$bad"
 with_checkpoint one 'a header length past the end' "$bad: truncated"
 

@@ -20,8 +20,10 @@ one 'an encoder that the container cannot hold' "$clip: .*ffv1" render "$job" -o
 one 'an unknown encoder option' "$clip: .*encoder_options.*speedy" render "$job" -o "$clip" --encoder-options speedy=1
 one 'a bad encoder option' "$clip: .*encoder_options.*preset" render "$job" -o "$clip" --encoder-options preset=nonsense
 refused_by_all 'an odd width for H.264' "$clip: .*97x64.*width must be" render "$job" -o "$clip" --width 97
-one '--dump below a file' "dump: $work/file/dump" render "$job" -o "$clip" --dump "$work/file/dump"
-refused_by_all '--trace below a file' "trace: $work/file/trace" render "$job" -o "$clip" --trace "$work/file/trace"
+one '--dump below a file' "dump: $work/file is not a folder" render "$job" -o "$clip" --dump "$work/file/dump"
+refused_by_all '--trace below a file' "$work/file/trace" render "$job" -o "$clip" --trace "$work/file/trace"
+refused '--trace over the video' 0 ".*'$clip' is also written as output" render "$job" -o "$clip" --trace "$clip"
+refused '--log-json over the sidecar' 0 ".*also written as output" render "$job" -o "$clip" --log-json "$clip.json"
 
 leaks=1 refused '--log-json below a file' 3 "log_json: $work/file/events" render "$job" -o "$clip" \
     --log-json "$work/file/events"

@@ -17,16 +17,17 @@ spans() { # name, shot
     ' "$trace"
 }
 
-# Microseconds of the shot's decoding during which some step of the next shot ran.
+# Microseconds of the shot's decoding that lie between the begin of the next shot's first step and the end of its last.
 overlap_us() { # shot
     { spans decode "$1" | sed 's/^/decode /'; spans step "$(($1 + 1))" | sed 's/^/step /'; } | awk '
         $1 == "decode" { from = $2; to = $3 }
-        $1 == "step" && from < to {
-            a = $2 > from ? $2 : from
-            b = $3 < to ? $3 : to
-            if (b > a) total += b - a
-        }
-        END { printf "%d\n", total }'
+        $1 == "step" && (!begin || $2 < begin) { begin = $2 }
+        $1 == "step" && $3 > end { end = $3 }
+        END {
+            a = begin > from ? begin : from
+            b = end < to ? end : to
+            printf "%d\n", (begin && b > a ? b - a : 0)
+        }'
 }
 
 write_job "$work/job.yaml" 'shots:' \

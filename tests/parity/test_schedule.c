@@ -260,6 +260,47 @@ static void test_allowed_steps(void **state)
     assert_int_equal(schedule_for_shot(&s, &distilled, &shot, tokens), STATUS_OK);
 }
 
+/* What a checkpoint may hold, but nobody can render. */
+static void test_levels_that_do_not_descend(void **state)
+{
+    (void)state;
+    struct schedule s;
+    struct shot_options shot = shot_of(4, 0, 0);
+    struct scheduler_config constant = {.sampler = SCHEDULER_CONSTANT, .target_shift_terminal = -1};
+    struct scheduler_config endless = sd3;
+    endless.target_shift_terminal = -1;
+    const double shifts[] = {800, -800};
+    for (int i = 0; i < 2; i++) {
+        constant.shift = shifts[i];
+        assert_refused(schedule_for_shot(&s, &constant, &shot, tokens), "checkpoint's scheduler",
+                       "4 steps for 1024 tokens", "do not descend");
+        constant.shifting = SHIFTING_SD3, constant.target_shift_terminal = 0.1;
+        assert_refused(schedule_for_shot(&s, &constant, &shot, tokens), "do not descend");
+        constant.shifting = SHIFTING_NONE, constant.target_shift_terminal = -1;
+    }
+    constant.shift = 1.5;
+    assert_int_equal(schedule_for_shot(&s, &constant, &shot, tokens), STATUS_OK);
+    assert_refused(schedule_for_shot(&s, &endless, &shot, 67320), "4 steps for 67320 tokens",
+                   "level 2 is 1", "sampler");
+    assert_int_equal(schedule_for_shot(&s, &endless, &shot, 13376), STATUS_OK);
+    shot.sampler = SAMPLER_LINEAR_QUADRATIC;
+    assert_int_equal(schedule_for_shot(&s, &endless, &shot, 67320), STATUS_OK);
+}
+
+/* 0.9.0 and 0.9.1 at every size and number of steps that a user may ask for. */
+static void test_released_shift_descends(void **state)
+{
+    (void)state;
+    struct schedule s;
+    const int64_t sizes[] = {1, 100, 1024, 13376, 67320, 500000, 3000000};
+    const int steps[] = {1, 2, 8, 20, 40, 100, 1000};
+    for (int i = 0; i < 7; i++)
+        for (int j = 0; j < 7; j++) {
+            struct shot_options shot = shot_of(steps[j], 0, 0);
+            assert_int_equal(schedule_for_shot(&s, &sd3, &shot, sizes[i]), STATUS_OK);
+        }
+}
+
 /* ---- during the loop ------------------------------------------------------------------------- */
 
 static void test_next(void **state)
@@ -327,6 +368,8 @@ int main(void)
         cmocka_unit_test(test_sd3_ends),            cmocka_unit_test(test_steps_are_clamped),
         cmocka_unit_test(test_skipped_ends),        cmocka_unit_test(test_sampler_overrides_shift),
         cmocka_unit_test(test_explicit_timesteps),  cmocka_unit_test(test_allowed_steps),
+        cmocka_unit_test(test_levels_that_do_not_descend),
+        cmocka_unit_test(test_released_shift_descends),
         cmocka_unit_test(test_next),                cmocka_unit_test(test_guidance_of_13b_dev),
         cmocka_unit_test(test_guidance_index),
     };

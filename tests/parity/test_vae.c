@@ -43,8 +43,9 @@ static struct vae *open_vae(struct checkpoint **c, const char *path, struct devi
 {
     struct vae *v = NULL;
     int status = checkpoint_open(c, path);
-    if (status == STATUS_OK) status = vae_open(&v, on, *c, resident);
+    if (status == STATUS_OK) status = vae_open(&v, on, *c);
     if (status != STATUS_OK) fail_msg("%s", error_message());
+    if (resident) vae_make_resident(v);
     return v;
 }
 
@@ -67,6 +68,21 @@ static void count_report(void *arg, int64_t done, int64_t total)
     r->total = total;
 }
 
+/* A decode in memory of exactly the planned size. */
+static void decode_into(float *video, struct vae *v, const float *z, const int64_t size[3],
+                        float timestep, struct rng *noise, const struct vae_progress *progress)
+{
+    struct vae_regions r = {0};
+    struct arena arena;
+    assert_true(vae_plan(v, &r, size[0], size[1], size[2]));
+    arena_init(&arena, "VAE decode");
+    vae_lay_out(&r, &arena);
+    arena_commit(&arena);
+    vae_lay_out(&r, &arena);
+    vae_decode(v, &r, video, z, size[0], size[1], size[2], timestep, noise, progress);
+    arena_free(&arena);
+}
+
 /* Decodes into memory of exactly the size the factors promise, filled with NaN before. The caller
  * frees. */
 static float *decode(struct vae *v, const float *z, int64_t f, int64_t h, int64_t w, uint64_t seed)
@@ -78,7 +94,7 @@ static float *decode(struct vae *v, const float *z, int64_t f, int64_t h, int64_
     float *video = xmalloc((size_t)n * sizeof *video);
     for (int64_t i = 0; i < n; i++) video[i] = NAN;
     rng_seed(&noise, seed);
-    assert_int_equal(vae_decode(v, video, z, f, h, w, 0.05f, &noise, &progress), STATUS_OK);
+    decode_into(video, v, z, (int64_t[]){f, h, w}, 0.05f, &noise, &progress);
     assert_true(reports.count > 0 && reports.last == reports.total);
     return video;
 }
@@ -165,7 +181,8 @@ static void check_parity(const char *name, bool conditioned)
     assert_int_equal(vae_time_factor(v), 8);
     assert_int_equal(vae_space_factor(v), 32);
     assert_int_equal(vae_wants_timestep(v), conditioned);
-    assert_true(vae_packed_bytes(v) > 0);
+    assert_true(vae_packed_bytes(v, false) > 0);
+    assert_true(vae_packed_bytes(v, true) > vae_packed_bytes(v, false));
 
     vae_unnormalize(v, x.z, x.f * x.h * x.w);
     float *video = decode(v, x.z, x.f, x.h, x.w, x.seed);
@@ -535,7 +552,7 @@ static void test_timestep_matters(void **state)
     size_t bytes = (size_t)video_floats(v, 2, 2, 2) * sizeof *a;
     assert_memory_equal(a, b, bytes); /* a decode leaves nothing behind for the next */
     rng_seed(&noise, 0);
-    assert_int_equal(vae_decode(v, b, z, 2, 2, 2, 0.9f, &noise, NULL), STATUS_OK);
+    decode_into(b, v, z, (int64_t[]){2, 2, 2}, 0.9f, &noise, NULL);
     assert_memory_not_equal(a, b, bytes);
     free(a);
     free(b);
@@ -614,7 +631,7 @@ static void test_damaged_checkpoints_are_refused_by_name(void **state)
         net_write(&n);
         error_clear();
         int opened = checkpoint_open(&c, small_path), status = opened;
-        if (opened == STATUS_OK) status = vae_open(&v, dev, c, true);
+        if (opened == STATUS_OK) status = vae_open(&v, dev, c);
         if (status != STATUS_INPUT || !strstr(error_message(), bad_cases[i].message) ||
             !strstr(error_message(), small_path) || strchr(error_message(), '\n'))
             fail_msg("%s: status %d, \"%s\"", bad_cases[i].tensor, status, error_message());
@@ -633,15 +650,53 @@ static void test_clips_beyond_any_memory_are_refused(void **state)
     net_small(&n, false);
     net_write(&n);
     struct vae *v = open_vae(&c, small_path, dev, true);
-    float z = 0, video = 0;
+    struct vae_regions r = {0}, none = {0};
     const int64_t sizes[][3] = {
         {(int64_t)1 << 62, 1, 1}, {1 << 30, 1 << 30, 1 << 30}, {40000, 40000, 40000}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        const int64_t *s = sizes[i];
-        assert_int_equal(vae_decode(v, &video, &z, s[0], s[1], s[2], 0, NULL, NULL), STATUS_INPUT);
-        assert_non_null(strstr(error_message(), "too many"));
-        error_clear();
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        assert_false(vae_plan(v, &r, sizes[i][0], sizes[i][1], sizes[i][2]));
+    assert_memory_equal(&r, &none, sizeof r);
+    vae_close(v);
+    checkpoint_close(c);
+    net_free(&n);
+}
+
+/* One plan for all clips: large enough for each, and what was planned for the largest in memory
+ * that held another before gives the same bytes. */
+static void test_one_plan_serves_clips_of_all_sizes(void **state)
+{
+    (void)state;
+    struct net n;
+    struct checkpoint *c;
+    net_small(&n, false);
+    net_write(&n);
+    struct vae *v = open_vae(&c, small_path, dev, false);
+    const int64_t sizes[][3] = {{1, 4, 2}, {3, 2, 2}, {2, 1, 5}};
+    struct vae_regions r = {0};
+    struct arena arena;
+    float *z = random_latents(3 * 4 * 5 * 4, 16);
+    for (int i = 0; i < 3; i++) {
+        struct vae_regions alone = {0};
+        assert_true(vae_plan(v, &r, sizes[i][0], sizes[i][1], sizes[i][2]));
+        assert_true(vae_plan(v, &alone, sizes[i][0], sizes[i][1], sizes[i][2]));
+        for (int k = 0; k < VAE_REGIONS; k++) assert_true(r.floats[k] >= alone.floats[k]);
     }
+    arena_init(&arena, "VAE decode");
+    vae_lay_out(&r, &arena);
+    arena_commit(&arena);
+    vae_lay_out(&r, &arena);
+    for (int i = 0; i < 3; i++) {
+        int64_t f = sizes[i][0], h = sizes[i][1], w = sizes[i][2];
+        float *alone = decode(v, z, f, h, w, 0);
+        size_t bytes = (size_t)video_floats(v, f, h, w) * sizeof *alone;
+        float *shared = xmalloc(bytes);
+        vae_decode(v, &r, shared, z, f, h, w, 0, NULL, NULL);
+        assert_memory_equal(alone, shared, bytes);
+        free(alone);
+        free(shared);
+    }
+    arena_free(&arena);
+    free(z);
     vae_close(v);
     checkpoint_close(c);
     net_free(&n);
@@ -661,6 +716,7 @@ int main(void)
         cmocka_unit_test(test_timestep_matters),
         cmocka_unit_test(test_damaged_checkpoints_are_refused_by_name),
         cmocka_unit_test(test_clips_beyond_any_memory_are_refused),
+        cmocka_unit_test(test_one_plan_serves_clips_of_all_sizes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

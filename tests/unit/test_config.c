@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MODELS "checkpoint_path: /m/c.safetensors\ntext_encoder_model_name_or_path: /m/t5\n"
 #define BASE   MODELS "prompt: a ball\n"
@@ -72,8 +73,7 @@ static const struct bad_case bad_cases[] = {
     {BASE "width: 32\nwidth: 64\n", "", "job.yaml:5:1: width: given twice"},
     {BASE "shots: [{}]\nshots: [{}]\n", "", "shots: given twice"},
     {BASE "first_pass: {}\n", "", "first_pass: the multi-scale pipeline is not supported yet"},
-    {BASE "prompt_enhancement_words_threshold: 120\n", "", "only 0 (no prompt enhancement)"},
-    {BASE "prompt_enhancer_llm_model_name_or_path: x\n", "", "prompt enhancement is not supported"},
+    {BASE "enhance_prompt: true\n", "", "prompt enhancement is not supported"},
     {BASE "conditioning_media_paths: [a]\n", "", "conditioning on images or videos is not"},
     {BASE "spatial_upscaler_model_path: x\n", "", "not supported yet"},
     {BASE "downscale_factor: 0.5\n", "", "not supported yet"},
@@ -327,6 +327,95 @@ static void test_without_file(void **state)
     assert_string_equal(job.shots[0].prompt, "-a b=c");
     assert_string_equal(job.shots[0].output, "out/shot.mp4");
     assert_null(job.job_file);
+    options_free(&job);
+}
+
+/* Whatever a caller calls the job file that is not there. */
+static void test_name_without_file(void **state)
+{
+    (void)state;
+    struct job_options job;
+    bool help;
+    char *argv[] = {"--checkpoint-path=c", "--text-encoder-model-name-or-path=t", "--prompt=a"};
+    error_clear();
+    assert_int_equal(options_parse(&job, NULL, 0, "(flags)", 3, argv, &help), STATUS_OK);
+    assert_null(job.job_file);
+    assert_string_equal(job.shots[0].output, "out/shot.mp4");
+    options_free(&job);
+    assert_int_equal(options_parse(&job, NULL, 0, "(flags)", 2, argv, &help), STATUS_INPUT);
+    assert_non_null(strstr(error_message(), "command line: prompt: missing"));
+}
+
+/* Names that no record of the run could hold are refused before there is one. */
+static void test_names_that_are_not_utf8(void **state)
+{
+    (void)state;
+    struct job_options job;
+    bool help;
+    error_clear();
+    assert_int_equal(options_parse(&job, BASE, strlen(BASE), "caf\xe9/job.yaml", 0, NULL, &help),
+                     STATUS_INPUT);
+    assert_non_null(strstr(error_message(), "job file 'caf?/job.yaml': its name or folder"));
+    error_clear();
+    char folder[] = "/tmp/caf\xe9XXXXXX", *here = getcwd(NULL, 0);
+    assert_non_null(here);
+    if (!mkdtemp(folder)) { /* a file system that only takes UTF-8 */
+        free(here);
+        skip();
+    }
+    assert_int_equal(chdir(folder), 0);
+    int status = parse(&job, BASE, "");
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(rmdir(folder), 0);
+    free(here);
+    assert_int_equal(status, STATUS_INPUT);
+    assert_non_null(strstr(error_message(), "the current folder '/tmp/caf?"));
+}
+
+/* The default noise goes with the default level; another level brings its own. */
+static void test_decode_noise(void **state)
+{
+    (void)state;
+    static const struct { const char *yaml, *flags; double noise; } cases[] = {
+        {BASE, "", 0.025},
+        {BASE "decode_timestep: 0.1\n", "", -1},
+        {BASE "decode_timestep: 0.05\n", "", -1},
+        {BASE "decode_timestep: 0.1\ndecode_noise_scale: 0.025\n", "", 0.025},
+        {BASE "decode_noise_scale: 0.2\n", "--decode-timestep|0.1", 0.2},
+        {BASE, "--decode-timestep|0", -1},
+        {BASE "decode_timestep: 0.1\n", "--decode-noise-scale|0.025", 0.025},
+    };
+    struct job_options job;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        parse_well(&job, cases[i].yaml, cases[i].flags);
+        if (job.shots[0].decode_noise_scale != cases[i].noise)
+            fail_msg("case %zu: %g", i, job.shots[0].decode_noise_scale);
+        options_free(&job);
+    }
+    parse_well(&job, BASE "shots: [{}, {decode_timestep: 0.1}]\n", "");
+    assert_true(job.shots[0].decode_noise_scale == 0.025 && job.shots[1].decode_noise_scale == -1);
+    options_free(&job);
+}
+
+/* The keys and values of a configuration of the official repository, but for its prompt. */
+static void test_official_configuration(void **state)
+{
+    (void)state;
+    struct job_options job;
+    parse_well(&job, "pipeline_type: base\n"
+                     "checkpoint_path: \"ltxv-2b-0.9.6-distilled-04-25.safetensors\"\n"
+                     "guidance_scale: 1\nstg_scale: 0\nrescaling_scale: 1\n"
+                     "num_inference_steps: 8\nstg_mode: \"attention_values\" # options: ...\n"
+                     "decode_timestep: 0.05\ndecode_noise_scale: 0.025\n"
+                     "text_encoder_model_name_or_path: \"PixArt-alpha/PixArt-XL-2-1024-MS\"\n"
+                     "precision: \"bfloat16\"\nsampler: \"from_checkpoint\"\n"
+                     "prompt_enhancement_words_threshold: 120\n"
+                     "prompt_enhancer_image_caption_model_name_or_path: \"MiaoshouAI/Florence-2\"\n"
+                     "prompt_enhancer_llm_model_name_or_path: \"unsloth/Llama-3.2-3B-Instruct\"\n"
+                     "stochastic_sampling: true\n", "--prompt|a ball");
+    assert_string_equal(job.shots[0].prompt, "a ball");
+    assert_string_equal(job.precision, "bfloat16");
+    assert_true(job.shots[0].stochastic_sampling && job.shots[0].decode_noise_scale == 0.025);
     options_free(&job);
 }
 
@@ -683,6 +772,10 @@ int main(void)
         cmocka_unit_test(test_shots_and_flags),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_without_file),
+        cmocka_unit_test(test_name_without_file),
+        cmocka_unit_test(test_names_that_are_not_utf8),
+        cmocka_unit_test(test_decode_noise),
+        cmocka_unit_test(test_official_configuration),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_find_job_file),

@@ -2,6 +2,7 @@
  * frames that went in; every refusal names its cause; nothing half-written is left behind. */
 #include "base/error.h"
 #include "media/digest.h"
+#include "media/partial.h"
 #include "media/video.h"
 
 #include <setjmp.h>
@@ -698,6 +699,34 @@ static void test_file_too_large(void **state)
     signal(SIGXFSZ, old);
 }
 
+/* What fprintf writes stands in the file after the commit, or the commit says why not. */
+static void test_stream(void **state)
+{
+    (void)state;
+    struct partial p;
+    for (int most = 400000; most > 0; most -= 300000) { /* bytes a file may have: enough, not enough */
+        struct rlimit before, limit;
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+        limit = (struct rlimit){(rlim_t)most, before.rlim_max};
+        void (*old)(int) = signal(SIGXFSZ, SIG_IGN);
+        assert_ok(partial_open(&p, in_folder("stream/numbers.txt")));
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        FILE *f = partial_stream(&p);
+        for (int i = 0; i < 100000; i++) fprintf(f, "%d\n", i % 100); /* 290000 bytes */
+        fclose(f);
+        int status = partial_commit(&p);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        signal(SIGXFSZ, old);
+        if (most > 290000)
+            assert_ok(status);
+        else
+            assert_refused(status, strerror(EFBIG));
+        struct stat st;
+        assert_int_equal(stat(in_folder("stream/numbers.txt"), &st), 0); /* the first one stays */
+        assert_int_equal(st.st_size, 290000);
+    }
+}
+
 /* ---- the rest -------------------------------------------------------------------------------- */
 
 static void test_digest(void **state)
@@ -752,6 +781,7 @@ int main(void)
         cmocka_unit_test_setup(test_abandoned, start_test),
         cmocka_unit_test_setup(test_abandoned_pictures, start_test),
         cmocka_unit_test_setup(test_partial_name_and_removal, start_test),
+        cmocka_unit_test_setup(test_stream, start_test),
         cmocka_unit_test_setup(test_disk_full, start_test),
         cmocka_unit_test_setup(test_file_too_large, start_test),
         cmocka_unit_test_setup(test_digest, start_test),

@@ -192,7 +192,9 @@ static void test_header_length(void **state)
     write_bytes("\3\0\0\0\0\0\0\0{}", 10);
     expect_refused("the header should have 3 bytes, the file ends after 2");
     write_bytes("\1\xe1\xf5\5\0\0\0\0{}", 10); /* 100 000 001 */
-    expect_refused("a header of 100000001 bytes");
+    expect_refused("a header of 100000001 bytes (at most 16 MiB are allowed)");
+    write_bytes("\1\0\0\1\0\0\0\0{}", 10); /* 16 MiB + 1 */
+    expect_refused("a header of 16777217 bytes (at most 16 MiB");
     write_bytes("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10);
     expect_refused("a header of 18446744073709551615 bytes");
     write_bytes("\xf8\xff\xff\xff\xff\xff\xff\xff{}", 10); /* 8 + n wraps to 0 */
@@ -233,6 +235,25 @@ static void test_deep_json(void **state)
     free(text);
     /* brackets inside strings do not count */
     safetensors_close(accept("{" TENSOR("[[[[[[\\\"[[[[", "U8", "[1]", "0", "1") "}", 1));
+}
+
+/* Each of these values is two bytes of text and some 250 bytes in the parser. */
+static void test_many_values(void **state)
+{
+    (void)state;
+    size_t count = 2000000;
+    char *text = xmalloc(3 * count + 8), *to = stpcpy(text, "{\"a\":[");
+    for (size_t i = 0; i < count; i++) to = stpcpy(to, i ? ",{}" : "{}");
+    strcpy(to, "]}");
+    refuse(text, 0, "more than 1000000 values");
+    free(text);
+    /* commas inside strings do not count */
+    text = xmalloc(count + 64);
+    to = stpcpy(text, "{\"__metadata__\":{\"note\":\"");
+    memset(to, ',', count);
+    strcpy(to + count, "\"}}");
+    safetensors_close(accept(text, 0));
+    free(text);
 }
 
 static void test_bad_entries(void **state)
@@ -367,12 +388,11 @@ static void test_write_fails(void **state)
     (void)state;
     static const unsigned char zeros[100000];
     const struct tensor t = {"t", DTYPE_U8, 1, {sizeof zeros}, zeros, sizeof zeros};
-    char *missing = xasprintf("%s/no/such.safetensors", dir);
-    expect_write_fails(missing, &t);
-    free(missing);
-
     /* A full disk, as far as write() is concerned. The old file stays. */
     write_file("{}", 0);
+    char *below = xasprintf("%s/such.safetensors", path);
+    expect_write_fails(below, &t);
+    free(below);
     struct rlimit old, low;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     low = (struct rlimit){20000, old.rlim_max};
@@ -450,7 +470,8 @@ int main(void)
         CASE(test_reads),         CASE(test_empty_scalar_unaligned),
         CASE(test_other_dtypes),  CASE(test_not_a_file),
         CASE(test_header_length), CASE(test_bad_json),
-        CASE(test_deep_json),     CASE(test_bad_entries),
+        CASE(test_deep_json),     CASE(test_many_values),
+        CASE(test_bad_entries),
         CASE(test_bad_numbers),   CASE(test_bad_layout),
         CASE(test_write_read),    CASE(test_write_fails),
         CASE(test_manifest),
