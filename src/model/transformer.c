@@ -115,16 +115,15 @@ static void lay_out_texts(struct transformer *t, struct arena *a)
     t->text_v = arena_floats(a, floats);
 }
 
-int transformer_open(struct transformer **out, struct device *dev, const struct checkpoint *c,
-                     struct comm *group, const struct transformer_settings *s)
+/* Everything but memory; the arenas have counted what they need. */
+static int prepare(struct transformer *t, struct device *dev, const struct checkpoint *c, struct comm *group,
+                   const struct transformer_settings *s)
 {
     CHECK(s->max_tokens > 0 && s->max_text_tokens > 0 && s->text_slots > 0 && s->max_times > 0,
           "transformer for %lld tokens, %d text tokens, %d slots, %d timesteps",
           (long long)s->max_tokens, s->max_text_tokens, s->text_slots, s->max_times);
     struct transformer_weights w;
     TRY(transformer_weights_open(&w, c));
-
-    struct transformer *t = xcalloc(1, sizeof *t);
     *t = (struct transformer){
         .dev = dev, .group = group, .settings = *s, .w = w, .facts = checkpoint_facts(c)};
     t->attention_scale = (float)(1.0 / sqrt((double)w.head_dim));
@@ -133,29 +132,56 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     t->slot = xcalloc((size_t)s->text_slots, sizeof *t->slot);
     t->capacity = shard_most_tokens(s->max_tokens, comm_size(group));
     t->chunk = s->chunk_tokens > 0 ? s->chunk_tokens : CHUNK_TOKENS;
-
     arena_init(&t->activations, "transformer activations");
+    arena_init(&t->texts, "text keys and values");
+    arena_init(&t->rope_tables, "RoPE tables");
     lay_out_activations(t, &t->activations);
+    lay_out_texts(t, &t->texts);
+    return STATUS_OK;
+}
+
+static void release(struct transformer *t)
+{
+    transformer_weights_close(&t->w, t->dev);
+    arena_free(&t->activations);
+    arena_free(&t->texts);
+    arena_free(&t->rope_tables);
+    free(t->slot);
+}
+
+int transformer_open(struct transformer **out, struct device *dev, const struct checkpoint *c,
+                     struct comm *group, const struct transformer_settings *s)
+{
+    struct transformer *t = xcalloc(1, sizeof *t);
+    int status = prepare(t, dev, c, group, s);
+    if (status != STATUS_OK) {
+        free(t);
+        return status;
+    }
     arena_commit(&t->activations);
     lay_out_activations(t, &t->activations);
-    arena_init(&t->texts, "text keys and values");
-    lay_out_texts(t, &t->texts);
     arena_commit(&t->texts);
     lay_out_texts(t, &t->texts);
-    arena_init(&t->rope_tables, "RoPE tables");
     if (s->resident) transformer_weights_pack(&t->w, dev);
     *out = t;
+    return STATUS_OK;
+}
+
+int transformer_plan_memory(struct memory_plan *plan, struct device *dev, const struct checkpoint *c,
+                            struct comm *group, const struct transformer_settings *s)
+{
+    struct transformer t;
+    TRY(prepare(&t, dev, c, group, s));
+    memory_plan_add(plan, t.activations.name, (int64_t)t.activations.used_bytes);
+    memory_plan_add(plan, t.texts.name, (int64_t)t.texts.used_bytes);
+    release(&t);
     return STATUS_OK;
 }
 
 void transformer_close(struct transformer *t)
 {
     if (!t) return;
-    transformer_weights_close(&t->w, t->dev);
-    arena_free(&t->activations);
-    arena_free(&t->texts);
-    arena_free(&t->rope_tables);
-    free(t->slot);
+    release(t);
     free(t);
 }
 

@@ -10,6 +10,7 @@
 #ifndef RINGREEL_TRANSFORMER_H
 #define RINGREEL_TRANSFORMER_H
 
+#include "base/memory.h"
 #include "base/tensor.h"
 #include "config/options.h"
 #include "kernels/ops.h"
@@ -33,6 +34,9 @@ struct transformer_settings {
 int transformer_open(struct transformer **out, struct device *dev, const struct checkpoint *c, struct comm *group,
                      const struct transformer_settings *s);
 void transformer_close(struct transformer *t);
+/* Adds what transformer_open would take for these settings, weights apart, without taking it. Local. */
+int transformer_plan_memory(struct memory_plan *plan, struct device *dev, const struct checkpoint *c, struct comm *group,
+                            const struct transformer_settings *s);
 
 int64_t transformer_channels(const struct transformer *t);      /* C = 128 */
 int64_t transformer_caption_width(const struct transformer *t); /* 4096 */

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "model/rope.h"
 #include "parallel/heartbeat.h"
+#include "render/budget.h"
 #include "render/dump.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
@@ -50,10 +51,7 @@ static int open_codec(struct engine *e)
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
     TRY(tokenizer_open(&c->tokenizer, spiece));
-    arena_note(&e->taken, false);
-    int status = t5_open(&c->t5, e->dev, c->text_encoder, e->job->text_encoder_max_tokens);
-    arena_note(NULL, false);
-    TRY(status);
+    TRY(t5_open(&c->t5, e->dev, c->text_encoder, e->job->text_encoder_max_tokens));
     return vae_open(&c->vae, e->dev, e->checkpoint);
 }
 
@@ -111,7 +109,7 @@ static int prepare_shots(struct engine *e, const int factors[2])
     return STATUS_OK;
 }
 
-static bool decodes_shot(const struct engine *e, int shot)
+bool engine_decodes(const struct engine *e, int shot)
 {
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
 }
@@ -131,7 +129,7 @@ static int check_outputs(struct engine *e)
     if (e->world->rank == 0 && e->job->dump)
         TRY(dump_prepare(e->job->dump, e->job->shot_count));
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!decodes_shot(e, i))
+        if (!engine_decodes(e, i))
             continue;
         struct video_settings v = engine_output(e, i);
         TRY(video_check(&v));
@@ -140,7 +138,7 @@ static int check_outputs(struct engine *e)
     return STATUS_OK;
 }
 
-static struct transformer_settings transformer_settings_of(const struct engine *e, bool resident)
+struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident)
 {
     return (struct transformer_settings){.max_tokens = e->max_tokens,
                                          .max_text_tokens = e->job->text_encoder_max_tokens,
@@ -155,7 +153,7 @@ static int open_denoiser(struct engine *e)
     const struct job_options *job = e->job;
     if (!e->mesh.denoises)
         return STATUS_OK;
-    struct transformer_settings s = transformer_settings_of(e, e->resident);
+    struct transformer_settings s = engine_transformer_settings(e, e->resident);
     double start_s = clock_s();
     TRY(transformer_open(&e->denoiser.transformer, e->dev, e->checkpoint, e->mesh.denoise_group, &s));
     if (e->world->rank == 0)
@@ -168,7 +166,7 @@ static int open_denoiser(struct engine *e)
     return STATUS_OK;
 }
 
-/* ---- memory: laid out ---------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------------------- */
 
 static void lay_out_exchange(struct engine *e, struct arena *a)
 {
@@ -194,7 +192,7 @@ static void lay_out_pixels(struct engine *e, struct arena *video, struct arena *
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         const struct shot_options *o = s->options;
-        if (!decodes_shot(e, i))
+        if (!engine_decodes(e, i))
             continue;
         int64_t padded = s->frames * s->height * s->width * 3;
         int64_t kept = (e->job->dump ? (int64_t)o->num_frames : 1) * o->height * o->width * 3;
@@ -205,7 +203,7 @@ static void lay_out_pixels(struct engine *e, struct arena *video, struct arena *
     e->codec.frames = arena_take(frames, (size_t)bytes);
 }
 
-static void lay_out(struct engine *e)
+void engine_lay_out(struct engine *e)
 {
     lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
     vae_lay_out(&e->codec.decode, &e->arenas[ARENA_DECODE]);
@@ -216,174 +214,9 @@ static void take_memory(struct engine *e)
 {
     for (int i = 0; i < ENGINE_ARENAS; i++)
         arena_commit(&e->arenas[i]);
-    lay_out(e);
+    engine_lay_out(e);
     if (e->mesh.codes && e->resident)
         vae_make_resident(e->codec.vae);
-}
-
-/* ---- memory: planned ----------------------------------------------------------------------------------------------- */
-
-/* What this rank will take with weights expanded at every use, and with resident ones. */
-struct needs {
-    struct memory_plan plan[2]; /* [resident] */
-    int64_t bytes[2], host_bytes[2];
-    int64_t mappable, available; /* to this process, to this host */
-    bool cramped[2];             /* does not fit this process */
-    bool host_cramped[2];        /* nor that of some rank on this host */
-};
-
-static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
-{
-    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE decode", "decoded video", "frames"};
-    for (int i = 0; i < ENGINE_ARENAS; i++)
-        arena_init(&e->arenas[i], names[i]);
-    for (int i = 0; i < e->job->shot_count; i++) {
-        const struct shot *s = &e->shots[i];
-        if (decodes_shot(e, i) && !vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w))
-            return error_set(STATUS_INPUT, "shot %d: %dx%d, %d frames are too many for the memory of any machine", i + 1,
-                             s->options->width, s->options->height, s->options->num_frames);
-    }
-    lay_out(e);
-    for (int i = 0; i < ENGINE_ARENAS; i++)
-        memory_plan_add(p, names[i], (int64_t)e->arenas[i].used_bytes);
-    return STATUS_OK;
-}
-
-static int plan_transformer(struct engine *e, struct memory_plan *p)
-{
-    struct transformer *t;
-    struct transformer_settings s = transformer_settings_of(e, false);
-    arena_note(p, true);
-    int status = transformer_open(&t, e->dev, e->checkpoint, e->mesh.denoise_group, &s);
-    arena_note(NULL, false);
-    TRY(status);
-    transformer_close(t);
-
-    size_t tables = 0;
-    int64_t tokens = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks);
-    for (int i = 0; i < e->job->shot_count; i++) {
-        struct arena a;
-        struct rope r;
-        struct rope_grid grid = {.f = e->shots[i].f, .h = e->shots[i].h, .w = e->shots[i].w};
-        arena_init(&a, "RoPE tables");
-        rope_lay_out(&r, &a, e->width, &grid, tokens);
-        tables = a.used_bytes > tables ? a.used_bytes : tables;
-    }
-    memory_plan_add(p, "RoPE tables", (int64_t)tables);
-    return STATUS_OK;
-}
-
-static int64_t expanded_bytes(const struct checkpoint *c, const char *weight)
-{
-    const struct tensor *t = checkpoint_find(c, weight);
-    return t ? tensor_count(t) * (int64_t)sizeof(float) : 0;
-}
-
-/* The text encoder's weights are always expanded at use, one layer at a time. */
-static void plan_weights(const struct engine *e, struct memory_plan *p, bool resident)
-{
-    int64_t layer = 0, text_layer = 0;
-    if (e->mesh.denoises && resident)
-        memory_plan_add(p, "transformer weights", (int64_t)transformer_packed_bytes(e->checkpoint));
-    if (e->mesh.denoises && !resident)
-        layer = expanded_bytes(e->checkpoint, "adaln_single.linear.weight"); /* the widest */
-    if (e->mesh.codes) {
-        memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
-        text_layer = expanded_bytes(e->codec.text_encoder, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
-    }
-    memory_plan_add(p, "one layer's weights", text_layer > layer ? text_layer : layer);
-}
-
-static int plan_memory(struct engine *e, struct needs *n)
-{
-    struct memory_plan plan = e->taken;
-    *n = (struct needs){0};
-    TRY(plan_engine_arenas(e, &plan));
-    if (e->mesh.denoises)
-        TRY(plan_transformer(e, &plan));
-    for (int resident = 0; resident < 2; resident++) {
-        n->plan[resident] = plan;
-        plan_weights(e, &n->plan[resident], resident);
-        n->bytes[resident] = memory_plan_bytes(&n->plan[resident]);
-    }
-    return STATUS_OK;
-}
-
-/* ---- memory: decided ----------------------------------------------------------------------------------------------- */
-
-/* The largest shot that this rank has a part in. */
-static const struct shot *largest_shot(const struct engine *e)
-{
-    const struct shot *largest = &e->shots[0];
-    for (int i = 1; i < e->job->shot_count; i++)
-        if ((e->mesh.denoises || decodes_shot(e, i)) && e->shots[i].tokens > largest->tokens)
-            largest = &e->shots[i];
-    return largest;
-}
-
-static const char *plural(int n) { return n == 1 ? "" : "s"; }
-
-static int refuse(const struct engine *e, const struct needs *n)
-{
-    const struct shot *s = largest_shot(e);
-    int ranks = e->world->host_size;
-    char head[256], parts[512], advice[96] = "", needed[32], there[32], streamed[32];
-    if (n->cramped[e->resident])
-        snprintf(head, sizeof head, "the limit of addresses (ulimit -v) leaves rank %d %s", e->world->rank,
-                 memory_text(n->mappable, there));
-    else
-        snprintf(head, sizeof head, "%d rank%s on %s need%s %s, available are %s", ranks, plural(ranks), e->world->host,
-                 ranks == 1 ? "s" : "", memory_text(n->host_bytes[e->resident], needed), memory_text(n->available, there));
-    if (e->resident && n->host_bytes[false] <= n->available && !n->host_cramped[false])
-        snprintf(advice, sizeof advice, ", or --weights stream (%s)", memory_text(n->host_bytes[false], streamed));
-    else if (!e->mesh.codes)
-        snprintf(advice, sizeof advice, ", or denoise ranks on more hosts");
-    else
-        snprintf(advice, sizeof advice, "; more ranks do not: one decodes a whole shot");
-    return error_set(STATUS_INPUT,
-                     "not enough memory: %s; %s rank %d, for shot %d (%dx%d, %d frames): %s; fewer frames or a smaller "
-                     "picture help%s", head, mesh_role_name(&e->mesh), e->world->rank, s->number + 1, s->options->width,
-                     s->options->height, s->options->num_frames,
-                     memory_plan_text(&n->plan[e->resident], parts, sizeof parts), advice);
-}
-
-/* Stacks of threads and what the video encoder takes: small beside the rest, but a limit of addresses is a hard one. */
-enum { UNPLANNED_ADDRESSES = 128 << 20 };
-
-/* Collective over the world. All ranks of a host see the same sums and so decide alike; hosts may differ. Where a plan
- * does not fit, the rank that needs most is the one that says so. */
-static int decide_memory(struct engine *e, struct needs *n)
-{
-    struct world *w = e->world;
-    int64_t taken = memory_plan_bytes(&e->taken);
-    int64_t addresses = memory_addresses();
-    n->mappable = addresses > UNPLANNED_ADDRESSES ? addresses - UNPLANNED_ADDRESSES : 0;
-    n->available = world_host_sum(w, w->host_rank == 0 ? memory_available() : 0);
-    for (int resident = 0; resident < 2; resident++) {
-        n->cramped[resident] = n->bytes[resident] - taken > n->mappable;
-        n->host_cramped[resident] = world_host_sum(w, n->cramped[resident]) > 0;
-        n->host_bytes[resident] = world_host_sum(w, n->bytes[resident]);
-    }
-    bool resident_is_easy = !n->host_cramped[true] && n->host_bytes[true] <= n->available / 100 * 85;
-    e->resident = e->job->weights == WEIGHTS_RESIDENT || (e->job->weights == WEIGHTS_AUTO && resident_is_easy);
-
-    bool refused = n->cramped[e->resident] || n->host_bytes[e->resident] > n->available;
-    int64_t mib = n->bytes[e->resident] >> 20;
-    int need = refused ? mib < INT_MAX ? (int)mib + 1 : INT_MAX : 0;
-    int largest = -world_min(w, -need);
-    return refused && need == largest ? refuse(e, n) : STATUS_OK;
-}
-
-/* One line for each role, from its first rank. */
-static void print_plan(const struct engine *e, const struct needs *n)
-{
-    char parts[512], host[32], available[32];
-    if (e->world->rank != 0 && e->world->rank != mesh_codec_world_rank(&e->mesh, 0))
-        return;
-    log_info("memory of a %s rank: %s; %d rank%s on %s: %s of %s available", mesh_role_name(&e->mesh),
-             memory_plan_text(&n->plan[e->resident], parts, sizeof parts), e->world->host_size,
-             plural(e->world->host_size), e->world->host, memory_text(n->host_bytes[e->resident], host),
-             memory_text(n->available, available));
 }
 
 /* ---- open, close -------------------------------------------------------------------------------------------------- */
@@ -392,7 +225,7 @@ static void print_plan(const struct engine *e, const struct needs *n)
 int engine_open(struct engine *e, struct world *world, const struct job_options *job)
 {
     int factors[2];
-    struct needs needs;
+    struct budget budget;
     *e = (struct engine){.world = world, .job = job};
     phase_set("opening the models");
     TRY(world_agree(world, mesh_create(&e->mesh, world, job->denoise_ranks, job->codec_ranks, job->shot_count)));
@@ -403,9 +236,9 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, check_widths(e)));
     share_factors(e, factors);
     TRY(world_agree(world, prepare_shots(e, factors)));
-    TRY(world_agree(world, plan_memory(e, &needs)));
-    TRY(world_agree(world, decide_memory(e, &needs)));
-    print_plan(e, &needs);
+    TRY(world_agree(world, budget_plan(&budget, e)));
+    TRY(world_agree(world, budget_decide(&budget, e)));
+    budget_print(&budget, e);
     TRY(world_agree(world, check_outputs(e)));
     TRY(world_agree(world, open_denoiser(e)));
     take_memory(e);

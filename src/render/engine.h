@@ -45,7 +45,6 @@ struct engine {
     int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
     bool resident; /* reordered fp32 weights are kept; else expanded at every use. May differ from host to host. */
     struct arena arenas[ENGINE_ARENAS];
-    struct memory_plan taken; /* before the plan was made: by the text encoder */
     struct handover handover;
     struct denoiser denoiser;
     struct codec codec;
@@ -56,7 +55,11 @@ struct engine {
 int engine_open(struct engine *e, struct world *world, const struct job_options *job);
 void engine_close(struct engine *e);
 
-/* How shot `shot` is written. Local. */
-struct video_settings engine_output(const struct engine *e, int shot);
+/* ---- what the parts of the engine ask each other; all Local ---- */
+
+struct video_settings engine_output(const struct engine *e, int shot); /* how shot `shot` is written */
+bool engine_decodes(const struct engine *e, int shot);                 /* does this rank decode it? */
+struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
+void engine_lay_out(struct engine *e);                                 /* e->arenas; called twice, see arena.h */
 
 #endif

@@ -169,33 +169,6 @@ static void a_plan_names_the_largest_first(void **state)
         assert_true(strlen(memory_plan_text(&p, text, size)) < size);
 }
 
-static void a_rehearsal_counts_and_maps_only_small_arenas(void **state)
-{
-    (void)state;
-    struct arena small, large;
-    struct memory_plan p = {0};
-    arena_init(&small, "small");
-    arena_init(&large, "large");
-    arena_floats(&small, 1000);
-    arena_floats(&large, (int64_t)1 << 56);
-    arena_note(&p, true);
-    arena_commit(&small);
-    arena_commit(&large);
-    arena_note(NULL, false);
-    assert_non_null(arena_floats(&small, 1000));
-    assert_null(arena_floats(&large, (int64_t)1 << 56));
-    arena_free(&small);
-    arena_free(&large);
-    assert_int_equal(p.count, 2);
-    assert_string_equal(p.parts[0].name, "large");
-    assert_true(p.parts[0].bytes == (int64_t)1 << 58 && p.parts[1].bytes == 4032);
-
-    arena_init(&small, "not noted any more");
-    arena_commit(&small);
-    arena_free(&small);
-    assert_int_equal(p.count, 2);
-}
-
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -209,7 +182,6 @@ int main(void)
         cmocka_unit_test(this_host_has_memory),
         cmocka_unit_test(the_limit_of_addresses_is_seen),
         cmocka_unit_test(a_plan_names_the_largest_first),
-        cmocka_unit_test(a_rehearsal_counts_and_maps_only_small_arenas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

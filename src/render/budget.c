@@ -1,0 +1,162 @@
+#include "render/budget.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "model/rope.h"
+#include "render/engine.h"
+
+#include <limits.h>
+#include <stdio.h>
+
+/* ---- memory: planned ----------------------------------------------------------------------------------------------- */
+
+static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
+{
+    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE decode", "decoded video", "frames"};
+    for (int i = 0; i < ENGINE_ARENAS; i++)
+        arena_init(&e->arenas[i], names[i]);
+    for (int i = 0; i < e->job->shot_count; i++) {
+        const struct shot *s = &e->shots[i];
+        if (engine_decodes(e, i) && !vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w))
+            return error_set(STATUS_INPUT, "shot %d: %dx%d, %d frames are too many for the memory of any machine", i + 1,
+                             s->options->width, s->options->height, s->options->num_frames);
+    }
+    engine_lay_out(e);
+    for (int i = 0; i < ENGINE_ARENAS; i++)
+        memory_plan_add(p, names[i], (int64_t)e->arenas[i].used_bytes);
+    return STATUS_OK;
+}
+
+static int plan_transformer(struct engine *e, struct memory_plan *p)
+{
+    struct transformer_settings s = engine_transformer_settings(e, false);
+    TRY(transformer_plan_memory(p, e->dev, e->checkpoint, e->mesh.denoise_group, &s));
+
+    size_t tables = 0;
+    int64_t tokens = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks);
+    for (int i = 0; i < e->job->shot_count; i++) {
+        struct arena a;
+        struct rope r;
+        struct rope_grid grid = {.f = e->shots[i].f, .h = e->shots[i].h, .w = e->shots[i].w};
+        arena_init(&a, "RoPE tables");
+        rope_lay_out(&r, &a, e->width, &grid, tokens);
+        tables = a.used_bytes > tables ? a.used_bytes : tables;
+    }
+    memory_plan_add(p, "RoPE tables", (int64_t)tables);
+    return STATUS_OK;
+}
+
+static int64_t expanded_bytes(const struct checkpoint *c, const char *weight)
+{
+    const struct tensor *t = checkpoint_find(c, weight);
+    return t ? tensor_count(t) * (int64_t)sizeof(float) : 0;
+}
+
+/* The text encoder's weights are always expanded at use, one layer at a time. */
+static void plan_weights(const struct engine *e, struct memory_plan *p, bool resident)
+{
+    int64_t layer = 0, text_layer = 0;
+    if (e->mesh.denoises && resident)
+        memory_plan_add(p, "transformer weights", (int64_t)transformer_packed_bytes(e->checkpoint));
+    if (e->mesh.denoises && !resident)
+        layer = expanded_bytes(e->checkpoint, "adaln_single.linear.weight"); /* the widest */
+    if (e->mesh.codes) {
+        memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
+        text_layer = expanded_bytes(e->codec.text_encoder, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
+    }
+    memory_plan_add(p, "one layer's weights", text_layer > layer ? text_layer : layer);
+}
+
+int budget_plan(struct budget *n, struct engine *e)
+{
+    struct memory_plan plan = {0};
+    *n = (struct budget){0};
+    if (e->mesh.codes) {
+        n->taken = t5_memory_bytes(e->codec.t5);
+        memory_plan_add(&plan, "text encoder", n->taken);
+    }
+    TRY(plan_engine_arenas(e, &plan));
+    if (e->mesh.denoises)
+        TRY(plan_transformer(e, &plan));
+    for (int resident = 0; resident < 2; resident++) {
+        n->plan[resident] = plan;
+        plan_weights(e, &n->plan[resident], resident);
+        n->bytes[resident] = memory_plan_bytes(&n->plan[resident]);
+    }
+    return STATUS_OK;
+}
+
+/* ---- memory: decided ----------------------------------------------------------------------------------------------- */
+
+/* The largest shot that this rank has a part in. */
+static const struct shot *largest_shot(const struct engine *e)
+{
+    const struct shot *largest = &e->shots[0];
+    for (int i = 1; i < e->job->shot_count; i++)
+        if ((e->mesh.denoises || engine_decodes(e, i)) && e->shots[i].tokens > largest->tokens)
+            largest = &e->shots[i];
+    return largest;
+}
+
+static const char *plural(int n) { return n == 1 ? "" : "s"; }
+
+static int refuse(const struct engine *e, const struct budget *n)
+{
+    const struct shot *s = largest_shot(e);
+    int ranks = e->world->host_size;
+    char head[256], parts[512], advice[96] = "", needed[32], there[32], streamed[32];
+    if (n->cramped[e->resident])
+        snprintf(head, sizeof head, "the limit of addresses (ulimit -v) leaves rank %d %s", e->world->rank,
+                 memory_text(n->mappable, there));
+    else
+        snprintf(head, sizeof head, "%d rank%s on %s need%s %s, available are %s", ranks, plural(ranks), e->world->host,
+                 ranks == 1 ? "s" : "", memory_text(n->host_bytes[e->resident], needed), memory_text(n->available, there));
+    if (e->resident && n->host_bytes[false] <= n->available && !n->host_cramped[false])
+        snprintf(advice, sizeof advice, ", or --weights stream (%s)", memory_text(n->host_bytes[false], streamed));
+    else if (!e->mesh.codes)
+        snprintf(advice, sizeof advice, ", or denoise ranks on more hosts");
+    else
+        snprintf(advice, sizeof advice, "; more ranks do not: one decodes a whole shot");
+    return error_set(STATUS_INPUT,
+                     "not enough memory: %s; %s rank %d, for shot %d (%dx%d, %d frames): %s; fewer frames or a smaller "
+                     "picture help%s", head, mesh_role_name(&e->mesh), e->world->rank, s->number + 1, s->options->width,
+                     s->options->height, s->options->num_frames,
+                     memory_plan_text(&n->plan[e->resident], parts, sizeof parts), advice);
+}
+
+/* Stacks of threads and what the video encoder takes: small beside the rest, but a limit of addresses is a hard one. */
+enum { UNPLANNED_ADDRESSES = 128 << 20 };
+
+/* All ranks of a host see the same sums and so decide alike; hosts may differ. Where a plan
+ * does not fit, the rank that needs most is the one that says so. */
+int budget_decide(struct budget *n, struct engine *e)
+{
+    struct world *w = e->world;
+    int64_t addresses = memory_addresses();
+    n->mappable = addresses > UNPLANNED_ADDRESSES ? addresses - UNPLANNED_ADDRESSES : 0;
+    n->available = world_host_sum(w, w->host_rank == 0 ? memory_available() : 0);
+    for (int resident = 0; resident < 2; resident++) {
+        n->cramped[resident] = n->bytes[resident] - n->taken > n->mappable;
+        n->host_cramped[resident] = world_host_sum(w, n->cramped[resident]) > 0;
+        n->host_bytes[resident] = world_host_sum(w, n->bytes[resident]);
+    }
+    bool resident_is_easy = !n->host_cramped[true] && n->host_bytes[true] <= n->available / 100 * 85;
+    e->resident = e->job->weights == WEIGHTS_RESIDENT || (e->job->weights == WEIGHTS_AUTO && resident_is_easy);
+
+    bool refused = n->cramped[e->resident] || n->host_bytes[e->resident] > n->available;
+    int64_t mib = n->bytes[e->resident] >> 20;
+    int need = refused ? mib < INT_MAX ? (int)mib + 1 : INT_MAX : 0;
+    int largest = -world_min(w, -need);
+    return refused && need == largest ? refuse(e, n) : STATUS_OK;
+}
+
+void budget_print(const struct budget *n, const struct engine *e)
+{
+    char parts[512], host[32], available[32];
+    if (e->world->rank != 0 && e->world->rank != mesh_codec_world_rank(&e->mesh, 0))
+        return;
+    log_info("memory of a %s rank: %s; %d rank%s on %s: %s of %s available", mesh_role_name(&e->mesh),
+             memory_plan_text(&n->plan[e->resident], parts, sizeof parts), e->world->host_size,
+             plural(e->world->host_size), e->world->host, memory_text(n->host_bytes[e->resident], host),
+             memory_text(n->available, available));
+}

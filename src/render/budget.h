@@ -1,0 +1,31 @@
+/* Memory is planned and checked against what the hosts have before the first step, from the same layout code that takes
+ * it: a job that does not fit is refused when it starts, not after hours. */
+#ifndef RINGREEL_BUDGET_H
+#define RINGREEL_BUDGET_H
+
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct engine;
+
+/* What this rank will take with weights expanded at every use, and with resident ones. */
+struct budget {
+    struct memory_plan plan[2]; /* [resident] */
+    int64_t bytes[2], host_bytes[2];
+    int64_t taken;               /* of these, before the plan is made: by the text encoder */
+    int64_t mappable, available; /* to this process, to this host */
+    bool cramped[2];             /* does not fit this process */
+    bool host_cramped[2];        /* nor that of some rank on this host */
+};
+
+/* Local. Models that share the plan are open, memory is not taken. STATUS_INPUT for absurd sizes. */
+int budget_plan(struct budget *b, struct engine *e);
+/* Collective over the world: chooses e->resident for this host; STATUS_INPUT on the rank that should speak when it does not
+ * fit. */
+int budget_decide(struct budget *b, struct engine *e);
+/* One line for each role, from its first rank. Local. */
+void budget_print(const struct budget *b, const struct engine *e);
+
+#endif
