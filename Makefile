@@ -112,9 +112,12 @@ install: all
 	install -Dm755 ringreel $(DESTDIR)$(PREFIX)/bin/ringreel
 	install -Dm755 launch/ringreel-mpi $(DESTDIR)$(PREFIX)/bin/ringreel-mpi
 
+format: # developers: needs clang-format
+	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch])
+
 clean:
 	rm -rf build build-sanitize ringreel out
 
 -include $(shell find build build-sanitize -name '*.d' 2>/dev/null)
 
-.PHONY: all test check demo info bench oracle install clean
+.PHONY: all format test check demo info bench oracle install clean

@@ -294,8 +294,7 @@ void op_conv_unpack(struct device *dev, struct conv *c)
 
 size_t op_conv_packed_bytes(const struct conv *c)
 {
-    size_t out = (size_t)whole_panels(c->out),
-           taps = (size_t)(c->kernel * c->kernel * c->kernel);
+    size_t out = (size_t)whole_panels(c->out), taps = (size_t)(c->kernel * c->kernel * c->kernel);
     return sizeof(float) * (out * taps * (size_t)c->in + out);
 }
 

@@ -1,14 +1,16 @@
-/* The front door of all arithmetic. Model code calls these and knows no backend; ops.c checks shapes once and forwards
- * to the device's table (kernels/cpu is built in).
+/* The front door of all arithmetic. Model code calls these and knows no backend; ops.c checks
+ * shapes once and forwards to the device's table (kernels/cpu is built in).
  *
- * Every op here computes each output row by the same instructions in the same order however the rows are spread over
- * ranks or threads: that is what makes a render's bytes independent of the number of ranks. So: no split-K, no
- * reduction across threads, tile sizes that depend only on the shape of the whole problem (`tile` arguments).
+ * Every op here computes each output row by the same instructions in the same order however the
+ * rows are spread over ranks or threads: that is what makes a render's bytes independent of the
+ * number of ranks. So: no split-K, no reduction across threads, tile sizes that depend only on the
+ * shape of the whole problem (`tile` arguments).
  *
- * Dimension letters (docs/MAP.md): S tokens on this rank, D model width, N heads, d head width, L text tokens,
- * T distinct timesteps, C channels, t/h/w frames/rows/columns.
+ * Dimension letters (docs/MAP.md): S tokens on this rank, D model width, N heads, d head width, L
+ * text tokens, T distinct timesteps, C channels, t/h/w frames/rows/columns.
  *
- * All functions are Local. They CHECK-fail on wrong shapes: by then the user's input has been validated. */
+ * All functions are Local. They CHECK-fail on wrong shapes: by then the user's input has been
+ * validated. */
 #ifndef RINGREEL_OPS_H
 #define RINGREEL_OPS_H
 
@@ -20,34 +22,35 @@
 
 struct device; /* one per rank */
 
-/* threads >= 1: worker threads of this rank. isa: NULL for the best this CPU has, else "avx2", "avx512" or "generic"
- * (ranks agree on the lowest, so that hosts of different age still give the same bytes). */
+/* threads >= 1: worker threads of this rank. isa: NULL for the best this CPU has, else "avx2",
+ * "avx512" or "generic" (ranks agree on the lowest, so that hosts of different age still give the
+ * same bytes). */
 struct device *device_open_cpu(int threads, const char *isa);
 void device_close(struct device *dev);
-const char *device_name(const struct device *dev);      /* "cpu" */
-const char *device_isa(const struct device *dev);       /* "avx2" ... */
-const char *device_best_isa(void);                      /* what this CPU could do */
-int device_isa_level(const char *isa);                  /* generic 0 < avx2 1 < avx512 2; -1 unknown */
-const char *device_isa_name(int level);                 /* the inverse; CHECK-fails for a level there is not */
+const char *device_name(const struct device *dev); /* "cpu" */
+const char *device_isa(const struct device *dev);  /* "avx2" ... */
+const char *device_best_isa(void);                 /* what this CPU could do */
+int device_isa_level(const char *isa);             /* generic 0 < avx2 1 < avx512 2; -1 unknown */
+const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
 
-/* Called by the long ops (linear and its packing, attention, convolution) from the thread that entered them, up to some
- * hundreds of times per op, so that MPI can progress: it limits its own rate. The other ops are too short to poll. May
- * be NULL. */
+/* Called by the long ops (linear and its packing, attention, convolution) from the thread that
+ * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
+ * rate. The other ops are too short to poll. May be NULL. */
 void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
 
-/* ---- linear -------------------------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------- */
 
 enum epilogue { EPILOGUE_NONE, EPILOGUE_GELU_TANH, EPILOGUE_SILU };
 
-/* y = epilogue(x W^T + b). `weight` [out,in] and `bias` [out] or NULL look into the checkpoint; any float dtype.
- * A resident linear keeps its weights reordered for the backend; a streamed one reorders into the device's scratch at
- * every call (more time, no memory). */
+/* y = epilogue(x W^T + b). `weight` [out,in] and `bias` [out] or NULL look into the checkpoint; any
+ * float dtype. A resident linear keeps its weights reordered for the backend; a streamed one
+ * reorders into the device's scratch at every call (more time, no memory). */
 struct linear {
     const struct tensor *weight, *bias;
     int64_t in, out;
-    void *packed;      /* backend's own; NULL until packed */
-    float *bias_f32;   /* [out] or NULL */
+    void *packed;    /* backend's own; NULL until packed */
+    float *bias_f32; /* [out] or NULL */
 };
 struct linear linear_make(const struct tensor *weight, const struct tensor *bias);
 /* Resident: reorders weights now (frees nothing of the checkpoint). */
@@ -55,75 +58,89 @@ void op_linear_pack(struct device *dev, struct linear *l);
 void op_linear_unpack(struct device *dev, struct linear *l); /* frees what pack took */
 size_t op_linear_packed_bytes(const struct linear *l);
 
-/* y [S,out] = epilogue(x [S,in] W^T + b). `tile` (the granule) is the unit of rows within which a backend may choose its
- * algorithm; the last may be short. The CPU's rows do not depend on it. Polls. */
-void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l, enum epilogue e, int64_t tile);
+/* y [S,out] = epilogue(x [S,in] W^T + b). `tile` (the granule) is the unit of rows within which a
+ * backend may choose its algorithm; the last may be short. The CPU's rows do not depend on it.
+ * Polls. */
+void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
+               enum epilogue e, int64_t tile);
 
-/* ---- norms and elementwise, per token ------------------------------------------------------------------------ */
+/* ---- norms and elementwise, per token -------------------------------------------------------- */
 
 enum norm { NORM_RMS, NORM_LAYER };
 
-/* y = norm(x) * (1 + scale[idx]) + shift[idx]; shift, scale: [T,D] rows; row_index[S] picks the row, NULL = row 0.
- * y may be x. scale/shift .p NULL: plain norm. */
-void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps, struct mat shift,
-                      struct mat scale, const int32_t *row_index);
+/* y = norm(x) * (1 + scale[idx]) + shift[idx]; shift, scale: [T,D] rows; row_index[S] picks the
+ * row, NULL = row 0. y may be x. scale/shift .p NULL: plain norm. */
+void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
+                      struct mat shift, struct mat scale, const int32_t *row_index);
 
-/* y = x / sqrt(mean(x^2) + eps) * weight[cols]. y may be x. (T5 norm; q/k norm without rotation.) */
+/* y = x / sqrt(mean(x^2) + eps) * weight[cols]. y may be x. (T5 norm; q/k norm without rotation.)
+ */
 void op_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
 
-/* In place: RMS norm over all D channels with weight, then rotation of adjacent pairs over the whole width:
- * cosine/sine [S, D] would be large, so three separable tables: token s has coordinates coord[s][3] into tables
- * table[a] = [n_positions_a][n] (cos, sin) pairs, n = D/6; pad = D%6 leading channels stay. rope NULL: norm only. */
+/* In place: RMS norm over all D channels with weight, then rotation of adjacent pairs over the
+ * whole width: cosine/sine [S, D] would be large, so three separable tables: token s has
+ * coordinates coord[s][3] into tables table[a] = [n_positions_a][n] (cos, sin) pairs, n = D/6; pad
+ * = D%6 leading channels stay. rope NULL: norm only. */
 struct rope {
-    int64_t n;              /* D / 6 frequencies per axis */
-    int pad;                /* D % 6 leading channels that are not rotated */
-    const float *table[3];  /* [positions][n][2] = cos, sin; axes time, y, x */
+    int64_t n;             /* D / 6 frequencies per axis */
+    int pad;               /* D % 6 leading channels that are not rotated */
+    const float *table[3]; /* [positions][n][2] = cos, sin; axes time, y, x */
     int64_t positions[3];
-    const int32_t *coord;   /* [S][3] row numbers into the tables */
+    const int32_t *coord; /* [S][3] row numbers into the tables */
 };
-void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight, const struct rope *rope);
+void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
+                     const struct rope *rope);
 
 /* x += gate[idx] * y ; gate [T,D] rows, .p NULL: x += y. */
-void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate, const int32_t *row_index);
+void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
+                      const int32_t *row_index);
 
 /* y = gelu_tanh(a) * b (T5's gated feed-forward). y may be a. */
 void op_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b);
 /* y = x * sigmoid(x), in place allowed. */
 void op_silu(struct device *dev, struct mat y, struct mat x);
 /* out[i] = a*x[i] + b*y[i]; out may be x or y; y NULL with b 0. */
-void op_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y, int64_t n);
+void op_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
+                int64_t n);
 
-/* dots[i] = sum of x*y over tile i of `tile` values (the last may be short), in double, each by one thread in order.
- * y NULL: sum of x. */
-void op_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n, int64_t tile);
+/* dots[i] = sum of x*y over tile i of `tile` values (the last may be short), in double, each by one
+ * thread in order. y NULL: sum of x. */
+void op_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
+                  int64_t tile);
 
-/* ---- attention ------------------------------------------------------------------------------------------------ */
+/* ---- attention ------------------------------------------------------------------------------- */
 
-/* Keys and values travel between ranks in the form the kernel reads: granule after granule, `kv_granule_floats` each.
- * granule = G (multiple of 16), keys of a short last granule are masked by `keys`. */
+/* Keys and values travel between ranks in the form the kernel reads: granule after granule,
+ * `kv_granule_floats` each. granule = G (multiple of 16), keys of a short last granule are masked
+ * by `keys`. */
 /* Linear in granule. */
 int64_t op_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim);
 /* Packs k, v [S, N*d] (keys already normed and rotated) into ceil(S/G) granules. */
-void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads, int64_t granule);
+void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
+                int64_t granule);
 
-/* Running state of flash attention (Dao et al. 2022): unnormalised output, row maximum (of base-2 scaled scores) and
- * row sum, per query row and head. Layout is the backend's own. */
+/* Running state of flash attention (Dao et al. 2022): unnormalised output, row maximum (of base-2
+ * scaled scores) and row sum, per query row and head. Layout is the backend's own. */
 int64_t op_attention_state_floats(int64_t queries, int64_t heads, int64_t head_dim);
-void op_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads, int64_t head_dim);
-/* Continues `state` with `keys` keys in packed granules: softmax(scale q k^T) v, granule by granule in order, each
- * (query row, granule) update by the same instructions whoever owns either. q [S, N*d]. Polls. */
-void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                        int64_t granule, int64_t heads, float scale);
+void op_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads,
+                        int64_t head_dim);
+/* Continues `state` with `keys` keys in packed granules: softmax(scale q k^T) v, granule by granule
+ * in order, each (query row, granule) update by the same instructions whoever owns either. q [S,
+ * N*d]. Polls. */
+void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
+                        int64_t keys, int64_t granule, int64_t heads, float scale);
 /* o [S, N*d] = state's output / sum. */
 void op_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads);
 
-/* T5: o = softmax(q k^T + bias[bucket(j-i)]) v, no scale. bias [buckets 32][heads] fp32; q,k,v,o [L, N*d]. */
-void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v, int64_t heads,
-                     const float *bias);
+/* T5: o = softmax(q k^T + bias[bucket(j-i)]) v, no scale. bias [buckets 32][heads] fp32; q,k,v,o
+ * [L, N*d]. */
+void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
+                     int64_t heads, const float *bias);
 
-/* ---- VAE, channels last --------------------------------------------------------------------------------------- */
+/* ---- VAE, channels last ---------------------------------------------------------------------- */
 
-/* 3x3x3 convolution (or 1x1x1: kernel 1), weight [out,in,k,k,k] fp32/bf16/fp16 in the checkpoint, bias [out]. */
+/* 3x3x3 convolution (or 1x1x1: kernel 1), weight [out,in,k,k,k] fp32/bf16/fp16 in the checkpoint,
+ * bias [out]. */
 struct conv {
     const struct tensor *weight, *bias;
     int64_t in, out;
@@ -136,33 +153,40 @@ void op_conv_pack(struct device *dev, struct conv *c);
 void op_conv_unpack(struct device *dev, struct conv *c);
 size_t op_conv_packed_bytes(const struct conv *c);
 
-enum conv_time { CONV_SYMMETRIC, CONV_CAUSAL }; /* replicate 1+1 frames, or 2 copies of frame 0 in front */
+enum conv_time {
+    CONV_SYMMETRIC,
+    CONV_CAUSAL
+}; /* replicate 1+1 frames, or 2 copies of frame 0 in front */
 
-/* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself). x has pad 1 when kernel is 3; rows above
- * and below the picture are zero, frames outside are copies of the nearest of x (spec vae 1.3). y.pad is 0.
- * Order of summation per output element: bias, then input-channel blocks, kt, ky, kx, ci: fixed. Polls. */
+/* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself). x has pad 1 when
+ * kernel is 3; rows above and below the picture are zero, frames outside are copies of the nearest
+ * of x (spec vae 1.3). y.pad is 0. Order of summation per output element: bias, then input-channel
+ * blocks, kt, ky, kx, ci: fixed. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                enum conv_time time, const struct clip *add);
 
-/* y = silu( x / sqrt(mean_c(x^2) + 1e-8) * (1 + scale[c]) + shift[c] ); scale/shift NULL: no modulation. y.pad may be 1:
- * its border columns are written as zeros. */
-void op_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x, const float *scale,
-                        const float *shift);
+/* y = silu( x / sqrt(mean_c(x^2) + 1e-8) * (1 + scale[c]) + shift[c] ); scale/shift NULL: no
+ * modulation. y.pad may be 1: its border columns are written as zeros. */
+void op_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
+                        const float *scale, const float *shift);
 /* y = LayerNorm_c(x; eps, weight, bias) per position (res_x_y shortcut). y.pad as above. */
-void op_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x, float eps,
-                           const float *weight, const float *bias);
+void op_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
+                           float eps, const float *weight, const float *bias);
 /* y = x with y.pad as wanted (border columns zero). */
 void op_copy_pad(struct device *dev, const struct clip *y, const struct clip *x);
 /* y[..,c] += map[h][w] * per_channel[c] on every frame (0.9.1 noise injection). */
-void op_add_noise_map(struct device *dev, const struct clip *y, const float *map, const float *per_channel);
+void op_add_noise_map(struct device *dev, const struct clip *y, const float *map,
+                      const float *per_channel);
 
-/* Depth-to-space (spec vae 1.7), strides (st,ss,ss) of 1 or 2: y[st*t+i1 - drop, ss*h+i2, ss*w+i3, o] =
- * x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss), drop = st-1 frame at the front; y.t = st*x.t - drop.
- * residual non-NULL: adds its depth-to-space, channels tiled: source channel p*(o mod (residual.c/p)) + ... */
-void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x, const struct clip *residual,
-                       int st, int ss);
+/* Depth-to-space (spec vae 1.7), strides (st,ss,ss) of 1 or 2: y[st*t+i1 - drop, ss*h+i2, ss*w+i3,
+ * o] = x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss), drop = st-1 frame at the front; y.t =
+ * st*x.t - drop. residual non-NULL: adds its depth-to-space, channels tiled: source channel p*(o
+ * mod (residual.c/p)) + ... */
+void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
+                       const struct clip *residual, int st, int ss);
 
-/* Pixels: y [t][4h][4w][3] fp32 in [-1,1] nominal from x [t,h,w,48] (spec vae 1.2: width offset is the slower index). */
+/* Pixels: y [t][4h][4w][3] fp32 in [-1,1] nominal from x [t,h,w,48] (spec vae 1.2: width offset is
+ * the slower index). */
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
 /* bytes = trunc(255 * clamp(0.5 y + 0.5, 0, 1)) (official CLI). */
 void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n);

@@ -1,4 +1,5 @@
-/* ringreel: long, high-resolution video with LTX-Video on many ranks. What a rank does from start to end. */
+/* ringreel: long, high-resolution video with LTX-Video on many ranks. What a rank does from start
+ * to end. */
 
 #include "base/error.h"
 #include "base/log.h"
@@ -23,32 +24,31 @@ static bool speaks(void)
 
 static int usage(FILE *out, int status)
 {
-    if (!speaks())
-        return status;
-    fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel render --help)\n"
+    if (!speaks()) return status;
+    fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel "
+          "render --help)\n"
           "       mpirun -n N ringreel render JOB.yaml ...\n"
-          "       ringreel info | --version | --help\n", out);
+          "       ringreel info | --version | --help\n",
+          out);
     return status;
 }
 
 static int info(void)
 {
-    if (!speaks())
-        return STATUS_OK;
-    printf("ringreel %s\nbackends: cpu (%s on this CPU)\n%s\n", RINGREEL_VERSION, device_best_isa(), media_versions());
+    if (!speaks()) return STATUS_OK;
+    printf("ringreel %s\nbackends: cpu (%s on this CPU)\n%s\n", RINGREEL_VERSION, device_best_isa(),
+           media_versions());
     media_list_encoders(stdout);
     return STATUS_OK;
 }
 
-/* One rank's part of a render: text and pixels on codec ranks, everything between on denoise ranks. */
+/* One rank's part of a render: text and pixels on codec ranks, everything between on denoise ranks.
+ */
 static int play_role(struct engine *e)
 {
-    if (e->mesh.denoises && e->mesh.codes)
-        return render_alone(e);
-    if (e->mesh.denoises)
-        return denoise_loop(e);
-    if (e->mesh.codes)
-        return codec_loop(e);
+    if (e->mesh.denoises && e->mesh.codes) return render_alone(e);
+    if (e->mesh.denoises) return denoise_loop(e);
+    if (e->mesh.codes) return codec_loop(e);
     phase_set("idle");
     return STATUS_OK;
 }
@@ -59,15 +59,12 @@ static int render(struct world *world, int argc, char **argv)
     struct engine engine = {0};   /* mesh, device, models, memory */
     bool help;
     int status = render_configure(&job, world, argc, argv, &help);
-    if (help && world->rank == 0)
-        options_print_help(stdout);
+    if (help && world->rank == 0) options_print_help(stdout);
     if (status == STATUS_OK && !help) {
         log_init(world->rank, job.quiet ? LOG_WARN : job.verbose ? LOG_DEBUG : LOG_INFO);
         status = engine_open(&engine, world, &job);
-        if (status == STATUS_OK)
-            status = render_announce(&engine);
-        if (status == STATUS_OK)
-            status = world_agree(world, play_role(&engine));
+        if (status == STATUS_OK) status = render_announce(&engine);
+        if (status == STATUS_OK) status = world_agree(world, play_role(&engine));
         int traced = world_write_trace(world, mesh_role_name(&engine.mesh));
         status = status != STATUS_OK ? status : traced;
         engine_close(&engine);
@@ -79,19 +76,16 @@ static int render(struct world *world, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct world world; /* all ranks; MPI is up if a launcher started us */
-    if (argc < 2)
-        return usage(stderr, STATUS_INPUT);
+    if (argc < 2) return usage(stderr, STATUS_INPUT);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
         return usage(stdout, STATUS_OK);
     if (strcmp(argv[1], "--version") == 0)
-        return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK : STATUS_MACHINE;
-    if (strcmp(argv[1], "info") == 0)
-        return info();
-    if (strcmp(argv[1], "render") != 0)
-        return usage(stderr, STATUS_INPUT);
+        return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK
+                                                                          : STATUS_MACHINE;
+    if (strcmp(argv[1], "info") == 0) return info();
+    if (strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
     log_init(world.rank, LOG_INFO);
-    if (status == STATUS_OK)
-        status = render(&world, argc - 2, argv + 2);
+    if (status == STATUS_OK) status = render(&world, argc - 2, argv + 2);
     return world_stop(&world, status); /* all ranks leave together, with one exit code */
 }

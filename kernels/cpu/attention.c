@@ -127,8 +127,7 @@ static int64_t t5_bucket(int64_t distance)
 void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                       int64_t heads, const float *bias)
 {
-    int64_t d = q.cols / heads, granule = whole_panels(k.rows),
-            span = 2 * q.rows - 1;
+    int64_t d = q.cols / heads, granule = whole_panels(k.rows), span = 2 * q.rows - 1;
     int64_t packed_floats = op_kv_granule_floats(granule, heads, d);
     int64_t state_floats = whole_panels(op_attention_state_floats(q.rows, heads, d));
     float *packed =

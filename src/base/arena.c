@@ -11,11 +11,12 @@ void arena_init(struct arena *a, const char *name) { *a = (struct arena){.name =
 void *arena_take(struct arena *a, size_t bytes)
 {
     size_t at = a->used_bytes;
-    CHECK(bytes <= SIZE_MAX / 2 - at, "arena \"%s\": %zu bytes more than fit an address", a->name, bytes);
+    CHECK(bytes <= SIZE_MAX / 2 - at, "arena \"%s\": %zu bytes more than fit an address", a->name,
+          bytes);
     a->used_bytes = (at + bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    if (!a->base)
-        return NULL;
-    CHECK(a->used_bytes <= a->size_bytes, "arena \"%s\": asked for more than was planned (%zu of %zu bytes)", a->name,
+    if (!a->base) return NULL;
+    CHECK(a->used_bytes <= a->size_bytes,
+          "arena \"%s\": asked for more than was planned (%zu of %zu bytes)", a->name,
           a->used_bytes, a->size_bytes);
     return a->base + at;
 }
@@ -31,13 +32,13 @@ void arena_commit(struct arena *a)
     a->size_bytes = a->used_bytes ? a->used_bytes : ALIGNMENT;
     a->used_bytes = 0;
     void *p = mmap(NULL, a->size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(p != MAP_FAILED, "out of memory: arena \"%s\" needs %.3f GiB", a->name, (double)a->size_bytes / 0x1p30);
+    CHECK(p != MAP_FAILED, "out of memory: arena \"%s\" needs %.3f GiB", a->name,
+          (double)a->size_bytes / 0x1p30);
     a->base = p;
 }
 
 void arena_free(struct arena *a)
 {
-    if (a->base)
-        munmap(a->base, a->size_bytes);
+    if (a->base) munmap(a->base, a->size_bytes);
     *a = (struct arena){.name = a->name};
 }

@@ -1,7 +1,9 @@
-/* Memory belongs to named arenas and is taken when the engine opens; nothing allocates in the step loop.
+/* Memory belongs to named arenas and is taken when the engine opens; nothing allocates in the step
+ * loop.
  *
- * A layout function is called twice with the same arena: first while `base` is NULL (planning: it only counts), then
- * after arena_commit. So the plan that is printed and the memory that is used come from the same lines of code:
+ * A layout function is called twice with the same arena: first while `base` is NULL (planning: it
+ * only counts), then after arena_commit. So the plan that is printed and the memory that is used
+ * come from the same lines of code:
  *
  *     struct arena a;
  *     arena_init(&a, "transformer activations");
@@ -24,7 +26,8 @@ struct arena {
 void arena_init(struct arena *a, const char *name);
 void *arena_take(struct arena *a, size_t bytes); /* 64-byte aligned; NULL while planning */
 float *arena_floats(struct arena *a, int64_t count);
-void arena_commit(struct arena *a); /* maps size_bytes; CHECK-fails naming the arena and the bytes */
+void arena_commit(
+    struct arena *a); /* maps size_bytes; CHECK-fails naming the arena and the bytes */
 void arena_free(struct arena *a);
 
 #endif

@@ -54,11 +54,10 @@ void fatal(const char *file, int line, const char *condition, const char *format
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     bool plain = strcmp(condition, "false") == 0; /* CHECK(false, ...): the text says it all */
-    fprintf(stderr, "ringreel: fatal: %s, during %s: %s (%s:%d%s%s)\n", identity, phase, text, file, line,
-            plain ? "" : ": ", plain ? "" : condition);
+    fprintf(stderr, "ringreel: fatal: %s, during %s: %s (%s:%d%s%s)\n", identity, phase, text, file,
+            line, plain ? "" : ": ", plain ? "" : condition);
     fflush(stderr);
-    if (abort_hook)
-        abort_hook(STATUS_MACHINE);
+    if (abort_hook) abort_hook(STATUS_MACHINE);
     exit(STATUS_MACHINE);
 }
 

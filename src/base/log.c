@@ -29,30 +29,31 @@ void log_init(int rank, enum log_level level)
 {
     my_rank = rank;
     threshold = level;
-    if (zero_s == 0)
-        clock_set_zero();
+    if (zero_s == 0) clock_set_zero();
 }
 
-/* Under mpirun a rank's stderr is a pipe; the launcher says whether a person is at the other end. */
+/* Under mpirun a rank's stderr is a pipe; the launcher says whether a person is at the other end.
+ */
 static bool on_terminal(void) { return isatty(STDERR_FILENO) || getenv("RINGREEL_TERMINAL"); }
 
-/* What a line begins with: on a terminal rank 0 may have an unfinished progress line there. It draws it again. */
+/* What a line begins with: on a terminal rank 0 may have an unfinished progress line there. It
+ * draws it again. */
 static const char *line_start(void) { return on_terminal() ? "\r\033[K" : ""; }
 
 void log_line(enum log_level level, const char *format, ...)
 {
-    if (level > threshold)
-        return;
+    if (level > threshold) return;
     static const char *const names[] = {"error: ", "warning: ", "", ""};
     char text[2048];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "%sringreel: %s%s\n", line_start(), names[level], text); /* one call: lines of ranks do not mix */
+    fprintf(stderr, "%sringreel: %s%s\n", line_start(), names[level],
+            text); /* one call: lines of ranks do not mix */
 }
 
-/* ---- progress -------------------------------------------------------------------------------------------------- */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 static void duration_text(double seconds, char out[32])
 {
@@ -66,14 +67,14 @@ static void show(struct progress *p, bool last)
 {
     bool terminal = my_rank == 0 && on_terminal();
     double now = clock_s(), elapsed = now - p->start_s;
-    if (threshold < LOG_INFO || (!last && now - p->last_shown_s < (terminal ? 0.1 : 10.0)))
-        return;
+    if (threshold < LOG_INFO || (!last && now - p->last_shown_s < (terminal ? 0.1 : 10.0))) return;
     p->last_shown_s = now;
     char count[48], rate[48] = "", rest[48] = "", text[32];
     if (p->unit)
         snprintf(count, sizeof count, "%lld/%lld", (long long)p->done, (long long)p->total);
     else
-        snprintf(count, sizeof count, "%.0f%%", 100.0 * (double)p->done / (double)(p->total ? p->total : 1));
+        snprintf(count, sizeof count, "%.0f%%",
+                 100.0 * (double)p->done / (double)(p->total ? p->total : 1));
     if (p->done > 0 && elapsed > 0) {
         double each = elapsed / (double)p->done;
         if (p->unit && each >= 1)
@@ -106,21 +107,21 @@ void progress_end(struct progress *p)
     show(p, true);
 }
 
-/* ---- machine-readable events ----------------------------------------------------------------------------------- */
+/* ---- machine-readable events ----------------------------------------------------------------- */
 
 int log_json_open(const char *path, int rank)
 {
     char *name = rank == 0 ? xstrdup(path) : xasprintf("%s.%d", path, rank);
     json = fopen(name, "w");
-    int status = json ? STATUS_OK : error_set(STATUS_INPUT, "log_json: %s: %s", name, strerror(errno));
+    int status =
+        json ? STATUS_OK : error_set(STATUS_INPUT, "log_json: %s: %s", name, strerror(errno));
     free(name);
     return status;
 }
 
 void log_json(const char *event, const char *fields, ...)
 {
-    if (!json)
-        return;
+    if (!json) return;
     fprintf(json, "{\"t\":%.6f,\"rank\":%d,\"event\":\"%s\"", clock_s(), my_rank, event);
     if (fields[0]) {
         va_list args;
@@ -135,10 +136,11 @@ void log_json(const char *event, const char *fields, ...)
 
 int log_json_close(void)
 {
-    if (!json)
-        return STATUS_OK;
+    if (!json) return STATUS_OK;
     bool failed = ferror(json) != 0;
     failed = fclose(json) != 0 || failed;
     json = NULL;
-    return failed ? error_set(STATUS_INPUT, "log_json: not all events could be written: %s", strerror(errno)) : STATUS_OK;
+    return failed ? error_set(STATUS_INPUT, "log_json: not all events could be written: %s",
+                              strerror(errno))
+                  : STATUS_OK;
 }

@@ -1,4 +1,5 @@
-/* What a person sees (stderr), and what a machine reads (--log-json FILE: one JSON object a line). */
+/* What a person sees (stderr), and what a machine reads (--log-json FILE: one JSON object a line).
+ */
 #ifndef RINGREEL_LOG_H
 #define RINGREEL_LOG_H
 
@@ -19,8 +20,9 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 double clock_s(void);
 void clock_set_zero(void);
 
-/* Progress of one stage. With a terminal on stderr one line is rewritten ("denoise 12/40 1.3 s/step ETA 36 s"), without
- * one a plain line is written at most every 10 s and at the end. Only rank 0's and the codec ranks' stages are shown. */
+/* Progress of one stage. With a terminal on stderr one line is rewritten ("denoise 12/40 1.3 s/step
+ * ETA 36 s"), without one a plain line is written at most every 10 s and at the end. Only rank 0's
+ * and the codec ranks' stages are shown. */
 struct progress {
     char label[48];
     const char *unit; /* "step", "frame"; NULL: shown as a percentage */
@@ -31,9 +33,9 @@ void progress_start(struct progress *p, const char *label, const char *unit, int
 void progress_advance(struct progress *p, int64_t done);
 void progress_end(struct progress *p);
 
-/* Events for --log-json: {"t":1.234,"rank":0,"event":"step","shot":0,...}. `fields` is a printf-formatted JSON fragment
- * without braces ("\"shot\":%d"), "" for none. No-op unless log_json_open succeeded. The file of rank 0 has the given
- * name, rank r writes NAME.r. */
+/* Events for --log-json: {"t":1.234,"rank":0,"event":"step","shot":0,...}. `fields` is a
+ * printf-formatted JSON fragment without braces ("\"shot\":%d"), "" for none. No-op unless
+ * log_json_open succeeded. The file of rank 0 has the given name, rank r writes NAME.r. */
 int log_json_open(const char *path, int rank);
 void log_json(const char *event, const char *fields, ...) __attribute__((format(printf, 2, 3)));
 int log_json_close(void); /* STATUS_INPUT if an event could not be written (a full disk) */

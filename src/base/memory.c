@@ -13,7 +13,7 @@ enum { FILE_BYTES = 16384 };
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* ---- the system's small files ------------------------------------------------------------------------------------ */
+/* ---- the system's small files ---------------------------------------------------------------- */
 
 /* Reads FOLDER/FILE; false if there is none. */
 static bool read_small(char text[FILE_BYTES], const char *folder, const char *file)
@@ -21,8 +21,7 @@ static bool read_small(char text[FILE_BYTES], const char *folder, const char *fi
     char *path = xasprintf("%s/%s", folder, file);
     FILE *f = fopen(path, "r");
     free(path);
-    if (!f)
-        return false;
+    if (!f) return false;
     text[fread(text, 1, FILE_BYTES - 1, f)] = '\0';
     fclose(f);
     return true;
@@ -35,11 +34,9 @@ static int64_t find_number(const char *text, const char *key)
     for (const char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
         char *end;
-        if (strncmp(line, key, length) != 0)
-            continue;
+        if (strncmp(line, key, length) != 0) continue;
         long long n = strtoll(line + length, &end, 10);
-        if (end != line + length && n >= 0)
-            return n;
+        if (end != line + length && n >= 0) return n;
     }
     return -1;
 }
@@ -51,7 +48,7 @@ static int64_t read_number(const char *folder, const char *file)
     return read_small(text, folder, file) ? find_number(text, "") : -1;
 }
 
-/* ---- control groups ---------------------------------------------------------------------------------------------- */
+/* ---- control groups -------------------------------------------------------------------------- */
 
 /* The files of the two kinds of control groups. */
 struct control {
@@ -63,13 +60,13 @@ static const struct control legacy = {"/sys/fs/cgroup/memory", "memory.limit_in_
                                       "memory.usage_in_bytes", "total_active_file ",
                                       "total_inactive_file "};
 
-/* What one group leaves. Files in the page cache, such as the mapped checkpoint, count as used but make way. */
+/* What one group leaves. Files in the page cache, such as the mapped checkpoint, count as used but
+ * make way. */
 static int64_t left_in_group(const struct control *c, const char *folder)
 {
     char text[FILE_BYTES];
     int64_t limit = read_number(folder, c->limit), used = read_number(folder, c->used);
-    if (limit < 0 || used < 0)
-        return INT64_MAX;
+    if (limit < 0 || used < 0) return INT64_MAX;
     if (read_small(text, folder, "memory.stat")) {
         int64_t active = find_number(text, c->active), inactive = find_number(text, c->inactive);
         used -= (active > 0 ? active : 0) + (inactive > 0 ? inactive : 0);
@@ -78,7 +75,8 @@ static int64_t left_in_group(const struct control *c, const char *folder)
     return limit > used ? limit - used : 0;
 }
 
-/* The group and all around it. In a container the outer part of its name may lead nowhere: that is left out. */
+/* The group and all around it. In a container the outer part of its name may lead nowhere: that is
+ * left out. */
 static int64_t left_in_groups(const struct control *c, const char *root, const char *group)
 {
     int64_t left = INT64_MAX;
@@ -92,35 +90,31 @@ static int64_t left_in_groups(const struct control *c, const char *root, const c
     return left;
 }
 
-/* A line of /proc/self/cgroup: "0::/group" or "4:memory:/group", or of controllers that do not matter. */
+/* A line of /proc/self/cgroup: "0::/group" or "4:memory:/group", or of controllers that do not
+ * matter. */
 static int64_t left_by_line(char *line, const char *root)
 {
     char *controllers = strchr(line, ':'),
          *group = controllers ? strchr(controllers + 1, ':') : NULL;
-    if (!group)
-        return INT64_MAX;
+    if (!group) return INT64_MAX;
     *group++ = '\0';
     controllers++;
-    if (!*controllers)
-        return left_in_groups(&unified, root, group);
+    if (!*controllers) return left_in_groups(&unified, root, group);
     char *rest = NULL;
     for (char *name = strtok_r(controllers, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
-        if (strcmp(name, "memory") == 0)
-            return left_in_groups(&legacy, root, group);
+        if (strcmp(name, "memory") == 0) return left_in_groups(&legacy, root, group);
     return INT64_MAX;
 }
 
-/* ---- what there is ------------------------------------------------------------------------------------------------ */
+/* ---- what there is --------------------------------------------------------------------------- */
 
 int64_t memory_available_in(const char *root)
 {
     char text[FILE_BYTES];
     int64_t left = INT64_MAX;
     int64_t kib = read_small(text, root, "proc/meminfo") ? find_number(text, "MemAvailable:") : -1;
-    if (kib >= 0 && kib < INT64_MAX / 1024)
-        left = kib * 1024;
-    if (!read_small(text, root, "proc/self/cgroup"))
-        return left;
+    if (kib >= 0 && kib < INT64_MAX / 1024) left = kib * 1024;
+    if (!read_small(text, root, "proc/self/cgroup")) return left;
     char *rest = NULL;
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
         left = smaller(left, left_by_line(line, root));
@@ -140,13 +134,12 @@ int64_t memory_addresses(void)
     return total > used ? total - used : 0;
 }
 
-/* ---- the plan ----------------------------------------------------------------------------------------------------- */
+/* ---- the plan -------------------------------------------------------------------------------- */
 
 void memory_plan_add(struct memory_plan *p, const char *name, int64_t bytes)
 {
     CHECK(bytes >= 0, "\"%s\" takes %lld bytes", name, (long long)bytes);
-    if (bytes == 0)
-        return;
+    if (bytes == 0) return;
     CHECK(p->count < MEMORY_PARTS, "a plan of more than %d parts", MEMORY_PARTS);
     int at = p->count++;
     for (; at > 0 && p->parts[at - 1].bytes < bytes; at--) /* the largest first */
@@ -157,8 +150,7 @@ void memory_plan_add(struct memory_plan *p, const char *name, int64_t bytes)
 int64_t memory_plan_bytes(const struct memory_plan *p)
 {
     int64_t bytes = 0;
-    for (int i = 0; i < p->count; i++)
-        bytes += p->parts[i].bytes;
+    for (int i = 0; i < p->count; i++) bytes += p->parts[i].bytes;
     return bytes;
 }
 

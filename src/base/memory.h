@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes this host can still give: MemAvailable, or less where a control group of this process has a limit. INT64_MAX
- * where the system does not say. */
+/* Bytes this host can still give: MemAvailable, or less where a control group of this process has a
+ * limit. INT64_MAX where the system does not say. */
 int64_t memory_available(void);
 /* The same with the system's files below `root`. */
 int64_t memory_available_in(const char *root);
@@ -26,8 +26,8 @@ struct memory_plan {
 void memory_plan_add(struct memory_plan *p, const char *name,
                      int64_t bytes); /* 0 bytes: not a part */
 int64_t memory_plan_bytes(const struct memory_plan *p);
-/* "12.30 GiB: VAE decode 10.00 GiB, video 2.10 GiB, other 204.8 MiB": the largest first, those under 1 % together.
- * Returns `out`. */
+/* "12.30 GiB: VAE decode 10.00 GiB, video 2.10 GiB, other 204.8 MiB": the largest first, those
+ * under 1 % together. Returns `out`. */
 char *memory_plan_text(const struct memory_plan *p, char *out, size_t size);
 /* "1.50 GiB", "23.4 MiB" */
 char *memory_text(int64_t bytes, char out[32]);

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- MT19937 (Matsumoto and Nishimura 1998) ------------------------------------------------------------------- */
+/* ---- MT19937 (Matsumoto and Nishimura 1998) -------------------------------------------------- */
 
 enum { N = 624, M = 397 };
 
@@ -44,10 +44,10 @@ uint64_t rng_u64(struct rng *r)
     return high << 32 | rng_u32(r);
 }
 
-/* ---- normals, vector path: Box-Muller in single precision on Cephes polynomials ------------------------------- */
+/* ---- normals, vector path: Box-Muller in single precision on Cephes polynomials -------------- */
 
-/* The polynomials and the places where a multiply and an add are fused follow what x86-64 builds of PyTorch compute;
- * the bits depend on both. Constants are rounded to float. */
+/* The polynomials and the places where a multiply and an add are fused follow what x86-64 builds of
+ * PyTorch compute; the bits depend on both. Constants are rounded to float. */
 
 static float ln(float x)
 {
@@ -64,11 +64,11 @@ static float ln(float x)
         w = m - 1.0f;
     }
     float z = w * w;
-    static const float p[] = {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                              -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    static const float p[] = {-1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f,
+                              1.4249322787e-1f,  -1.6668057665e-1f, 2.0000714765e-1f,
+                              -2.4999993993e-1f, 3.3333331174e-1f};
     float y = 7.0376836292e-2f;
-    for (int i = 0; i < 8; i++)
-        y = fmaf(y, w, p[i]);
+    for (int i = 0; i < 8; i++) y = fmaf(y, w, p[i]);
     y = y * w;
     float low = e * -2.12194440e-4f;
     y = fmaf(y, z, low);
@@ -104,10 +104,8 @@ static void sine_cosine(float theta, float *sine, float *cosine)
     bool swap = j & 2;
     *sine = swap ? c : s;
     *cosine = swap ? s : c;
-    if (j & 4)
-        *sine = -*sine;
-    if (((j - 2) & 4) == 0)
-        *cosine = -*cosine;
+    if (j & 4) *sine = -*sine;
+    if (((j - 2) & 4) == 0) *cosine = -*cosine;
 }
 
 static void normals_from_uniforms(float block[16])
@@ -124,9 +122,12 @@ static void normals_from_uniforms(float block[16])
 
 static float uniform(struct rng *r) { return (float)(rng_u32(r) & 0xffffffu) * 0x1p-24f; }
 
-/* ---- normals, scalar path: Box-Muller in double, in pairs ------------------------------------------------------ */
+/* ---- normals, scalar path: Box-Muller in double, in pairs ------------------------------------ */
 
-static double uniform_double(struct rng *r) { return (double)(rng_u64(r) & ((1ull << 53) - 1)) * 0x1p-53; }
+static double uniform_double(struct rng *r)
+{
+    return (double)(rng_u64(r) & ((1ull << 53) - 1)) * 0x1p-53;
+}
 
 static double scalar_normal(struct rng *r)
 {
@@ -143,8 +144,7 @@ static double scalar_normal(struct rng *r)
 
 void rng_randn_strided(struct rng *r, float *out, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        out[i] = (float)scalar_normal(r);
+    for (size_t i = 0; i < n; i++) out[i] = (float)scalar_normal(r);
 }
 
 void rng_randn(struct rng *r, float *out, size_t n)
@@ -153,14 +153,12 @@ void rng_randn(struct rng *r, float *out, size_t n)
         rng_randn_strided(r, out, n);
         return;
     }
-    for (size_t i = 0; i < n; i++)
-        out[i] = uniform(r);
-    for (size_t i = 0; i + 16 <= n; i += 16)
-        normals_from_uniforms(out + i);
-    if (n % 16) { /* the tail block is drawn anew and overwrites finished values, as the reference does */
+    for (size_t i = 0; i < n; i++) out[i] = uniform(r);
+    for (size_t i = 0; i + 16 <= n; i += 16) normals_from_uniforms(out + i);
+    if (n % 16) { /* the tail block is drawn anew and overwrites finished values, as the reference
+                     does */
         float *tail = out + n - 16;
-        for (int i = 0; i < 16; i++)
-            tail[i] = uniform(r);
+        for (int i = 0; i < 16; i++) tail[i] = uniform(r);
         normals_from_uniforms(tail);
     }
 }

@@ -10,9 +10,11 @@ static const struct {
     size_t size;
     bool is_float;
 } dtypes[DTYPE_COUNT] = {
-    [DTYPE_F32] = {"F32", 4, true},       [DTYPE_BF16] = {"BF16", 2, true}, [DTYPE_F16] = {"F16", 2, true},
-    [DTYPE_F8_E4M3] = {"F8_E4M3", 1, true}, [DTYPE_F64] = {"F64", 8, true},   [DTYPE_I64] = {"I64", 8, false},
-    [DTYPE_I32] = {"I32", 4, false},      [DTYPE_U8] = {"U8", 1, false},    [DTYPE_BOOL] = {"BOOL", 1, false},
+    [DTYPE_F32] = {"F32", 4, true},    [DTYPE_BF16] = {"BF16", 2, true},
+    [DTYPE_F16] = {"F16", 2, true},    [DTYPE_F8_E4M3] = {"F8_E4M3", 1, true},
+    [DTYPE_F64] = {"F64", 8, true},    [DTYPE_I64] = {"I64", 8, false},
+    [DTYPE_I32] = {"I32", 4, false},   [DTYPE_U8] = {"U8", 1, false},
+    [DTYPE_BOOL] = {"BOOL", 1, false},
 };
 
 /* DTYPE_COUNT stands for a dtype that a file may hold and we cannot compute with. */
@@ -34,8 +36,7 @@ bool dtype_from_name(const char *name, enum dtype *out)
 int64_t tensor_count(const struct tensor *t)
 {
     int64_t n = 1;
-    for (int i = 0; i < t->rank; i++)
-        n *= t->shape[i];
+    for (int i = 0; i < t->rank; i++) n *= t->shape[i];
     return n;
 }
 
@@ -45,8 +46,7 @@ char *tensor_shape_text(const struct tensor *t, char out[96])
     out[at++] = '[';
     for (int i = 0; i < t->rank && at < 80; i++)
         at += (size_t)snprintf(out + at, 96 - at, "%s%lld", i ? "," : "", (long long)t->shape[i]);
-    if (at > 94)
-        at = 94;
+    if (at > 94) at = 94;
     out[at++] = ']';
     out[at] = '\0';
     return out;
@@ -54,8 +54,9 @@ char *tensor_shape_text(const struct tensor *t, char out[96])
 
 struct mat mat_rows(struct mat m, int64_t first, int64_t count)
 {
-    CHECK(first >= 0 && count >= 0 && first + count <= m.rows, "rows %lld..%lld of a matrix of %lld rows",
-          (long long)first, (long long)(first + count), (long long)m.rows);
+    CHECK(first >= 0 && count >= 0 && first + count <= m.rows,
+          "rows %lld..%lld of a matrix of %lld rows", (long long)first, (long long)(first + count),
+          (long long)m.rows);
     char *p = (char *)m.p + (size_t)(first * m.cols) * dtype_size(m.dtype);
     return (struct mat){p, count, m.cols, m.dtype};
 }
@@ -73,30 +74,31 @@ uint16_t bf16_from_f32(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) /* NaN stays NaN, whatever rounding would do to its payload */
+    if ((bits & 0x7fffffffu) >
+        0x7f800000u) /* NaN stays NaN, whatever rounding would do to its payload */
         return (uint16_t)(bits >> 16 | 0x0040u);
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 static float f32_from_f16(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 0x1fu, mantissa = h & 0x3ffu;
-    if (exponent == 31)
-        return float_from_bits(sign | 0x7f800000u | mantissa << 13);
-    if (exponent)
-        return float_from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 0x1fu,
+             mantissa = h & 0x3ffu;
+    if (exponent == 31) return float_from_bits(sign | 0x7f800000u | mantissa << 13);
+    if (exponent) return float_from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
     float value = (float)mantissa * 0x1p-24f; /* zero and subnormals */
     return sign ? -value : value;
 }
 
-/* The code's bits in fp32's places, its exponent moved by 120. A subnormal m is read as 1.m * 2^-6, from which 2^-6 is
- * taken away; the NaN comes out as 480 = 0x43f00000. All exact. Without branches, so that a loop over it is vectorised,
- * and without fp32 subnormals, which are slow. */
+/* The code's bits in fp32's places, its exponent moved by 120. A subnormal m is read as 1.m * 2^-6,
+ * from which 2^-6 is taken away; the NaN comes out as 480 = 0x43f00000. All exact. Without
+ * branches, so that a loop over it is vectorised, and without fp32 subnormals, which are slow. */
 static float f32_from_e4m3(uint8_t b)
 {
     uint32_t magnitude = b & 0x7fu, sign = (uint32_t)(b & 0x80u) << 24, bits;
     uint32_t subnormal = (magnitude - 8) >> 31, nan = (magnitude + 1) >> 7; /* 1 or 0 */
-    float value = float_from_bits((magnitude << 20) + ((120 + subnormal) << 23)) - float_from_bits(subnormal * 0x3c800000u);
+    float value = float_from_bits((magnitude << 20) + ((120 + subnormal) << 23)) -
+                  float_from_bits(subnormal * 0x3c800000u);
     memcpy(&bits, &value, sizeof bits);
     return float_from_bits(bits + nan * (0x7fc00000u - 0x43f00000u) + sign);
 }
@@ -123,8 +125,7 @@ void dtype_to_f32(float *to, const void *from, enum dtype d, size_t n)
         }
         return;
     case DTYPE_F8_E4M3:
-        for (size_t i = 0; i < n; i++)
-            to[i] = f32_from_e4m3(p[i]);
+        for (size_t i = 0; i < n; i++) to[i] = f32_from_e4m3(p[i]);
         return;
     case DTYPE_F64:
         for (size_t i = 0; i < n; i++) {

@@ -6,12 +6,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F8_E4M3, DTYPE_F64, DTYPE_I64, DTYPE_I32, DTYPE_U8, DTYPE_BOOL, DTYPE_COUNT };
+enum dtype {
+    DTYPE_F32,
+    DTYPE_BF16,
+    DTYPE_F16,
+    DTYPE_F8_E4M3,
+    DTYPE_F64,
+    DTYPE_I64,
+    DTYPE_I32,
+    DTYPE_U8,
+    DTYPE_BOOL,
+    DTYPE_COUNT
+};
 
 enum { TENSOR_MAX_RANK = 8 };
 
-/* A named n-d array, usually a tensor inside a mapped safetensors file (data may be unaligned: read it through
- * dtype_to_f32). */
+/* A named n-d array, usually a tensor inside a mapped safetensors file (data may be unaligned: read
+ * it through dtype_to_f32). */
 struct tensor {
     const char *name; /* owned by the file it came from */
     enum dtype dtype;
@@ -38,25 +49,34 @@ static inline struct mat mat_f32(float *p, int64_t rows, int64_t cols)
 {
     return (struct mat){p, rows, cols, DTYPE_F32};
 }
-struct mat mat_rows(struct mat m, int64_t first, int64_t count); /* a view of rows [first, first+count) */
+struct mat mat_rows(struct mat m, int64_t first,
+                    int64_t count); /* a view of rows [first, first+count) */
 
-/* A clip of activations, channels last: [t][h][w + 2*pad][c] fp32. `pad` is 0 or 1: one zero column on each side, so
- * that a 3x3x3 convolution never tests for the picture's left and right border. */
+/* A clip of activations, channels last: [t][h][w + 2*pad][c] fp32. `pad` is 0 or 1: one zero column
+ * on each side, so that a 3x3x3 convolution never tests for the picture's left and right border. */
 struct clip {
     float *p;
     int64_t t, h, w, c;
     int pad;
 };
-static inline int64_t clip_row(const struct clip *v) { return (v->w + 2 * v->pad) * v->c; }   /* floats a row */
-static inline int64_t clip_frame(const struct clip *v) { return v->h * clip_row(v); }         /* floats a frame */
+static inline int64_t clip_row(const struct clip *v)
+{
+    return (v->w + 2 * v->pad) * v->c;
+} /* floats a row */
+static inline int64_t clip_frame(const struct clip *v)
+{
+    return v->h * clip_row(v);
+} /* floats a frame */
 static inline int64_t clip_count(const struct clip *v) { return v->t * clip_frame(v); }
 
-size_t dtype_size(enum dtype d);           /* bytes per element */
-const char *dtype_name(enum dtype d);      /* safetensors spelling: "F32", "BF16", "F16", "F8_E4M3", ... */
+size_t dtype_size(enum dtype d); /* bytes per element */
+const char *dtype_name(
+    enum dtype d); /* safetensors spelling: "F32", "BF16", "F16", "F8_E4M3", ... */
 bool dtype_from_name(const char *name, enum dtype *out);
 bool dtype_is_float(enum dtype d);
 
-/* Converts n elements from a possibly unaligned source to fp32. Exact for BF16, F16 and F8_E4M3 (e4m3fn). */
+/* Converts n elements from a possibly unaligned source to fp32. Exact for BF16, F16 and F8_E4M3
+ * (e4m3fn). */
 void dtype_to_f32(float *to, const void *from, enum dtype d, size_t n);
 /* Rounds to nearest even. */
 uint16_t bf16_from_f32(float x);

@@ -18,16 +18,17 @@ void trace_enable(size_t max_spans)
 
 bool trace_enabled(void) { return capacity > 0; }
 
-void trace_span(const char *category, const char *name, int track, int shot, int index, double start_s)
+void trace_span(const char *category, const char *name, int track, int shot, int index,
+                double start_s)
 {
-    if (!capacity)
-        return;
+    if (!capacity) return;
     if (used == capacity) {
         lost++;
         return;
     }
     struct trace_span *s = &spans[used++];
-    *s = (struct trace_span){.start_s = start_s, .end_s = clock_s(), .track = track, .shot = shot, .index = index};
+    *s = (struct trace_span){
+        .start_s = start_s, .end_s = clock_s(), .track = track, .shot = shot, .index = index};
     snprintf(s->name, sizeof s->name, "%s", name);
     snprintf(s->category, sizeof s->category, "%s", category);
 }

@@ -6,11 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Length in bytes of the character at `text` (1..4) and its code point; 0 if it is none or cut off. `bytes` > 0. */
+/* Length in bytes of the character at `text` (1..4) and its code point; 0 if it is none or cut off.
+ * `bytes` > 0. */
 size_t utf8_decode(const void *text, size_t bytes, uint32_t *code);
 
 /* Bytes of the longest prefix that is valid. */
 size_t utf8_prefix(const void *text, size_t bytes);
-static inline bool utf8_valid(const void *text, size_t bytes) { return utf8_prefix(text, bytes) == bytes; }
+static inline bool utf8_valid(const void *text, size_t bytes)
+{
+    return utf8_prefix(text, bytes) == bytes;
+}
 
 #endif

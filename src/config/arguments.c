@@ -14,8 +14,7 @@ static void key_of_flag(char key[SETTING_KEY_MAX], const char *name, int length)
 {
     snprintf(key, SETTING_KEY_MAX, "%.*s", length, name);
     for (char *c = key; *c; c++)
-        if (*c == '-')
-            *c = '_';
+        if (*c == '-') *c = '_';
 }
 
 static const struct setting *find_short(const char *word)
@@ -30,8 +29,7 @@ static int take_value(struct arguments *walk, struct argument *out, const char *
 {
     char cause[128];
     out->value = inline_value;
-    if (inline_value)
-        return STATUS_OK;
+    if (inline_value) return STATUS_OK;
     const char *following = walk->next < walk->argc ? walk->argv[walk->next] : NULL;
     if (!following || strncmp(following, "--", 2) == 0) {
         snprintf(cause, sizeof cause, "needs a value (%.*s=VALUE if it begins with --)",
@@ -55,17 +53,14 @@ static int read_long_flag(struct arguments *walk, struct argument *out, const ch
     bool negated = !out->setting && strncmp(key, "no_", 3) == 0;
     if (negated) {
         out->setting = setting_find(key + 3);
-        if (out->setting && out->setting->type != TYPE_BOOL)
-            out->setting = NULL;
+        if (out->setting && out->setting->type != TYPE_BOOL) out->setting = NULL;
     }
     if (!out->setting) {
         const char *cause = setting_refusal(advice, key, value);
         return refuse_flag(out, cause ? cause : "not needed; leave it out");
     }
-    if (out->setting->type != TYPE_BOOL)
-        return take_value(walk, out, value);
-    if (negated && value)
-        return refuse_flag(out, "takes no value");
+    if (out->setting->type != TYPE_BOOL) return take_value(walk, out, value);
+    if (negated && value) return refuse_flag(out, "takes no value");
     out->value = value ? value : negated ? "false" : "true";
     return STATUS_OK;
 }
@@ -77,8 +72,7 @@ int arguments_next(struct arguments *walk, struct argument *out)
         walk->only_files = true;
         walk->next++;
     }
-    if (walk->next >= walk->argc)
-        return STATUS_OK;
+    if (walk->next >= walk->argc) return STATUS_OK;
     const char *word = walk->argv[walk->next++];
     if (walk->only_files || word[0] != '-') {
         out->kind = ARGUMENT_FILE;
@@ -90,8 +84,7 @@ int arguments_next(struct arguments *walk, struct argument *out)
         return STATUS_OK;
     }
     out->kind = ARGUMENT_SETTING;
-    if (word[1] == '-')
-        return read_long_flag(walk, out, word);
+    if (word[1] == '-') return read_long_flag(walk, out, word);
     out->flag = word;
     out->flag_length = (int)strnlen(word, SETTING_KEY_MAX);
     out->setting = find_short(word);
@@ -107,8 +100,7 @@ int options_find_job_file(int argc, char **argv, const char **path, bool *help)
     *help = false;
     for (;;) {
         TRY(arguments_next(&walk, &a));
-        if (a.kind == ARGUMENT_NONE)
-            return STATUS_OK;
+        if (a.kind == ARGUMENT_NONE) return STATUS_OK;
         if (a.kind == ARGUMENT_HELP) {
             *help = true;
             return STATUS_OK;
@@ -116,9 +108,10 @@ int options_find_job_file(int argc, char **argv, const char **path, bool *help)
         if (a.kind == ARGUMENT_FILE && a.file[0] == '\0')
             return error_set(STATUS_INPUT, "command line: an empty job file name");
         if (a.kind == ARGUMENT_FILE && *path)
-            return error_set(STATUS_INPUT, "command line: two job files, '%s' and '%s'; only one "
-                             "is allowed", *path, a.file);
-        if (a.kind == ARGUMENT_FILE)
-            *path = a.file;
+            return error_set(STATUS_INPUT,
+                             "command line: two job files, '%s' and '%s'; only one "
+                             "is allowed",
+                             *path, a.file);
+        if (a.kind == ARGUMENT_FILE) *path = a.file;
     }
 }

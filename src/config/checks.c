@@ -37,8 +37,7 @@ static int blame(const struct checker *c, const char *key, const char *format, .
     const struct origin *at = origin_of(c, key);
     if (c->shot >= 0 && c->job->shot_count > 1)
         snprintf(which, sizeof which, " (shot %d)", c->shot + 1);
-    if (at->kind == FROM_DEFAULT && c->shot >= 0)
-        at = &c->origins->shots[c->shot].at;
+    if (at->kind == FROM_DEFAULT && c->shot >= 0) at = &c->origins->shots[c->shot].at;
     if (at->kind == FROM_FILE)
         return error_set(STATUS_INPUT, "%s:%d:%d: %s: %s%s", file, at->line, at->column, key, cause,
                          which);
@@ -62,14 +61,18 @@ static int check_names(const struct checker *c)
     const struct job_options *job = c->job;
     char shown[TEXT_SHOWN];
     if (job->job_file && !utf8_valid(job->job_file, strlen(job->job_file)))
-        return error_set(STATUS_INPUT, "command line: job file %s: its name or folder is not valid "
-                         "UTF-8; rename it", text_show(shown, job->job_file));
+        return error_set(STATUS_INPUT,
+                         "command line: job file %s: its name or folder is not valid "
+                         "UTF-8; rename it",
+                         text_show(shown, job->job_file));
     char *folder = getcwd(NULL, 0);
     bool valid = !folder || utf8_valid(folder, strlen(folder));
     int status = STATUS_OK;
     if (!valid)
-        status = error_set(STATUS_INPUT, "the current folder %s: its name is not valid UTF-8; "
-                           "rename it or start elsewhere", text_show(shown, folder));
+        status = error_set(STATUS_INPUT,
+                           "the current folder %s: its name is not valid UTF-8; "
+                           "rename it or start elsewhere",
+                           text_show(shown, folder));
     free(folder);
     return status;
 }
@@ -79,10 +82,12 @@ static int check_job(const struct checker *c)
     const struct job_options *job = c->job;
     TRY(check_names(c));
     if (!job->checkpoint_path)
-        return blame(c, "checkpoint_path", "missing; give the path of an LTX-Video checkpoint in "
+        return blame(c, "checkpoint_path",
+                     "missing; give the path of an LTX-Video checkpoint in "
                      "the job file or with --checkpoint-path");
     if (!job->text_encoder_path)
-        return blame(c, "text_encoder_model_name_or_path", "missing; give the folder of the T5 "
+        return blame(c, "text_encoder_model_name_or_path",
+                     "missing; give the folder of the T5 "
                      "encoder in the job file or with --text-encoder-model-name-or-path");
     if (job->quiet && job->verbose)
         return blame(c, given(c, "quiet", "verbose"), "quiet and verbose exclude each other");
@@ -119,13 +124,15 @@ static int check_steps(const struct checker *c, const struct shot_options *shot)
 {
     int steps = shot->num_inference_steps, skip = shot->skip_final_inference_steps;
     if (shot->skip_initial_inference_steps > 0)
-        return blame(c, "skip_initial_inference_steps", "only 0 is supported yet: a start in the "
+        return blame(c, "skip_initial_inference_steps",
+                     "only 0 is supported yet: a start in the "
                      "middle needs input media");
     TRY(check_descending(c, "timesteps", &shot->timesteps, false));
     if (shot->timesteps.count == 0 && skip >= steps)
         return blame(c, given(c, "num_inference_steps", "skip_final_inference_steps"),
                      "skip_initial_inference_steps + skip_final_inference_steps (0 + %d) must be "
-                     "below num_inference_steps (%d)", skip, steps);
+                     "below num_inference_steps (%d)",
+                     skip, steps);
     return STATUS_OK;
 }
 
@@ -133,8 +140,7 @@ static int check_steps(const struct checker *c, const struct shot_options *shot)
  * match its guidance timesteps is taken for the mistake that it almost surely is. */
 static int check_list(const struct checker *c, const char *key, bool is_list, int count, int levels)
 {
-    if (!is_list || count == levels)
-        return STATUS_OK;
+    if (!is_list || count == levels) return STATUS_OK;
     if (levels == 0)
         return blame(c, key, "a list needs guidance_timesteps, which say when each entry applies");
     return blame(c, key, "has %d %s, but guidance_timesteps has %d; give one for each", count,
@@ -143,7 +149,10 @@ static int check_list(const struct checker *c, const char *key, bool is_list, in
 
 static int check_guidance(const struct checker *c, const struct shot_options *shot)
 {
-    const struct { const char *key; const struct float_list *list; } lists[] = {
+    const struct {
+        const char *key;
+        const struct float_list *list;
+    } lists[] = {
         {"guidance_scale", &shot->guidance_scale},
         {"stg_scale", &shot->stg_scale},
         {"rescaling_scale", &shot->rescaling_scale},
@@ -175,10 +184,8 @@ static char *stem_of(const char *path)
     const char *slash = path ? strrchr(path, '/') : NULL;
     char *stem = xstrdup(path ? (slash ? slash + 1 : path) : "");
     char *dot = strrchr(stem, '.');
-    if (dot && dot != stem)
-        *dot = '\0';
-    if (stem[0])
-        return stem;
+    if (dot && dot != stem) *dot = '\0';
+    if (stem[0]) return stem;
     free(stem);
     return xstrdup("shot");
 }
@@ -187,8 +194,7 @@ static void fill_outputs(struct job_options *job)
 {
     char *stem = stem_of(job->job_file);
     for (int i = 0; i < job->shot_count; i++) {
-        if (job->shots[i].output)
-            continue;
+        if (job->shots[i].output) continue;
         char *name = job->shot_count == 1 ? xasprintf("out/%s.mp4", stem)
                                           : xasprintf("out/%s-%04d.mp4", stem, i + 1);
         job->shots[i].output = text_keep(job->texts, name);
@@ -221,7 +227,8 @@ struct written {
     int shot;        /* -1: the job's */
 };
 
-/* By path; within one, shots in their order and then the job's reports: the last is the one to blame. */
+/* By path; within one, shots in their order and then the job's reports: the last is the one to
+ * blame. */
 static int compare_written(const void *a, const void *b)
 {
     const struct written *x = a, *y = b;
@@ -246,14 +253,15 @@ static int list_written(const struct checker *c, struct written *list)
     return count;
 }
 
-static int blame_twice_written(struct checker *c, const struct written *first, const struct written *second)
+static int blame_twice_written(struct checker *c, const struct written *first,
+                               const struct written *second)
 {
     char shown[TEXT_SHOWN];
     c->shot = second->shot;
     text_show(shown, second->shot >= 0 ? c->job->shots[second->shot].output : second->path);
     if (second->shot >= 0)
-        return blame(c, "output", "shots %d and %d both write %s; give each its own", first->shot + 1,
-                     second->shot + 1, shown);
+        return blame(c, "output", "shots %d and %d both write %s; give each its own",
+                     first->shot + 1, second->shot + 1, shown);
     return blame(c, second->key, "%s is also written as %s; give each its own", shown, first->key);
 }
 
@@ -265,8 +273,7 @@ static int check_outputs(struct checker *c)
     for (int i = 1; i < count && status == STATUS_OK; i++)
         if (strcmp(list[i - 1].path, list[i].path) == 0)
             status = blame_twice_written(c, &list[i - 1], &list[i]);
-    for (int i = 0; i < count; i++)
-        free(list[i].path);
+    for (int i = 0; i < count; i++) free(list[i].path);
     free(list);
     return status;
 }

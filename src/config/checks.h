@@ -11,11 +11,11 @@ struct origin {
     int line, column;
 };
 struct shot_origins {
-    struct origin at;                /* the shot itself; FROM_DEFAULT: there is no `shots:` */
+    struct origin at; /* the shot itself; FROM_DEFAULT: there is no `shots:` */
     struct origin of[SETTINGS_MAX];
 };
 struct origins {
-    const char *yaml_name; /* NULL: no job file */
+    const char *yaml_name;          /* NULL: no job file */
     struct origin of[SETTINGS_MAX]; /* of the job's settings */
     struct shot_origins *shots;     /* [shot_count] */
 };

@@ -16,18 +16,15 @@ static void print_flag(FILE *out, const struct setting *s)
     char name[SETTING_KEY_MAX], text[2 * SETTING_KEY_MAX + 32];
     snprintf(name, sizeof name, "%s", s->key);
     for (char *c = name; *c; c++)
-        if (*c == '_')
-            *c = '-';
+        if (*c == '_') *c = '-';
     int used = 0;
-    if (s->short_flag)
-        used = snprintf(text, sizeof text, "-%c, ", s->short_flag);
+    if (s->short_flag) used = snprintf(text, sizeof text, "-%c, ", s->short_flag);
     if (s->type == TYPE_BOOL)
         snprintf(text + used, sizeof text - (size_t)used, "--%s, --no-%s", name, name);
     else
         snprintf(text + used, sizeof text - (size_t)used, "--%s %s", name, s->metavar);
     fprintf(out, "  %-*s", HELP_COLUMN - 2, text);
-    if (strlen(text) + 3 > HELP_COLUMN)
-        fprintf(out, "\n%*s", HELP_COLUMN, "");
+    if (strlen(text) + 3 > HELP_COLUMN) fprintf(out, "\n%*s", HELP_COLUMN, "");
 }
 
 /* Words of `text` from HELP_COLUMN on, wrapped before LINE_END. */
@@ -52,7 +49,7 @@ static void print_setting_help(FILE *out, const struct setting *s)
     const char *before = setting_limits(limits, s), *quote = s->type == TYPE_TEXT ? "\"" : "";
     char *text = s->initial ? xasprintf("%s [%s%sdefault %s%s%s]", s->help, before,
                                         *before ? "; " : "", quote, s->initial, quote)
-               : *before    ? xasprintf("%s [%s; default none]", s->help, before)
+                 : *before  ? xasprintf("%s [%s; default none]", s->help, before)
                             : xstrdup(s->help);
     print_flag(out, s);
     print_wrapped(out, text);
@@ -75,19 +72,20 @@ void options_print_help(FILE *out)
           out);
     const char *group = "";
     for (int i = 0; i < settings_count; i++) {
-        if (strcmp(group, settings[i].group) != 0)
-            fprintf(out, "\n%s:\n", settings[i].group);
+        if (strcmp(group, settings[i].group) != 0) fprintf(out, "\n%s:\n", settings[i].group);
         group = settings[i].group;
         print_setting_help(out, &settings[i]);
     }
-    fprintf(out, "\nExit codes:\n"
+    fprintf(out,
+            "\nExit codes:\n"
             "  %d  every shot was rendered\n"
             "  %d  the machine or the program failed: memory, a lost rank, a bug\n"
             "  %d  the input is wrong: job file, command line, model files, output place\n"
             "  128+N  ended by signal N; every rank says what it was doing\n",
             STATUS_OK, STATUS_MACHINE, STATUS_INPUT);
     fputs("\nExample:\n"
-          "  mpirun -n 4 ringreel render configs/tiny.yaml --seed 7 -o out/ball.mp4\n", out);
+          "  mpirun -n 4 ringreel render configs/tiny.yaml --seed 7 -o out/ball.mp4\n",
+          out);
 }
 
 /* ---- header ---------------------------------------------------------------------------------- */
@@ -137,8 +135,7 @@ void options_print_header(FILE *out, const struct job_options *job)
             job->shot_count == 1 ? "" : "s");
     for (int i = 0; i < settings_count; i++) {
         same[i] = same_in_all_shots(job, &settings[i]);
-        if (same[i])
-            print_header_line(out, &settings[i], record_of(job, &settings[i], 0));
+        if (same[i]) print_header_line(out, &settings[i], record_of(job, &settings[i], 0));
     }
     for (int shot = 0; shot < job->shot_count && job->shot_count > 1; shot++) {
         if (shot == SHOTS_SHOWN) {
@@ -147,8 +144,7 @@ void options_print_header(FILE *out, const struct job_options *job)
         }
         fprintf(out, "  shot %d\n", shot + 1);
         for (int i = 0; i < settings_count; i++)
-            if (!same[i])
-                print_header_line(out, &settings[i], &job->shots[shot]);
+            if (!same[i]) print_header_line(out, &settings[i], &job->shots[shot]);
     }
 }
 

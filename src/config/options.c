@@ -32,10 +32,9 @@ static void move_to_job_folder(const struct parse *p, const struct setting *s, v
 {
     const char **path = (const char **)((char *)record + s->offset);
     const char *slash = strrchr(p->origins->yaml_name, '/');
-    if (!*path || (*path)[0] == '/' || !slash)
-        return;
-    char *moved = xasprintf("%.*s%s", (int)(slash + 1 - p->origins->yaml_name),
-                            p->origins->yaml_name, *path);
+    if (!*path || (*path)[0] == '/' || !slash) return;
+    char *moved =
+        xasprintf("%.*s%s", (int)(slash + 1 - p->origins->yaml_name), p->origins->yaml_name, *path);
     *path = text_keep(p->job->texts, moved);
     free(moved);
 }
@@ -46,13 +45,11 @@ static int apply_setting(struct parse *p, const struct setting *s, const struct 
                          bool seen[SETTINGS_MAX])
 {
     struct setting_problem problem;
-    if (seen[setting_index(s)])
-        return fail_at(p, key, key->text, "given twice in the same map");
+    if (seen[setting_index(s)]) return fail_at(p, key, key->text, "given twice in the same map");
     seen[setting_index(s)] = true;
     if (!setting_from_node(s, record, p->job->texts, p->doc, value, &problem))
         return fail_at(p, problem.at, key->text, problem.why);
-    if (s->type == TYPE_MODEL_PATH)
-        move_to_job_folder(p, s, record);
+    if (s->type == TYPE_MODEL_PATH) move_to_job_folder(p, s, record);
     origins[setting_index(s)] = (struct origin){FROM_FILE, value->line, value->column};
     return STATUS_OK;
 }
@@ -71,7 +68,8 @@ static int apply_shot(struct parse *p, const struct yaml_node *map, struct shot_
 {
     bool seen[SETTINGS_MAX] = {false};
     if (map->kind != YAML_MAP)
-        return fail_at(p, map, "shots", "every shot must be a map of settings, such as "
+        return fail_at(p, map, "shots",
+                       "every shot must be a map of settings, such as "
                        "'- prompt: ...'");
     for (const struct yaml_node *key = yaml_doc_first(p->doc, map); key;) {
         const struct yaml_node *value = yaml_doc_next(p->doc, key);
@@ -106,8 +104,7 @@ static int apply_shots(struct parse *p, const struct yaml_node *list)
     if (list->count == 0)
         return fail_at(p, list, "shots", "is empty; leave it out for a single shot");
     snprintf(cause, sizeof cause, "%d shots; at most %d are allowed", list->count, MAX_SHOTS);
-    if (list->count > MAX_SHOTS)
-        return fail_at(p, list, "shots", cause);
+    if (list->count > MAX_SHOTS) return fail_at(p, list, "shots", cause);
     make_shots(p, list->count);
     const struct yaml_node *item = yaml_doc_first(p->doc, list);
     for (int i = 0; i < list->count; i++, item = yaml_doc_next(p->doc, item)) {
@@ -128,8 +125,7 @@ static int apply_file(struct parse *p)
         const struct yaml_node *value = yaml_doc_next(p->doc, key);
         const struct setting *s = setting_find(key->text);
         if (strcmp(key->text, "shots") == 0) {
-            if (shots)
-                return fail_at(p, key, "shots", "given twice in the same map");
+            if (shots) return fail_at(p, key, "shots", "given twice in the same map");
             shots = value;
         } else if (!s) {
             TRY(refuse_key(p, key, value));
@@ -172,10 +168,8 @@ static int apply_flags(struct parse *p, int argc, char **argv)
     struct argument a;
     for (;;) {
         TRY(arguments_next(&walk, &a));
-        if (a.kind == ARGUMENT_NONE)
-            return STATUS_OK;
-        if (a.kind == ARGUMENT_SETTING)
-            TRY(apply_flag(p, &a));
+        if (a.kind == ARGUMENT_NONE) return STATUS_OK;
+        if (a.kind == ARGUMENT_SETTING) TRY(apply_flag(p, &a));
     }
 }
 
@@ -197,8 +191,7 @@ static int parse_all(struct parse *p, const char *yaml_text, size_t yaml_bytes, 
         TRY(yaml_doc_read(&p->doc, yaml_text, yaml_bytes, p->origins->yaml_name));
         TRY(apply_file(p));
     }
-    if (p->job->shot_count == 0)
-        make_shots(p, 1);
+    if (p->job->shot_count == 0) make_shots(p, 1);
     TRY(apply_flags(p, argc, argv));
     return checks_run(p->job, p->origins);
 }
@@ -209,8 +202,7 @@ int options_parse(struct job_options *job, const char *yaml_text, size_t yaml_by
     const char *path;
     memset(job, 0, sizeof *job);
     TRY(options_find_job_file(argc, argv, &path, help));
-    if (*help)
-        return STATUS_OK;
+    if (*help) return STATUS_OK;
     struct parse *p = xcalloc(1, sizeof *p);
     p->origins = xcalloc(1, sizeof *p->origins);
     p->job = job;
@@ -224,15 +216,13 @@ int options_parse(struct job_options *job, const char *yaml_text, size_t yaml_by
     free(p->origins->shots);
     free(p->origins);
     free(p);
-    if (status != STATUS_OK)
-        options_free(job);
+    if (status != STATUS_OK) options_free(job);
     return status;
 }
 
 void options_free(struct job_options *job)
 {
-    if (job->texts)
-        text_pool_free(job->texts);
+    if (job->texts) text_pool_free(job->texts);
     free(job->texts);
     free(job->shots);
     memset(job, 0, sizeof *job);

@@ -1,8 +1,10 @@
-/* One table of settings (settings.c): the YAML keys, the command-line flags, their defaults, ranges and help, and the
- * header a run prints all come from it. Keys keep the names of the official pipeline YAMLs where they mean the same.
+/* One table of settings (settings.c): the YAML keys, the command-line flags, their defaults, ranges
+ * and help, and the header a run prints all come from it. Keys keep the names of the official
+ * pipeline YAMLs where they mean the same.
  *
- * A job has settings of its own and one or more shots. A shot setting written at the top level is the default of all
- * shots; one inside `shots:` belongs to that shot; a flag on the command line wins over both, for every shot. */
+ * A job has settings of its own and one or more shots. A shot setting written at the top level is
+ * the default of all shots; one inside `shots:` belongs to that shot; a flag on the command line
+ * wins over both, for every shot. */
 #ifndef RINGREEL_OPTIONS_H
 #define RINGREEL_OPTIONS_H
 
@@ -19,34 +21,41 @@ struct float_list { /* a scalar is a list of one with is_scalar true */
     bool is_scalar;
     double v[MAX_LIST];
 };
-struct block_lists { /* skip_block_list: one flat list (per_level false, count 1) or a list of lists */
+struct block_lists { /* one flat list (per_level false, count 1) or a list of lists */
     bool per_level;
     int count;
-    struct { int count; int v[64]; } lists[32];
+    struct {
+        int count;
+        int v[64];
+    } lists[32];
 };
 
 struct text_pool;
 
 enum sampler { SAMPLER_FROM_CHECKPOINT, SAMPLER_UNIFORM, SAMPLER_LINEAR_QUADRATIC };
 enum stg_mode { STG_ATTENTION_VALUES, STG_ATTENTION_SKIP, STG_RESIDUAL, STG_TRANSFORMER_BLOCK };
-enum rng_kind { RNG_TORCH, RNG_DIFFUSERS }; /* order of the initial noise: token-major / channel-major */
+enum rng_kind {
+    RNG_TORCH,
+    RNG_DIFFUSERS
+}; /* order of the initial noise: token-major / channel-major */
 enum attention_order { ORDER_CANONICAL, ORDER_RING };
 enum weights_policy { WEIGHTS_AUTO, WEIGHTS_RESIDENT, WEIGHTS_STREAM };
 
 struct shot_options {
     const char *prompt, *negative_prompt, *output;
     int64_t seed;
-    int width, height, num_frames;        /* as asked; padded up to 32, 32, 8k+1 and cropped back */
+    int width, height, num_frames; /* as asked; padded up to 32, 32, 8k+1 and cropped back */
     double frame_rate;
     enum sampler sampler;
     int num_inference_steps, skip_initial_inference_steps, skip_final_inference_steps;
-    struct float_list timesteps;          /* count 0: none given */
+    struct float_list timesteps; /* count 0: none given */
     bool stochastic_sampling;
     struct float_list guidance_scale, stg_scale, rescaling_scale, guidance_timesteps;
     struct block_lists skip_block_list;
     enum stg_mode stg_mode;
     bool cfg_star_rescale;
-    double decode_timestep, decode_noise_scale; /* decode_noise_scale < 0: not given, = decode_timestep */
+    double decode_timestep,
+        decode_noise_scale; /* decode_noise_scale < 0: not given, = decode_timestep */
     double tone_map_compression_ratio;
     enum rng_kind rng;
     const char *encoder, *encoder_options; /* "libx264", "crf=18:preset=slow" */
@@ -54,8 +63,8 @@ struct shot_options {
 };
 
 struct job_options {
-    const char *job_file;                  /* as given, for messages and the sidecar; NULL: none */
-    const char *pipeline_type;             /* "base" */
+    const char *job_file;      /* as given, for messages and the sidecar; NULL: none */
+    const char *pipeline_type; /* "base" */
     const char *checkpoint_path, *text_encoder_path;
     int text_encoder_max_tokens;
     int threads, denoise_ranks, codec_ranks; /* 0 = choose */
@@ -66,24 +75,27 @@ struct job_options {
     bool digest, quiet, verbose;
     const char *dump, *log_json, *trace;
     int shot_count;
-    struct shot_options *shots;            /* [shot_count] */
-    struct text_pool *texts;               /* owns every string above and in the shots */
+    struct shot_options *shots; /* [shot_count] */
+    struct text_pool *texts;    /* owns every string above and in the shots */
 };
 
-/* Parses `ringreel render JOB.yaml [flags]` (argv[0] is the first word after "render"). Relative paths inside the job
- * file are relative to the job file's folder, except `output`, `dump`, `log_json`, `trace` (the current folder).
- * STATUS_INPUT with file, line, column, key and what is allowed. *help is set (and nothing parsed) for --help.
- * Purely local; every rank parses the same bytes (rank 0 reads the file and shares it: render_configure).
- * yaml_text NULL: no job file; messages say "command line", outputs are named out/shot.mp4. */
-int options_parse(struct job_options *job, const char *yaml_text, size_t yaml_bytes, const char *yaml_name,
-                  int argc, char **argv, bool *help);
-/* Finds the job file's name among the arguments without parsing flags' values wrongly; NULL if absent (allowed: all
- * settings can be flags). STATUS_INPUT for two of them. */
+/* Parses `ringreel render JOB.yaml [flags]` (argv[0] is the first word after "render"). Relative
+ * paths inside the job file are relative to the job file's folder, except `output`, `dump`,
+ * `log_json`, `trace` (the current folder). STATUS_INPUT with file, line, column, key and what is
+ * allowed. *help is set (and nothing parsed) for --help. Purely local; every rank parses the same
+ * bytes (rank 0 reads the file and shares it: render_configure). yaml_text NULL: no job file;
+ * messages say "command line", outputs are named out/shot.mp4. */
+int options_parse(struct job_options *job, const char *yaml_text, size_t yaml_bytes,
+                  const char *yaml_name, int argc, char **argv, bool *help);
+/* Finds the job file's name among the arguments without parsing flags' values wrongly; NULL if
+ * absent (allowed: all settings can be flags). STATUS_INPUT for two of them. */
 int options_find_job_file(int argc, char **argv, const char **path, bool *help);
 
-void options_print_help(FILE *out);                                   /* `ringreel render --help` */
-void options_print_header(FILE *out, const struct job_options *job);  /* what this run uses, non-defaults marked */
-/* The settings of one shot and of the job as YAML that renders it again (sidecar, round trip test). Caller frees. */
+void options_print_help(FILE *out); /* `ringreel render --help` */
+void options_print_header(
+    FILE *out, const struct job_options *job); /* what this run uses, non-defaults marked */
+/* The settings of one shot and of the job as YAML that renders it again (sidecar, round trip test).
+ * Caller frees. */
 char *options_to_yaml(const struct job_options *job, int shot);
 void options_free(struct job_options *job);
 

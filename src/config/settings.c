@@ -4,22 +4,28 @@
 
 /* ---- choices --------------------------------------------------------------------------------- */
 
-#define END {.name = NULL}
+#define END                                                                                        \
+    {                                                                                              \
+        .name = NULL                                                                               \
+    }
 
 static const struct setting_choice pipeline_types[] = {
     {.name = "base"}, {.name = "multi-scale", .unsupported = true}, END};
 static const struct setting_choice precisions[] = {
-    {.name = "auto"}, {.name = "float32"}, {.name = "bfloat16"}, {.name = "mixed_precision"},
+    {.name = "auto"},          {.name = "float32"},
+    {.name = "bfloat16"},      {.name = "mixed_precision"},
     {.name = "float8_e4m3fn"}, END};
 static const struct setting_choice samplers[] = {
     {.name = "from_checkpoint", .value = SAMPLER_FROM_CHECKPOINT},
     {.name = "uniform", .value = SAMPLER_UNIFORM},
-    {.name = "linear-quadratic", .value = SAMPLER_LINEAR_QUADRATIC}, END};
+    {.name = "linear-quadratic", .value = SAMPLER_LINEAR_QUADRATIC},
+    END};
 static const struct setting_choice stg_modes[] = {
     {.name = "attention_values", .alias = "stg_av", .value = STG_ATTENTION_VALUES},
     {.name = "attention_skip", .alias = "stg_as", .value = STG_ATTENTION_SKIP},
     {.name = "residual", .alias = "stg_r", .value = STG_RESIDUAL},
-    {.name = "transformer_block", .alias = "stg_t", .value = STG_TRANSFORMER_BLOCK}, END};
+    {.name = "transformer_block", .alias = "stg_t", .value = STG_TRANSFORMER_BLOCK},
+    END};
 static const struct setting_choice rngs[] = {
     {.name = "torch", .value = RNG_TORCH}, {.name = "diffusers", .value = RNG_DIFFUSERS}, END};
 static const struct setting_choice bit_depths[] = {
@@ -31,22 +37,24 @@ static const struct setting_choice isas[] = {
 static const struct setting_choice attention_orders[] = {
     {.name = "canonical", .value = ORDER_CANONICAL}, {.name = "ring", .value = ORDER_RING}, END};
 static const struct setting_choice weights_policies[] = {
-    {.name = "auto", .value = WEIGHTS_AUTO}, {.name = "resident", .value = WEIGHTS_RESIDENT},
-    {.name = "stream", .value = WEIGHTS_STREAM}, END};
+    {.name = "auto", .value = WEIGHTS_AUTO},
+    {.name = "resident", .value = WEIGHTS_RESIDENT},
+    {.name = "stream", .value = WEIGHTS_STREAM},
+    END};
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-#define JOB(key_, field) \
+#define JOB(key_, field)                                                                           \
     .key = #key_, .scope = SCOPE_JOB, .offset = offsetof(struct job_options, field)
 #define SHOT(key_) .key = #key_, .scope = SCOPE_SHOT, .offset = offsetof(struct shot_options, key_)
 
-#define WHAT     .group = "What to render"
-#define MODEL    .group = "Model"
-#define STEPS    .group = "Denoising"
+#define WHAT .group = "What to render"
+#define MODEL .group = "Model"
+#define STEPS .group = "Denoising"
 #define GUIDANCE .group = "Guidance"
 #define FILE_OUT .group = "Decoding and file"
-#define MACHINE  .group = "Machine and ranks"
-#define REPORT   .group = "Reporting"
+#define MACHINE .group = "Machine and ranks"
+#define REPORT .group = "Reporting"
 
 /* Defaults are those of the official command line. Where it has none, they are those of the
  * official pipeline call (steps, guidance, STG, rescaling). decode_timestep and decode_noise_scale
@@ -78,8 +86,8 @@ const struct setting settings[] = {
     {JOB(text_encoder_model_name_or_path, text_encoder_path), MODEL, .type = TYPE_MODEL_PATH,
      .metavar = "FOLDER",
      .help = "T5 encoder: a folder with text_encoder/ and tokenizer/ (required)"},
-    {JOB(text_encoder_max_tokens, text_encoder_max_tokens), MODEL, .type = TYPE_INT,
-     .metavar = "N", .initial = "256", .int_min = 1, .int_max = MAX_TEXT_TOKENS,
+    {JOB(text_encoder_max_tokens, text_encoder_max_tokens), MODEL, .type = TYPE_INT, .metavar = "N",
+     .initial = "256", .int_min = 1, .int_max = MAX_TEXT_TOKENS,
      .help = "a longer prompt is cut here"},
     {JOB(pipeline_type, pipeline_type), MODEL, .type = TYPE_WORD, .metavar = "TYPE",
      .initial = "base", .choices = pipeline_types, .help = "single pass"},
@@ -95,8 +103,8 @@ const struct setting settings[] = {
      .int_max = 1000, .help = "leave out steps at the noisy end (needs input media: only 0 yet)"},
     {SHOT(skip_final_inference_steps), STEPS, .type = TYPE_INT, .metavar = "N", .initial = "0",
      .int_max = 1000, .help = "leave out steps at the clean end; the last step then goes to 0"},
-    {SHOT(timesteps), STEPS, .type = TYPE_FLOATS, .metavar = "T,T,...", .max = 1,
-     .above_min = true, .list_may_be_empty = true,
+    {SHOT(timesteps), STEPS, .type = TYPE_FLOATS, .metavar = "T,T,...", .max = 1, .above_min = true,
+     .list_may_be_empty = true,
      .help = "the noise levels themselves, strictly descending, instead of a schedule"},
     {SHOT(stochastic_sampling), STEPS, .type = TYPE_BOOL, .initial = "false",
      .help = "draw fresh noise at every step (distilled models)"},
@@ -107,8 +115,8 @@ const struct setting settings[] = {
      .max = 1000, .help = "classifier-free guidance; 1 or less is off"},
     {SHOT(stg_scale), GUIDANCE, .type = TYPE_FLOATS, .metavar = "X[,X...]", .initial = "1",
      .max = 1000, .help = "spatio-temporal guidance; 0 is off"},
-    {SHOT(rescaling_scale), GUIDANCE, .type = TYPE_FLOATS, .metavar = "X[,X...]",
-     .initial = "0.7", .max = 1, .help = "pull guided contrast back to the prompt's own; 1 is off"},
+    {SHOT(rescaling_scale), GUIDANCE, .type = TYPE_FLOATS, .metavar = "X[,X...]", .initial = "0.7",
+     .max = 1, .help = "pull guided contrast back to the prompt's own; 1 is off"},
     {SHOT(guidance_timesteps), GUIDANCE, .type = TYPE_FLOATS, .metavar = "T,T,...", .max = 1,
      .list_may_be_empty = true,
      .help = "noise levels, strictly descending, from which each entry of the lists applies"},
@@ -126,8 +134,8 @@ const struct setting settings[] = {
      .max = 1, .nullable = true,
      .help = "noise mixed into the latents before decoding; null, also when decode_timestep is "
              "given and this is not: as the level told"},
-    {SHOT(tone_map_compression_ratio), FILE_OUT, .type = TYPE_FLOAT, .metavar = "X",
-     .initial = "0", .max = 1, .help = "compress strong latents before decoding; 0 is off"},
+    {SHOT(tone_map_compression_ratio), FILE_OUT, .type = TYPE_FLOAT, .metavar = "X", .initial = "0",
+     .max = 1, .help = "compress strong latents before decoding; 0 is off"},
     {SHOT(encoder), FILE_OUT, .type = TYPE_TEXT, .metavar = "NAME", .initial = "auto",
      .help = "FFmpeg encoder; auto is libx264 for video files and png for .png names"},
     {SHOT(encoder_options), FILE_OUT, .type = TYPE_TEXT, .metavar = "K=V:K=V",
@@ -174,21 +182,32 @@ _Static_assert(sizeof settings / sizeof *settings <= SETTINGS_MAX, "raise SETTIN
 const struct setting *setting_find(const char *key)
 {
     for (int i = 0; i < settings_count; i++)
-        if (strcmp(settings[i].key, key) == 0)
-            return &settings[i];
+        if (strcmp(settings[i].key, key) == 0) return &settings[i];
     return NULL;
 }
 
 size_t setting_bytes(const struct setting *s)
 {
     switch (s->type) {
-    case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH: case TYPE_WORD: return sizeof(char *);
-    case TYPE_CHOICE: case TYPE_INT: return sizeof(int);
-    case TYPE_INT64: return sizeof(int64_t);
-    case TYPE_FLOAT: case TYPE_DURATION: return sizeof(double);
-    case TYPE_BOOL: return sizeof(bool);
-    case TYPE_FLOATS: return sizeof(struct float_list);
-    case TYPE_BLOCKS: return sizeof(struct block_lists);
+    case TYPE_TEXT:
+    case TYPE_PATH:
+    case TYPE_MODEL_PATH:
+    case TYPE_WORD:
+        return sizeof(char *);
+    case TYPE_CHOICE:
+    case TYPE_INT:
+        return sizeof(int);
+    case TYPE_INT64:
+        return sizeof(int64_t);
+    case TYPE_FLOAT:
+    case TYPE_DURATION:
+        return sizeof(double);
+    case TYPE_BOOL:
+        return sizeof(bool);
+    case TYPE_FLOATS:
+        return sizeof(struct float_list);
+    case TYPE_BLOCKS:
+        return sizeof(struct block_lists);
     }
     return 0;
 }
@@ -198,7 +217,9 @@ size_t setting_bytes(const struct setting *s)
  * configuration holds the three for prompt enhancement, which a renderer can leave out: whatever
  * they say, prompts are used as they are written. */
 static const char anything[] = "";
-static const struct { const char *key, *harmless, *advice; } foreign[] = {
+static const struct {
+    const char *key, *harmless, *advice;
+} foreign[] = {
     {"prompt_enhancement_words_threshold", anything, ""},
     {"prompt_enhancer_image_caption_model_name_or_path", anything, ""},
     {"prompt_enhancer_llm_model_name_or_path", anything, ""},

@@ -14,19 +14,20 @@
 
 enum setting_scope { SCOPE_JOB, SCOPE_SHOT };
 
-enum setting_type {    /* in the struct */
-    TYPE_TEXT,         /* const char *  */
-    TYPE_PATH,         /* const char *: a file or folder, from the current folder */
-    TYPE_MODEL_PATH,   /* const char *: as TYPE_PATH, but from the job file's folder inside one */
-    TYPE_WORD,         /* const char *: the name of one of `choices` */
-    TYPE_CHOICE,       /* int: the value of one of `choices` */
-    TYPE_INT,          /* int */
-    TYPE_INT64,        /* int64_t */
-    TYPE_FLOAT,        /* double */
-    TYPE_DURATION,     /* double, seconds; written as 600, 600s, 10m or 2h */
-    TYPE_BOOL,         /* bool */
-    TYPE_FLOATS,       /* struct float_list: a number or a list */
-    TYPE_BLOCKS,       /* struct block_lists: a list, or a list of lists */
+enum setting_type {                  /* in the struct */
+                    TYPE_TEXT,       /* const char *  */
+                    TYPE_PATH,       /* const char *: a file or folder, from the current folder */
+                    TYPE_MODEL_PATH, /* const char *: as TYPE_PATH, but from the job file's folder
+                                        inside one */
+                    TYPE_WORD,       /* const char *: the name of one of `choices` */
+                    TYPE_CHOICE,     /* int: the value of one of `choices` */
+                    TYPE_INT,        /* int */
+                    TYPE_INT64,      /* int64_t */
+                    TYPE_FLOAT,      /* double */
+                    TYPE_DURATION,   /* double, seconds; written as 600, 600s, 10m or 2h */
+                    TYPE_BOOL,       /* bool */
+                    TYPE_FLOATS,     /* struct float_list: a number or a list */
+                    TYPE_BLOCKS,     /* struct block_lists: a list, or a list of lists */
 };
 
 struct setting_choice {
@@ -48,7 +49,7 @@ struct setting {
     bool list_may_be_empty;   /* TYPE_FLOATS: empty means none given */
     bool nullable;            /* TYPE_FLOAT: "null" is stored as -1 */
     const struct setting_choice *choices; /* ends with a NULL name */
-    char short_flag;          /* 'o' for -o, 0 for none */
+    char short_flag;                      /* 'o' for -o, 0 for none */
     const char *metavar, *help;
 };
 

@@ -45,8 +45,7 @@ const char *text_show(char out[TEXT_SHOWN], const char *text)
         size_t length = utf8_decode(text + at, n - at, &code);
         bool plain = length > 0 && is_line_safe(code);
         size_t shown = plain ? length : 1;
-        if (used + shown > room)
-            break;
+        if (used + shown > room) break;
         if (plain)
             memcpy(out + used, text + at, length);
         else
@@ -91,8 +90,7 @@ static int least(int a, int b) { return a < b ? a : b; }
 int text_distance(const char *a, const char *b)
 {
     int na = (int)strnlen(a, 64), nb = (int)strnlen(b, 64);
-    if (na > 63 || nb > 63)
-        return 64;
+    if (na > 63 || nb > 63) return 64;
     int d[64][64]; /* d[i][j]: the first i bytes of a against the first j of b */
     for (int i = 0; i <= na; i++)
         for (int j = 0; j <= nb; j++) {

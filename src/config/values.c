@@ -28,11 +28,9 @@ static void print_choices(FILE *out, const struct setting *s)
 {
     const char *before = "";
     for (const struct setting_choice *c = s->choices; c->name; c++) {
-        if (c->unsupported)
-            continue;
+        if (c->unsupported) continue;
         fprintf(out, "%s%s", before, c->name);
-        if (c->alias)
-            fprintf(out, " (%s)", c->alias);
+        if (c->alias) fprintf(out, " (%s)", c->alias);
         before = c[1].name && !c[2].name && !c[1].unsupported ? " or " : ", ";
     }
 }
@@ -40,15 +38,23 @@ static void print_choices(FILE *out, const struct setting *s)
 static void print_limits(FILE *out, const struct setting *s)
 {
     switch (s->type) {
-    case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH: case TYPE_BOOL:
+    case TYPE_TEXT:
+    case TYPE_PATH:
+    case TYPE_MODEL_PATH:
+    case TYPE_BOOL:
         break;
-    case TYPE_WORD: case TYPE_CHOICE:
+    case TYPE_WORD:
+    case TYPE_CHOICE:
         print_choices(out, s);
         break;
-    case TYPE_INT: case TYPE_INT64: case TYPE_BLOCKS:
+    case TYPE_INT:
+    case TYPE_INT64:
+    case TYPE_BLOCKS:
         fprintf(out, "%lld to %lld", (long long)s->int_min, (long long)s->int_max);
         break;
-    case TYPE_FLOAT: case TYPE_DURATION: case TYPE_FLOATS:
+    case TYPE_FLOAT:
+    case TYPE_DURATION:
+    case TYPE_FLOATS:
         fprintf(out, s->above_min ? "above %g, up to %g" : "%g to %g", s->min, s->max);
         break;
     }
@@ -71,15 +77,36 @@ static const char *allowed(char out[256], const struct setting *s)
     setting_limits(limits, s);
     const char *what = "", *from = s->above_min ? " " : " from ", *after = "";
     switch (s->type) {
-    case TYPE_TEXT: return "text";
-    case TYPE_PATH: case TYPE_MODEL_PATH: return "a path";
-    case TYPE_BOOL: return "true or false";
-    case TYPE_WORD: case TYPE_CHOICE: from = ""; break;
-    case TYPE_INT: case TYPE_INT64: what = "a whole number"; break;
-    case TYPE_FLOAT: what = "a number"; after = s->nullable ? ", or null" : ""; break;
-    case TYPE_DURATION: what = "a time (600, 600s, 10m or 2h)"; after = " seconds"; break;
-    case TYPE_FLOATS: what = "a number or a list of numbers"; break;
-    case TYPE_BLOCKS: what = "a list of block numbers"; after = ", or a list of such lists"; break;
+    case TYPE_TEXT:
+        return "text";
+    case TYPE_PATH:
+    case TYPE_MODEL_PATH:
+        return "a path";
+    case TYPE_BOOL:
+        return "true or false";
+    case TYPE_WORD:
+    case TYPE_CHOICE:
+        from = "";
+        break;
+    case TYPE_INT:
+    case TYPE_INT64:
+        what = "a whole number";
+        break;
+    case TYPE_FLOAT:
+        what = "a number";
+        after = s->nullable ? ", or null" : "";
+        break;
+    case TYPE_DURATION:
+        what = "a time (600, 600s, 10m or 2h)";
+        after = " seconds";
+        break;
+    case TYPE_FLOATS:
+        what = "a number or a list of numbers";
+        break;
+    case TYPE_BLOCKS:
+        what = "a list of block numbers";
+        after = ", or a list of such lists";
+        break;
     }
     snprintf(out, 256, "%s%s%.150s%s", what, from, limits, after);
     return out;
@@ -119,8 +146,7 @@ static bool read_whole(const char *text, int64_t *value)
 
 static bool read_real(const char *text, double *value)
 {
-    if (yaml_scalar_kind(text) != YAML_NUMBER)
-        return false;
+    if (yaml_scalar_kind(text) != YAML_NUMBER) return false;
     char *end;
     *value = strtod(text, &end); /* hexadecimal and octal forms stop early or overshoot: refused */
     return *end == '\0' && isfinite(*value) && !strpbrk(text, "xX");
@@ -129,30 +155,29 @@ static bool read_real(const char *text, double *value)
 static bool whole_in_range(const struct setting *s, struct scalar v, struct setting_problem *p,
                            int64_t *value)
 {
-    if (v.style == QUOTED)
-        return refuse_kind(s, p, "quoted text");
+    if (v.style == QUOTED) return refuse_kind(s, p, "quoted text");
     return read_whole(v.text, value) && *value >= s->int_min && *value <= s->int_max
-               ? true : refuse(s, p, v.text);
+               ? true
+               : refuse(s, p, v.text);
 }
 
 static bool real_in_range(const struct setting *s, struct scalar v, struct setting_problem *p,
                           double *value)
 {
-    if (v.style == QUOTED)
-        return refuse_kind(s, p, "quoted text");
-    if (!read_real(v.text, value))
-        return refuse(s, p, v.text);
+    if (v.style == QUOTED) return refuse_kind(s, p, "quoted text");
+    if (!read_real(v.text, value)) return refuse(s, p, v.text);
     bool above = s->above_min ? *value > s->min : *value >= s->min;
-    if (*value == 0)
-        *value = 0; /* -0 would be printed as such */
+    if (*value == 0) *value = 0; /* -0 would be printed as such */
     return above && *value <= s->max ? true : refuse(s, p, v.text);
 }
 
 static bool duration_in_range(const struct setting *s, struct scalar v, struct setting_problem *p,
                               double *value)
 {
-    static const struct { char letter; double seconds; } units[] = {
-        {'s', 1}, {'m', 60}, {'h', 3600}};
+    static const struct {
+        char letter;
+        double seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}};
     char number[32];
     size_t n = strlen(v.text);
     double unit = 1;
@@ -162,12 +187,10 @@ static bool duration_in_range(const struct setting *s, struct scalar v, struct s
             n--;
             break;
         }
-    if (n >= sizeof number)
-        return refuse(s, p, v.text);
+    if (n >= sizeof number) return refuse(s, p, v.text);
     memcpy(number, v.text, n);
     number[n] = '\0';
-    if (!read_real(number, value))
-        return refuse(s, p, v.text);
+    if (!read_real(number, value)) return refuse(s, p, v.text);
     *value *= unit;
     return *value >= s->min && *value <= s->max ? true : refuse(s, p, v.text);
 }
@@ -179,8 +202,7 @@ static bool find_choice(const struct setting *s, struct scalar v, struct setting
 {
     for (const struct setting_choice *c = s->choices; c->name; c++) {
         bool same = strcasecmp(v.text, c->name) == 0;
-        if (!same && !(c->alias && strcasecmp(v.text, c->alias) == 0))
-            continue;
+        if (!same && !(c->alias && strcasecmp(v.text, c->alias) == 0)) continue;
         *found = c;
         char what[256];
         if (c->unsupported)
@@ -195,8 +217,7 @@ static bool read_bool(const struct setting *s, struct scalar v, struct setting_p
                       bool *value)
 {
     static const char *const habits[] = {"yes", "no", "on", "off", "y", "n", "1", "0"};
-    if (v.style == QUOTED)
-        return refuse_kind(s, p, "quoted text");
+    if (v.style == QUOTED) return refuse_kind(s, p, "quoted text");
     if (yaml_scalar_kind(v.text) == YAML_BOOL) {
         *value = v.text[0] == 't' || v.text[0] == 'T';
         return true;
@@ -218,8 +239,7 @@ static bool read_text(const struct setting *s, struct scalar v, struct setting_p
         *value = NULL;
         return true;
     }
-    if (kind == YAML_NULL)
-        return refuse_kind(s, p, "null; write \"\" for empty text");
+    if (kind == YAML_NULL) return refuse_kind(s, p, "null; write \"\" for empty text");
     if (kind != YAML_TEXT) {
         snprintf(p->why, sizeof p->why, "must be text, not %s %s; put it in quotes",
                  kind == YAML_BOOL ? "the boolean" : "the number", text_show(shown, v.text));
@@ -229,8 +249,7 @@ static bool read_text(const struct setting *s, struct scalar v, struct setting_p
         snprintf(p->why, sizeof p->why, "%s is not valid UTF-8", text_show(shown, v.text));
         return false;
     }
-    if (s->type != TYPE_TEXT && v.text[0] == '\0')
-        return refuse_kind(s, p, "empty text");
+    if (s->type != TYPE_TEXT && v.text[0] == '\0') return refuse_kind(s, p, "empty text");
     *value = text_keep(texts, v.text);
     return true;
 }
@@ -245,21 +264,21 @@ static bool read_scalar(const struct setting *s, void *record, struct text_pool 
     double real;
     bool yes = false;
     switch (s->type) {
-    case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH:
+    case TYPE_TEXT:
+    case TYPE_PATH:
+    case TYPE_MODEL_PATH:
         return read_text(s, v, p, texts, to);
     case TYPE_WORD:
-        if (!find_choice(s, v, p, &choice))
-            return false;
+        if (!find_choice(s, v, p, &choice)) return false;
         *(const char **)to = choice->name;
         return true;
     case TYPE_CHOICE:
-        if (!find_choice(s, v, p, &choice))
-            return false;
+        if (!find_choice(s, v, p, &choice)) return false;
         *(int *)to = choice->value;
         return true;
-    case TYPE_INT: case TYPE_INT64:
-        if (!whole_in_range(s, v, p, &whole))
-            return false;
+    case TYPE_INT:
+    case TYPE_INT64:
+        if (!whole_in_range(s, v, p, &whole)) return false;
         if (s->type == TYPE_INT)
             *(int *)to = (int)whole;
         else
@@ -273,16 +292,15 @@ static bool read_scalar(const struct setting *s, void *record, struct text_pool 
         *(double *)to = real;
         return true;
     case TYPE_DURATION:
-        if (!duration_in_range(s, v, p, &real))
-            return false;
+        if (!duration_in_range(s, v, p, &real)) return false;
         *(double *)to = real;
         return true;
     case TYPE_BOOL:
-        if (!read_bool(s, v, p, &yes))
-            return false;
+        if (!read_bool(s, v, p, &yes)) return false;
         *(bool *)to = yes;
         return true;
-    case TYPE_FLOATS: case TYPE_BLOCKS:
+    case TYPE_FLOATS:
+    case TYPE_BLOCKS:
         break;
     }
     return false;
@@ -299,8 +317,7 @@ static bool too_many(struct setting_problem *p, int most, const char *what)
 static bool add_number(const struct setting *s, struct float_list *list, struct scalar v,
                        struct setting_problem *p)
 {
-    if (list->count == MAX_LIST)
-        return too_many(p, MAX_LIST, "numbers");
+    if (list->count == MAX_LIST) return too_many(p, MAX_LIST, "numbers");
     return real_in_range(s, v, p, &list->v[list->count]) ? ++list->count : false;
 }
 
@@ -309,10 +326,8 @@ static bool add_block(const struct setting *s, struct block_lists *lists, int le
 {
     enum { MOST = sizeof lists->lists[0].v / sizeof lists->lists[0].v[0] };
     int64_t block;
-    if (lists->lists[level].count == MOST)
-        return too_many(p, MOST, "blocks in one list");
-    if (!whole_in_range(s, v, p, &block))
-        return false;
+    if (lists->lists[level].count == MOST) return too_many(p, MOST, "blocks in one list");
+    if (!whole_in_range(s, v, p, &block)) return false;
     lists->lists[level].v[lists->lists[level].count++] = (int)block;
     return true;
 }
@@ -320,8 +335,7 @@ static bool add_block(const struct setting *s, struct block_lists *lists, int le
 static bool add_level(struct block_lists *lists, struct setting_problem *p)
 {
     enum { MOST = sizeof lists->lists / sizeof lists->lists[0] };
-    if (lists->count == MOST)
-        return too_many(p, MOST, "lists");
+    if (lists->count == MOST) return too_many(p, MOST, "lists");
     lists->count++;
     return true;
 }
@@ -349,12 +363,10 @@ static bool floats_from_node(const struct setting *s, struct float_list *list,
 {
     struct scalar v;
     list->is_scalar = node->kind == YAML_SCALAR;
-    if (list->is_scalar)
-        return element(s, node, &v, p) && add_number(s, list, v, p);
+    if (list->is_scalar) return element(s, node, &v, p) && add_number(s, list, v, p);
     const struct yaml_node *item = yaml_doc_first(doc, node);
     for (; item; item = yaml_doc_next(doc, item))
-        if (!element(s, item, &v, p) || !add_number(s, list, v, p))
-            return false;
+        if (!element(s, item, &v, p) || !add_number(s, list, v, p)) return false;
     p->at = node;
     return check_count(s, list, p);
 }
@@ -367,8 +379,7 @@ static bool blocks_from_sequence(const struct setting *s, struct block_lists *li
     struct scalar v;
     const struct yaml_node *item = yaml_doc_first(doc, node);
     for (; item; item = yaml_doc_next(doc, item))
-        if (!element(s, item, &v, p) || !add_block(s, lists, level, v, p))
-            return false;
+        if (!element(s, item, &v, p) || !add_block(s, lists, level, v, p)) return false;
     return true;
 }
 
@@ -387,8 +398,7 @@ static bool blocks_from_node(const struct setting *s, struct block_lists *lists,
     }
     for (; item; item = yaml_doc_next(doc, item)) {
         p->at = item;
-        if (item->kind != YAML_SEQUENCE)
-            return refuse_kind(s, p, "a mixture of both");
+        if (item->kind != YAML_SEQUENCE) return refuse_kind(s, p, "a mixture of both");
         if (!add_level(lists, p) || !blocks_from_sequence(s, lists, lists->count - 1, doc, item, p))
             return false;
     }
@@ -398,14 +408,11 @@ static bool blocks_from_node(const struct setting *s, struct block_lists *lists,
 /* Walks the pieces of "a,b,c"; an empty text has none. `piece` holds the current one, trimmed. */
 static bool next_piece(const char **rest, char separator, char piece[64])
 {
-    if (!*rest)
-        return false;
+    if (!*rest) return false;
     const char *end = strchrnul(*rest, separator), *from = *rest;
     *rest = *end ? end + 1 : NULL;
-    while (*from == ' ')
-        from++;
-    while (end > from && end[-1] == ' ')
-        end--;
+    while (*from == ' ') from++;
+    while (end > from && end[-1] == ' ') end--;
     snprintf(piece, 64, "%.*s", (int)(end - from < 63 ? end - from : 63), from);
     return true;
 }
@@ -417,8 +424,7 @@ static bool floats_from_text(const struct setting *s, struct float_list *list, c
     const char *rest = *text ? text : NULL;
     list->is_scalar = *text && !strchr(text, ',');
     while (next_piece(&rest, ',', piece))
-        if (!add_number(s, list, (struct scalar){piece, FROM_FLAG}, p))
-            return false;
+        if (!add_number(s, list, (struct scalar){piece, FROM_FLAG}, p)) return false;
     return check_count(s, list, p);
 }
 
@@ -434,8 +440,7 @@ static bool blocks_from_text(const struct setting *s, struct block_lists *lists,
         while (good && next_piece(&rest, ',', piece))
             good = add_block(s, lists, lists->count - 1, (struct scalar){piece, FROM_FLAG}, p);
         free(copy);
-        if (!good)
-            return false;
+        if (!good) return false;
         level = level[bytes] ? level + bytes + 1 : NULL;
     }
     return true;
@@ -463,15 +468,13 @@ bool setting_from_node(const struct setting *s, void *record, struct text_pool *
 {
     problem->at = node;
     void *to = field(s, record);
-    if (node->kind == YAML_MAP)
-        return refuse_kind(s, problem, "a map");
+    if (node->kind == YAML_MAP) return refuse_kind(s, problem, "a map");
     if (s->type == TYPE_FLOATS || s->type == TYPE_BLOCKS) {
         memset(to, 0, setting_bytes(s));
         return s->type == TYPE_FLOATS ? floats_from_node(s, to, doc, node, problem)
                                       : blocks_from_node(s, to, doc, node, problem);
     }
-    if (node->kind == YAML_SEQUENCE)
-        return refuse_kind(s, problem, "a list");
+    if (node->kind == YAML_SEQUENCE) return refuse_kind(s, problem, "a list");
     struct scalar v = {node->text, node->plain ? PLAIN : QUOTED};
     if (node->plain && node->text[0] == '\0' && s->initial)
         return refuse_kind(s, problem, "nothing");
@@ -485,8 +488,7 @@ bool setting_from_text(const struct setting *s, void *record, struct text_pool *
     void *to = field(s, record);
     if (s->type != TYPE_FLOATS && s->type != TYPE_BLOCKS)
         return read_scalar(s, record, texts, (struct scalar){text, FROM_FLAG}, problem);
-    if (text[0] == '[')
-        return list_from_brackets(s, record, texts, text, problem);
+    if (text[0] == '[') return list_from_brackets(s, record, texts, text, problem);
     memset(to, 0, setting_bytes(s));
     return s->type == TYPE_FLOATS ? floats_from_text(s, to, text, problem)
                                   : blocks_from_text(s, to, text, problem);
@@ -496,8 +498,7 @@ void setting_reset(const struct setting *s, void *record, struct text_pool *text
 {
     struct setting_problem problem;
     memset(field(s, record), 0, setting_bytes(s));
-    if (s->type == TYPE_BLOCKS)
-        ((struct block_lists *)field(s, record))->count = 1;
+    if (s->type == TYPE_BLOCKS) ((struct block_lists *)field(s, record))->count = 1;
     if (s->initial)
         CHECK(setting_from_text(s, record, texts, s->initial, &problem), "default of %s: %s",
               s->key, problem.why);
@@ -511,8 +512,7 @@ static void print_real(FILE *out, double v)
     char text[32];
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
-        if (strtod(text, NULL) == v)
-            break;
+        if (strtod(text, NULL) == v) break;
     }
     fputs(text, out);
 }
@@ -546,8 +546,7 @@ static void print_blocks(FILE *out, const struct block_lists *lists)
 static const char *choice_name(const struct setting *s, int value)
 {
     for (const struct setting_choice *c = s->choices; c->name; c++)
-        if (c->value == value)
-            return c->name;
+        if (c->value == value) return c->name;
     return "?";
 }
 
@@ -555,25 +554,42 @@ void setting_print(FILE *out, const struct setting *s, const void *record)
 {
     const void *from = (const char *)record + s->offset;
     switch (s->type) {
-    case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH:
+    case TYPE_TEXT:
+    case TYPE_PATH:
+    case TYPE_MODEL_PATH:
         if (*(const char *const *)from)
             text_print_quoted(out, *(const char *const *)from);
         else
             fputs("null", out);
         break;
-    case TYPE_WORD: fputs(*(const char *const *)from, out); break;
-    case TYPE_CHOICE: fputs(choice_name(s, *(const int *)from), out); break;
-    case TYPE_INT: fprintf(out, "%d", *(const int *)from); break;
-    case TYPE_INT64: fprintf(out, "%lld", (long long)*(const int64_t *)from); break;
-    case TYPE_FLOAT: case TYPE_DURATION:
+    case TYPE_WORD:
+        fputs(*(const char *const *)from, out);
+        break;
+    case TYPE_CHOICE:
+        fputs(choice_name(s, *(const int *)from), out);
+        break;
+    case TYPE_INT:
+        fprintf(out, "%d", *(const int *)from);
+        break;
+    case TYPE_INT64:
+        fprintf(out, "%lld", (long long)*(const int64_t *)from);
+        break;
+    case TYPE_FLOAT:
+    case TYPE_DURATION:
         if (s->nullable && *(const double *)from < 0)
             fputs("null", out);
         else
             print_real(out, *(const double *)from);
         break;
-    case TYPE_BOOL: fputs(*(const bool *)from ? "true" : "false", out); break;
-    case TYPE_FLOATS: print_floats(out, from); break;
-    case TYPE_BLOCKS: print_blocks(out, from); break;
+    case TYPE_BOOL:
+        fputs(*(const bool *)from ? "true" : "false", out);
+        break;
+    case TYPE_FLOATS:
+        print_floats(out, from);
+        break;
+    case TYPE_BLOCKS:
+        print_blocks(out, from);
+        break;
     }
 }
 
@@ -590,7 +606,10 @@ static char *printed(const struct setting *s, const void *record)
 
 bool setting_is_default(const struct setting *s, const void *record)
 {
-    union { struct job_options job; struct shot_options shot; } initial;
+    union {
+        struct job_options job;
+        struct shot_options shot;
+    } initial;
     struct text_pool texts = {0};
     setting_reset(s, &initial, &texts);
     char *a = printed(s, record), *b = printed(s, &initial);

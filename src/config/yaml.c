@@ -17,7 +17,9 @@ struct reader {
     const char *name;
     struct yaml_doc *doc;
     int depth;
-    struct { int node, last_child; } open[YAML_MAX_DEPTH];
+    struct {
+        int node, last_child;
+    } open[YAML_MAX_DEPTH];
 };
 
 static int fail(const struct reader *r, yaml_mark_t at, const char *cause)
@@ -36,8 +38,11 @@ static int add_node(struct reader *r, yaml_mark_t at, enum yaml_kind kind)
     }
     int self = doc->count++;
     doc->nodes[self] = (struct yaml_node){
-        .kind = kind, .line = (int)at.line + 1, .column = (int)at.column + 1,
-        .first_child = -1, .next_sibling = -1,
+        .kind = kind,
+        .line = (int)at.line + 1,
+        .column = (int)at.column + 1,
+        .first_child = -1,
+        .next_sibling = -1,
     };
     if (r->depth > 0) {
         int parent = r->open[r->depth - 1].node, before = r->open[r->depth - 1].last_child;
@@ -51,8 +56,7 @@ static int add_node(struct reader *r, yaml_mark_t at, enum yaml_kind kind)
 /* The next child of the innermost open collection will be a key. */
 static bool expects_key(const struct reader *r)
 {
-    if (r->depth == 0)
-        return false;
+    if (r->depth == 0) return false;
     const struct yaml_node *parent = &r->doc->nodes[r->open[r->depth - 1].node];
     return parent->kind == YAML_MAP && parent->count % 2 == 0;
 }
@@ -60,10 +64,8 @@ static bool expects_key(const struct reader *r)
 static int check_node(const struct reader *r, yaml_mark_t at, const yaml_char_t *anchor,
                       const yaml_char_t *tag)
 {
-    if (anchor)
-        return fail(r, at, "anchors (&name) are not allowed; write the value out");
-    if (tag)
-        return fail(r, at, "tags (!name) are not allowed in job files");
+    if (anchor) return fail(r, at, "anchors (&name) are not allowed; write the value out");
+    if (tag) return fail(r, at, "tags (!name) are not allowed in job files");
     if (r->doc->count >= YAML_MAX_NODES)
         return fail(r, at, "too many values (at most 500000 in a job file)");
     return STATUS_OK;
@@ -88,8 +90,7 @@ static int on_open(struct reader *r, yaml_mark_t at, enum yaml_kind kind, const 
                    const yaml_char_t *tag)
 {
     TRY(check_node(r, at, anchor, tag));
-    if (expects_key(r))
-        return fail(r, at, "a key must be a name, not a map or a list");
+    if (expects_key(r)) return fail(r, at, "a key must be a name, not a map or a list");
     if (r->depth == YAML_MAX_DEPTH)
         return fail(r, at, "nested too deeply (at most 8 levels in a job file)");
     int self = add_node(r, at, kind);
@@ -102,8 +103,8 @@ static int on_event(struct reader *r, const yaml_event_t *e)
 {
     switch (e->type) {
     case YAML_DOCUMENT_START_EVENT:
-        if (e->data.document_start.tag_directives.start
-            != e->data.document_start.tag_directives.end)
+        if (e->data.document_start.tag_directives.start !=
+            e->data.document_start.tag_directives.end)
             return fail(r, e->start_mark, "tags (%TAG) are not allowed in job files");
         if (r->doc->count > 0)
             return fail(r, e->start_mark, "a second document (only one is allowed)");
@@ -148,12 +149,10 @@ static yaml_mark_t mark_of(const char *text, size_t offset)
 static char byte_at(const char *text, size_t bytes, yaml_mark_t at)
 {
     size_t i = 0;
-    for (size_t line = 0; line < at.line && i < bytes; i++)
-        line += text[i] == '\n';
+    for (size_t line = 0; line < at.line && i < bytes; i++) line += text[i] == '\n';
     for (size_t column = 0; column < at.column && i < bytes; column++) {
         i++;
-        while (i < bytes && ((unsigned char)text[i]) >> 6 == 2)
-            i++;
+        while (i < bytes && ((unsigned char)text[i]) >> 6 == 2) i++;
     }
     return i < bytes ? text[i] : '\0';
 }
@@ -162,8 +161,7 @@ static int fail_syntax(const struct reader *r, const yaml_parser_t *p, const cha
                        size_t bytes)
 {
     CHECK(p->error != YAML_MEMORY_ERROR, "out of memory while reading %s", r->name);
-    if (p->error == YAML_READER_ERROR)
-        return fail(r, mark_of(text, p->problem_offset), p->problem);
+    if (p->error == YAML_READER_ERROR) return fail(r, mark_of(text, p->problem_offset), p->problem);
     char cause[256];
     bool tab = byte_at(text, bytes, p->problem_mark) == '\t';
     snprintf(cause, sizeof cause, "%s%s%s%s", p->problem, p->context ? " " : "",
@@ -206,13 +204,14 @@ int yaml_doc_read(struct yaml_doc **out, const char *text, size_t bytes, const c
         bytes -= 3;
     }
     size_t valid = utf8_prefix(text, bytes);
-    if (valid < bytes)
-        return fail(&r, mark_of(text, valid), "not valid UTF-8");
+    if (valid < bytes) return fail(&r, mark_of(text, valid), "not valid UTF-8");
     r.doc = xcalloc(1, sizeof *r.doc);
     int status = read_events(&r, text, bytes);
     if (status == STATUS_OK && r.doc->count == 0)
-        status = error_set(STATUS_INPUT, "%s:1:1: the file is empty; expected settings such as "
-                           "'prompt: ...'", name);
+        status = error_set(STATUS_INPUT,
+                           "%s:1:1: the file is empty; expected settings such as "
+                           "'prompt: ...'",
+                           name);
     if (status != STATUS_OK)
         yaml_doc_free(r.doc);
     else
@@ -234,10 +233,8 @@ const struct yaml_node *yaml_doc_next(const struct yaml_doc *doc, const struct y
 
 void yaml_doc_free(struct yaml_doc *doc)
 {
-    if (!doc)
-        return;
-    for (int i = 0; i < doc->count; i++)
-        free(doc->nodes[i].text);
+    if (!doc) return;
+    for (int i = 0; i < doc->count; i++) free(doc->nodes[i].text);
     free(doc->nodes);
     free(doc);
 }
@@ -247,8 +244,7 @@ void yaml_doc_free(struct yaml_doc *doc)
 static bool is_one_of(const char *text, const char *const *words)
 {
     for (; *words; words++)
-        if (strcmp(text, *words) == 0)
-            return true;
+        if (strcmp(text, *words) == 0) return true;
     return false;
 }
 
@@ -263,13 +259,11 @@ static bool is_decimal(const char *p)
         fraction = strspn(p + 1, digits);
         p += 1 + fraction;
     }
-    if (whole + fraction == 0)
-        return false;
+    if (whole + fraction == 0) return false;
     if (*p == 'e' || *p == 'E') {
         p += 1 + (p[1] == '-' || p[1] == '+');
         size_t exponent = strspn(p, digits);
-        if (exponent == 0)
-            return false;
+        if (exponent == 0) return false;
         p += exponent;
     }
     return *p == '\0';
@@ -286,10 +280,8 @@ enum yaml_scalar yaml_scalar_kind(const char *text)
     static const char *const nulls[] = {"", "~", "null", "Null", "NULL", NULL};
     static const char *const bools[] = {"true", "True", "TRUE", "false", "False", "FALSE", NULL};
     static const char *const specials[] = {".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN", NULL};
-    if (is_one_of(text, nulls))
-        return YAML_NULL;
-    if (is_one_of(text, bools))
-        return YAML_BOOL;
+    if (is_one_of(text, nulls)) return YAML_NULL;
+    if (is_one_of(text, bools)) return YAML_BOOL;
     const char *unsigned_text = text + (*text == '-' || *text == '+');
     bool number = is_prefixed(text, "0x", "0123456789abcdefABCDEF") ||
                   is_prefixed(text, "0o", "01234567") || is_decimal(text) ||

@@ -9,11 +9,11 @@
 #include <stdio.h>
 
 struct partial {
-    char *path;  /* the final name; NULL: nothing is open */
-    char *name;  /* what is being written now */
+    char *path; /* the final name; NULL: nothing is open */
+    char *name; /* what is being written now */
     int fd;
-    int slot;    /* in the table of partial files */
-    int error;   /* errno of the first write that failed, 0 for none */
+    int slot;  /* in the table of partial files */
+    int error; /* errno of the first write that failed, 0 for none */
 };
 
 /* Makes the folder (and those above it) if missing, refuses a final name that is a folder, creates

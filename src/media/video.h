@@ -39,7 +39,7 @@ void video_abandon(struct video_writer *w);
 /* Removes partial files of this process: async-signal-safe, for the signal handler. */
 void video_remove_partial_files(void);
 
-const char *media_versions(void); /* "libavcodec 59.37.100, libavformat ..." */
+const char *media_versions(void);    /* "libavcodec 59.37.100, libavformat ..." */
 void media_list_encoders(FILE *out); /* one line each: name, bit depths, containers, description */
 
 #endif

@@ -82,8 +82,7 @@ static int refuse_scaled(const struct entry *e)
 static int part_collect(struct part *p, const struct file_list *list, int first, const char *prefix)
 {
     size_t room = 0;
-    for (int i = first; i < list->count; i++)
-        room += (size_t)safetensors_count(list->files[i]);
+    for (int i = first; i < list->count; i++) room += (size_t)safetensors_count(list->files[i]);
     p->entries = xcalloc(room, sizeof *p->entries);
     for (int i = first; i < list->count; i++) {
         for (int j = 0; j < safetensors_count(list->files[i]); j++) {
@@ -141,8 +140,8 @@ static enum vae_generation detect_generation(const struct part *vae)
 
 static int read_facts(struct checkpoint *c, struct config_sources *sources)
 {
-    bool has_transformer = part_has(&c->main, "patchify_proj.weight") ||
-                           part_has(&c->main, "proj_in.weight");
+    bool has_transformer =
+        part_has(&c->main, "patchify_proj.weight") || part_has(&c->main, "proj_in.weight");
     sources->has_vae = part_has(&c->vae, "decoder.conv_in.conv.weight");
     if (!has_transformer && !sources->has_vae)
         return error_set(STATUS_INPUT,
@@ -209,8 +208,7 @@ static int open_single_file(struct checkpoint *c)
         free(what);
     }
     if (status == STATUS_OK) status = read_metadata_config(c, config, where);
-    for (int i = 0; i < 4; i++)
-        free(where[i]);
+    for (int i = 0; i < 4; i++) free(where[i]);
     json_decref(config);
     return status;
 }

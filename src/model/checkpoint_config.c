@@ -202,7 +202,7 @@ static int check_decoder_blocks(const struct config_section *s)
     size_t i;
     if (!list) return STATUS_OK;
     if (!json_is_array(list)) return refuse(s, key, list, "a list of [name, parameter]");
-    json_array_foreach(list, i, block) {
+    json_array_foreach (list, i, block) {
         const char *name = json_string_value(json_array_get(block, 0));
         if (name && strcmp(name, "compress_all") == 0)
             TRY(check_compress_all(s, key, block));
@@ -315,7 +315,7 @@ static int read_allowed_steps(struct scheduler_config *c, const struct config_se
     if (!list || json_is_null(list)) return STATUS_OK;
     if (!json_is_array(list) || json_array_size(list) > MAX_ALLOWED_STEPS)
         return refuse(s, key, list, form);
-    json_array_foreach(list, i, step) {
+    json_array_foreach (list, i, step) {
         if (!is_positive(step) || json_number_value(step) > 1) return refuse(s, key, list, form);
         c->allowed[i] = json_number_value(step);
     }

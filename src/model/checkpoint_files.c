@@ -22,8 +22,7 @@ int files_open(struct file_list *list, const char *path)
 
 void files_close(struct file_list *list)
 {
-    for (int i = 0; i < list->count; i++)
-        safetensors_close(list->files[i]);
+    for (int i = 0; i < list->count; i++) safetensors_close(list->files[i]);
     free(list->files);
     *list = (struct file_list){0};
 }
@@ -72,7 +71,7 @@ static int open_mapped(struct file_list *list, int first, const char *folder, co
 {
     const char *tensor;
     json_t *shard;
-    json_object_foreach(map, tensor, shard) {
+    json_object_foreach (map, tensor, shard) {
         const char *name = json_string_value(shard);
         struct safetensors *file = name ? find_shard(list, first, name) : NULL;
         if (!file) {

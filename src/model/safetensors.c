@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 enum {
-    LENGTH_BYTES = 8, /* the little-endian header length in front */
+    LENGTH_BYTES = 8,            /* the little-endian header length in front */
     MAX_HEADER_BYTES = 16 << 20, /* the format allows 100 MB; released models have less than 1 MB */
-    MAX_HEADER_DEPTH = 4, /* object, tensor, list: 3 */
+    MAX_HEADER_DEPTH = 4,        /* object, tensor, list: 3 */
     MAX_TENSORS = 100 * 1000,
     MAX_NAME_BYTES = 512,
 };
@@ -93,8 +93,8 @@ static int load_header(struct safetensors *f, uint64_t *header_bytes, uint64_t *
     if (n > MAX_HEADER_BYTES)
         return error_set(STATUS_INPUT,
                          "%s: not a safetensors file, or not one of a model: a header of %llu bytes"
-                         " (at most %d MiB are allowed)", f->path, (unsigned long long)n,
-                         MAX_HEADER_BYTES >> 20);
+                         " (at most %d MiB are allowed)",
+                         f->path, (unsigned long long)n, MAX_HEADER_BYTES >> 20);
     if (n > available)
         return error_set(
             STATUS_INPUT,
@@ -229,7 +229,7 @@ static int check_metadata(const struct safetensors *f, const json_t *metadata)
         return error_set(STATUS_INPUT, "%s: %s is not an object", f->path, metadata_key);
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)metadata, key, value) {
+    json_object_foreach ((json_t *)metadata, key, value) {
         if (!json_is_string(value))
             return error_set(STATUS_INPUT, "%s: %s: the value of \"%.80s\" is not a string",
                              f->path, metadata_key, key);
@@ -246,7 +246,7 @@ static int parse_records(struct safetensors *f, uint64_t data_bytes)
     f->records = xcalloc(entries, sizeof *f->records);
     const char *key;
     json_t *value;
-    json_object_foreach(f->header, key, value) {
+    json_object_foreach (f->header, key, value) {
         if (strcmp(key, metadata_key) == 0) {
             TRY(check_metadata(f, value));
         } else {
@@ -367,8 +367,7 @@ static int compare_alignment(const void *a, const void *b)
 static json_t *describe_tensor(const struct tensor *t, size_t begin)
 {
     json_t *shape = json_array();
-    for (int i = 0; i < t->rank; i++)
-        json_array_append_new(shape, json_integer(t->shape[i]));
+    for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer(t->shape[i]));
     return json_pack("{s:s, s:o, s:[I,I]}", "dtype", dtype_name(t->dtype), "shape", shape,
                      "data_offsets", (json_int_t)begin, (json_int_t)(begin + t->bytes));
 }
@@ -427,8 +426,7 @@ int safetensors_write(const char *path, const struct tensor *tensors, int count,
                       const char *const *metadata)
 {
     const struct tensor **order = xcalloc((size_t)count, sizeof *order);
-    for (int i = 0; i < count; i++)
-        order[i] = &tensors[i];
+    for (int i = 0; i < count; i++) order[i] = &tensors[i];
     /* Widest elements first, so that every tensor is aligned in the file. */
     qsort(order, (size_t)count, sizeof *order, compare_alignment);
     char *header = NULL;

@@ -11,9 +11,10 @@ struct safetensors; /* one open file */
 
 /* STATUS_INPUT naming path and tensor for: not a file, shorter than its header says, header over
  * 16 MiB, bad UTF-8 or JSON, too deep, too many values, unknown dtype, shape product overflow, size
- * mismatch, holes, overlaps, out of range, duplicate names, trailing bytes. A tensor of a dtype that
- * the format knows but enum dtype does not (F8_E5M2, I8, ...) is kept with dtype DTYPE_COUNT: it may
- * be there, but it cannot be read; safetensors_dtype gives the file's spelling for the message. */
+ * mismatch, holes, overlaps, out of range, duplicate names, trailing bytes. A tensor of a dtype
+ * that the format knows but enum dtype does not (F8_E5M2, I8, ...) is kept with dtype DTYPE_COUNT:
+ * it may be there, but it cannot be read; safetensors_dtype gives the file's spelling for the
+ * message. */
 int safetensors_open(struct safetensors **out, const char *path);
 void safetensors_close(struct safetensors *f);
 const char *safetensors_path(const struct safetensors *f);
@@ -22,8 +23,8 @@ const struct tensor *safetensors_at(const struct safetensors *f, int i); /* sort
 const struct tensor *safetensors_find(const struct safetensors *f,
                                       const char *name);                        /* NULL if absent */
 const char *safetensors_metadata(const struct safetensors *f, const char *key); /* NULL if absent */
-const char *
-safetensors_dtype(const struct tensor *t); /* "F8_E5M2"; t must come from safetensors_at or _find */
+const char *safetensors_dtype(
+    const struct tensor *t); /* "F8_E5M2"; t must come from safetensors_at or _find */
 
 /* Writes tensors beside `path` and renames when whole; makes the folder if missing. metadata: key,
  * value, key, value, ..., NULL; may be NULL. */

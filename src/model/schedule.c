@@ -29,8 +29,8 @@ static void linear_quadratic(double *t, int n)
     double linear_steps = n / 2, quadratic_steps = n - n / 2;
     double difference = linear_steps - threshold_noise * n;
     double a = difference / (linear_steps * (quadratic_steps * quadratic_steps));
-    double b = threshold_noise / linear_steps -
-               2.0 * difference / (quadratic_steps * quadratic_steps);
+    double b =
+        threshold_noise / linear_steps - 2.0 * difference / (quadratic_steps * quadratic_steps);
     double c = a * (linear_steps * linear_steps);
     for (int i = 0; i < n; i++) {
         double x = i;
@@ -131,8 +131,10 @@ static int explicit_levels(struct schedule *s, const struct float_list *list)
                              "timesteps: value %d is %g; allowed are values above 0 and up to 1",
                              i + 1, list->v[i]);
         if (i > 0 && !(t < s->sigma[i - 1]))
-            return error_set(STATUS_INPUT, "timesteps: value %d (%g) is not below the one before "
-                             "it (%g); the list must descend", i + 1, list->v[i], list->v[i - 1]);
+            return error_set(STATUS_INPUT,
+                             "timesteps: value %d (%g) is not below the one before "
+                             "it (%g); the list must descend",
+                             i + 1, list->v[i], list->v[i - 1]);
         s->sigma[i] = t;
     }
     s->count = list->count;
@@ -157,10 +159,11 @@ static int check_levels(const struct schedule *s, int64_t tokens)
     for (int i = 0; i < s->count; i++) {
         float level = s->sigma[i], above = i > 0 ? s->sigma[i - 1] : INFINITY;
         if (!(level > 0.0f && level <= 1.0f && level < above))
-            return error_set(STATUS_INPUT, "checkpoint's scheduler: its %d steps for %lld tokens "
+            return error_set(STATUS_INPUT,
+                             "checkpoint's scheduler: its %d steps for %lld tokens "
                              "do not descend from 1 towards 0 (level %d is %.9g); choose another "
-                             "'sampler', or give 'timesteps'", s->count, (long long)tokens, i + 1,
-                             (double)level);
+                             "'sampler', or give 'timesteps'",
+                             s->count, (long long)tokens, i + 1, (double)level);
     }
     return STATUS_OK;
 }
@@ -174,15 +177,18 @@ static int counted_levels(struct schedule *s, const struct scheduler_config *che
         return error_set(STATUS_INPUT, "num_inference_steps: %d; at least 1 is allowed", steps);
     if (steps > MAX_STEPS) steps = MAX_STEPS;
     if (head < 0 || tail < 0 || head + tail >= steps)
-        return error_set(STATUS_INPUT, "skip_initial_inference_steps %lld and "
+        return error_set(STATUS_INPUT,
+                         "skip_initial_inference_steps %lld and "
                          "skip_final_inference_steps %lld: both must be 0 or more and together "
-                         "less than num_inference_steps (%d)", (long long)head, (long long)tail,
-                         steps);
+                         "less than num_inference_steps (%d)",
+                         (long long)head, (long long)tail, steps);
     struct scheduler_config config = scheduler_for(shot->sampler, checkpoint);
     if (config.shifting == SHIFTING_SD3 &&
         (config.target_shift_terminal == 0.0 || config.target_shift_terminal >= 1.0))
-        return error_set(STATUS_INPUT, "checkpoint's scheduler: target_shift_terminal %g; allowed "
-                         "are values above 0 and below 1", config.target_shift_terminal);
+        return error_set(STATUS_INPUT,
+                         "checkpoint's scheduler: target_shift_terminal %g; allowed "
+                         "are values above 0 and below 1",
+                         config.target_shift_terminal);
     schedule_make(s, &config, steps, tokens);
     TRY(check_levels(s, tokens));
     s->count = steps - (int)(head + tail);
@@ -222,8 +228,10 @@ static int check_allowed(const struct schedule *s, const struct scheduler_config
             return error_set(STATUS_INPUT,
                              "timesteps: %.4f is not one of the levels the checkpoint allows: %s",
                              level, allowed);
-        return error_set(STATUS_INPUT, "num_inference_steps: %d steps visit level %.4f; the "
-                         "checkpoint allows only %s", shot->num_inference_steps, level, allowed);
+        return error_set(STATUS_INPUT,
+                         "num_inference_steps: %d steps visit level %.4f; the "
+                         "checkpoint allows only %s",
+                         shot->num_inference_steps, level, allowed);
     }
     return STATUS_OK;
 }

@@ -158,7 +158,8 @@ static int check_charsmap(const struct wire *w, const struct field *f)
         trie_bytes % 4 || trie_bytes == 0)
         return broken(&map, "the normalizer's rules do not have the size they state");
     const unsigned char *strings = map.at + trie_bytes;
-    struct charsmap m = {.units = map.at, .count = (uint32_t)(trie_bytes / 4),
+    struct charsmap m = {.units = map.at,
+                         .count = (uint32_t)(trie_bytes / 4),
                          .replacement_bytes = (size_t)(map.end - strings)};
     m.seen = xcalloc(m.count, 1);
     bool valid = replacements_valid(strings, m.replacement_bytes) && charsmap_walk(&m, 0, 0) >= 0;

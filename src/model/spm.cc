@@ -28,14 +28,15 @@ static Result guarded(Result failed, char *error, size_t error_size, Body body)
 
 extern "C" struct spm *spm_open(const void *proto, size_t bytes, char *error, size_t error_size)
 {
-    return guarded<struct spm *>(nullptr, error, error_size, [&]() -> struct spm * {
-        auto s = std::make_unique<struct spm>();
-        auto status = s->processor.LoadFromSerializedProto(
-            {static_cast<const char *>(proto), bytes});
-        if (status.ok()) return s.release();
-        std::snprintf(error, error_size, "%s", status.error_message());
-        return nullptr;
-    });
+    return guarded<struct spm *>(
+        nullptr, error, error_size, [&]() -> struct spm * {
+            auto s = std::make_unique<struct spm>();
+            auto status =
+                s->processor.LoadFromSerializedProto({static_cast<const char *>(proto), bytes});
+            if (status.ok()) return s.release();
+            std::snprintf(error, error_size, "%s", status.error_message());
+            return nullptr;
+        });
 }
 
 extern "C" void spm_close(struct spm *s) { delete s; }

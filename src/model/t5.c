@@ -17,11 +17,11 @@ enum {
 static const float norm_eps = 1e-6f;
 
 struct t5_layer {
-    const struct tensor *norm_attention, *norm_feed_forward;   /* [D] */
-    struct linear q, k, v;                                     /* [N*d, D] */
-    struct linear o;                                           /* [D, N*d] */
-    struct linear wi_0, wi_1;                                  /* [F, D] */
-    struct linear wo;                                          /* [D, F] */
+    const struct tensor *norm_attention, *norm_feed_forward; /* [D] */
+    struct linear q, k, v;                                   /* [N*d, D] */
+    struct linear o;                                         /* [D, N*d] */
+    struct linear wi_0, wi_1;                                /* [F, D] */
+    struct linear wo;                                        /* [D, F] */
 };
 
 struct t5 {
@@ -29,16 +29,16 @@ struct t5 {
     const char *path; /* for messages; the checkpoint's own */
     int64_t vocabulary, width, inner, heads, hidden, max_tokens;
     int layers;
-    const struct tensor *embedding;      /* [vocabulary, D] */
-    const struct tensor *bias_tensor;    /* [BUCKETS, N]; block 0's, used by all */
-    const struct tensor *final_norm;     /* [D] */
-    struct t5_layer *layer;              /* [layers] */
+    const struct tensor *embedding;   /* [vocabulary, D] */
+    const struct tensor *bias_tensor; /* [BUCKETS, N]; block 0's, used by all */
+    const struct tensor *final_norm;  /* [D] */
+    struct t5_layer *layer;           /* [layers] */
     struct arena arena;
-    float *bias;                         /* [BUCKETS, N] */
-    float *norm;                         /* [D]: the norm weight of the moment */
-    float *x, *n;                        /* [L, D]: residual stream, normed or projected */
-    float *q, *k, *v, *o;                /* [L, N*d] */
-    float *gate, *up;                    /* [L, F] */
+    float *bias;          /* [BUCKETS, N] */
+    float *norm;          /* [D]: the norm weight of the moment */
+    float *x, *n;         /* [L, D]: residual stream, normed or projected */
+    float *q, *k, *v, *o; /* [L, N*d] */
+    float *gate, *up;     /* [L, F] */
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -63,8 +63,8 @@ static int need_norm(const struct checkpoint *c, const struct tensor **norm, int
 static int find_embedding(struct t5 *t, const struct checkpoint *c)
 {
     const int64_t any[] = {-1, -1};
-    bool second = !checkpoint_find(c, "shared.weight") &&
-                  checkpoint_find(c, "encoder.embed_tokens.weight");
+    bool second =
+        !checkpoint_find(c, "shared.weight") && checkpoint_find(c, "encoder.embed_tokens.weight");
     TRY(checkpoint_need(c, &t->embedding, 2, any, "%s",
                         second ? "encoder.embed_tokens.weight" : "shared.weight"));
     t->vocabulary = t->embedding->shape[0];
@@ -88,9 +88,10 @@ static int find_sizes(struct t5 *t, const struct checkpoint *c)
     t->hidden = w->shape[0];
     if (t->vocabulary < 1 || t->width < 1 || t->hidden < 1 || t->heads < 1 || t->inner < 1 ||
         t->inner % t->heads || t->inner / t->heads % 2)
-        return error_set(STATUS_INPUT, "%s: %lld attention channels for %lld heads; each head must "
-                         "have the same even number", checkpoint_path(c), (long long)t->inner,
-                         (long long)t->heads);
+        return error_set(STATUS_INPUT,
+                         "%s: %lld attention channels for %lld heads; each head must "
+                         "have the same even number",
+                         checkpoint_path(c), (long long)t->inner, (long long)t->heads);
     int64_t distance = checkpoint_config_int(c, "relative_attention_max_distance", MAX_DISTANCE);
     if (distance != MAX_DISTANCE)
         return error_set(STATUS_INPUT,
@@ -201,9 +202,10 @@ static int embed(struct t5 *t, const int32_t *ids, int count)
     size_t row_bytes = (size_t)t->width * dtype_size(t->embedding->dtype);
     for (int i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= t->vocabulary)
-            return error_set(STATUS_INPUT, "%s: token id %d is outside the embedding table of %lld "
-                             "rows; is the tokenizer another model's?", t->path, ids[i],
-                             (long long)t->vocabulary);
+            return error_set(STATUS_INPUT,
+                             "%s: token id %d is outside the embedding table of %lld "
+                             "rows; is the tokenizer another model's?",
+                             t->path, ids[i], (long long)t->vocabulary);
         float *row = t->x + i * t->width;
         dtype_to_f32(row, (const char *)t->embedding->data + (size_t)ids[i] * row_bytes,
                      t->embedding->dtype, (size_t)t->width);

@@ -1,5 +1,6 @@
-/* T5 v1.1 encoder, fp32, on one rank (spec transformer 5). Weights stay in the mapped file and are expanded a layer at a
- * time: a prompt is encoded once, so resident fp32 copies (19 GB for XXL) would buy nothing. */
+/* T5 v1.1 encoder, fp32, on one rank (spec transformer 5). Weights stay in the mapped file and are
+ * expanded a layer at a time: a prompt is encoded once, so resident fp32 copies (19 GB for XXL)
+ * would buy nothing. */
 #ifndef RINGREEL_T5_H
 #define RINGREEL_T5_H
 
@@ -9,12 +10,13 @@
 
 struct t5;
 
-int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_encoder, int max_tokens);
+int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_encoder,
+            int max_tokens);
 void t5_close(struct t5 *t);
 int64_t t5_width(const struct t5 *t);        /* d_model: 4096 for XXL */
 int64_t t5_memory_bytes(const struct t5 *t); /* of activations; taken when it is opened */
-/* embeds [count, d_model] fp32 for the `count` real tokens (with </s>), as if padded and masked. STATUS_INPUT if an id
- * is outside the embedding table. */
+/* embeds [count, d_model] fp32 for the `count` real tokens (with </s>), as if padded and masked.
+ * STATUS_INPUT if an id is outside the embedding table. */
 int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds);
 
 #endif

@@ -27,7 +27,9 @@ int tokenizer_open(struct tokenizer **out, const char *spiece_model_path)
     TRY(spiece_read(&model, spiece_model_path));
     struct tokenizer *t = xmalloc(sizeof *t);
     *t = (struct tokenizer){.spm = spm_open(model.proto, model.bytes, reason, sizeof reason),
-                            .eos = model.eos, .pad = model.pad, .unk = model.unk,
+                            .eos = model.eos,
+                            .pad = model.pad,
+                            .unk = model.unk,
                             .pieces = model.count};
     spiece_free(&model);
     if (!t->spm) {

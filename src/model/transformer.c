@@ -116,8 +116,8 @@ static void lay_out_texts(struct transformer *t, struct arena *a)
 }
 
 /* Everything but memory; the arenas have counted what they need. */
-static int prepare(struct transformer *t, struct device *dev, const struct checkpoint *c, struct comm *group,
-                   const struct transformer_settings *s)
+static int prepare(struct transformer *t, struct device *dev, const struct checkpoint *c,
+                   struct comm *group, const struct transformer_settings *s)
 {
     CHECK(s->max_tokens > 0 && s->max_text_tokens > 0 && s->text_slots > 0 && s->max_times > 0,
           "transformer for %lld tokens, %d text tokens, %d slots, %d timesteps",
@@ -167,8 +167,9 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     return STATUS_OK;
 }
 
-int transformer_plan_memory(struct memory_plan *plan, struct device *dev, const struct checkpoint *c,
-                            struct comm *group, const struct transformer_settings *s)
+int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
+                            const struct checkpoint *c, struct comm *group,
+                            const struct transformer_settings *s)
 {
     struct transformer t;
     TRY(prepare(&t, dev, c, group, s));

@@ -11,7 +11,13 @@ enum { TIME_CHANNELS = 256 }; /* sinusoid of the timestep */
 
 /* Rows of a block's scale_shift_table and of the timestep's modulation vector. */
 enum modulation {
-    SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FF, SCALE_FF, GATE_FF, MODULATIONS
+    SHIFT_ATTENTION,
+    SCALE_ATTENTION,
+    GATE_ATTENTION,
+    SHIFT_FF,
+    SCALE_FF,
+    GATE_FF,
+    MODULATIONS
 };
 
 struct block_weights {

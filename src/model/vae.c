@@ -179,10 +179,14 @@ static int read_block(struct vae *v, const struct checkpoint *c, int k, int64_t 
     snprintf(base, sizeof base, DECODER ".up_blocks.%d", k);
     b->in = in;
     switch (b->kind) {
-    case VAE_BLOCK_RES: return read_res_stage(c, b, v->conditioned, base);
-    case VAE_BLOCK_RES_X_Y: return read_res_x_y(c, b, base);
-    case VAE_BLOCK_UP: return read_up(c, b, base);
-    case VAE_BLOCK_NONE: break;
+    case VAE_BLOCK_RES:
+        return read_res_stage(c, b, v->conditioned, base);
+    case VAE_BLOCK_RES_X_Y:
+        return read_res_x_y(c, b, base);
+    case VAE_BLOCK_UP:
+        return read_up(c, b, base);
+    case VAE_BLOCK_NONE:
+        break;
     }
     return error_set(STATUS_INPUT,
                      "%s: no tensor of %s is a known block's first, but later blocks are there",

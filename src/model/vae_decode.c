@@ -254,8 +254,8 @@ void vae_decode(struct vae *v, const struct vae_regions *r, float *video, const 
     struct clip latent = {(float *)z, f, h, w, v->latent_channels, 0}; /* only read */
     CHECK(noise || !injects_noise(v),
           "vae_decode: this decoder injects noise and was given no source of it");
-    CHECK(f > 0 && h > 0 && w > 0 && plan(&d, f, h, w),
-          "vae_decode: %lldx%lldx%lld latents", (long long)f, (long long)h, (long long)w);
+    CHECK(f > 0 && h > 0 && w > 0 && plan(&d, f, h, w), "vae_decode: %lldx%lldx%lld latents",
+          (long long)f, (long long)h, (long long)w);
     for (int i = 0; i < VAE_REGIONS; i++)
         CHECK(d.r.floats[i] <= r->floats[i], "vae_decode: region %d needs %lld floats, has %lld", i,
               (long long)d.r.floats[i], (long long)r->floats[i]);

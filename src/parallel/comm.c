@@ -2,28 +2,31 @@
 
 #include <stdlib.h>
 
-/* ---- the group of one: nothing to exchange --------------------------------------------------------------------- */
+/* ---- the group of one: nothing to exchange --------------------------------------------------- */
 
-static void self_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root)
+static void self_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                                 int64_t width, int root)
 {
     (void)c, (void)t, (void)buffer, (void)rows, (void)width;
     CHECK(root == 0, "broadcast from rank %d in a group of one", root);
 }
 
-static void self_pair_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int peer,
-                            int tag)
+static void self_pair_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                            int64_t width, int peer, int tag)
 {
     (void)c, (void)t, (void)buffer, (void)rows, (void)width;
     CHECK(false, "message %d to rank %d in a group of one", tag, peer);
 }
 
-static void self_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
+static void self_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to,
+                            int tag)
 {
     (void)c, (void)t, (void)data, (void)bytes;
     CHECK(false, "message %d to rank %d in a group of one", tag, to);
 }
 
-static void self_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag)
+static void self_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from,
+                               int tag)
 {
     self_send_bytes(c, t, data, bytes, from, tag);
 }
@@ -40,9 +43,15 @@ static int self_await(struct comm *c, int from, int tag_a, int tag_b)
     CHECK(false, "waiting for message %d from rank %d in a group of one", tag_a, from);
 }
 
-static void self_wait(struct comm *c, struct transfer *t, bool patient) { (void)c, (void)t, (void)patient; }
+static void self_wait(struct comm *c, struct transfer *t, bool patient)
+{
+    (void)c, (void)t, (void)patient;
+}
 
-static void self_poll(struct comm *c, struct transfer *t, int count) { (void)c, (void)t, (void)count; }
+static void self_poll(struct comm *c, struct transfer *t, int count)
+{
+    (void)c, (void)t, (void)count;
+}
 
 static void self_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {
@@ -78,44 +87,55 @@ struct comm *comm_open_self(void)
     return c;
 }
 
-/* ---- the front ------------------------------------------------------------------------------------------------- */
+/* ---- the front ------------------------------------------------------------------------------- */
 
 int comm_rank(const struct comm *c) { return c->rank; }
 int comm_size(const struct comm *c) { return c->size; }
 void comm_set_timeout(struct comm *c, double timeout_s) { c->timeout_s = timeout_s; }
 
-void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root)
+void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                          int64_t width, int root)
 {
     c->kind->broadcast_start(c, t, buffer, rows, width, root);
 }
 
-void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows, int64_t width, int to, int tag)
+void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
+                     int64_t width, int to, int tag)
 {
     c->kind->send_start(c, t, (float *)buffer, rows, width, to, tag);
 }
 
-void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int from, int tag)
+void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                        int64_t width, int from, int tag)
 {
     c->kind->receive_start(c, t, buffer, rows, width, from, tag);
 }
 
 void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t, false); }
 void comm_wait_patiently(struct comm *c, struct transfer *t) { c->kind->wait(c, t, true); }
-void comm_poll(struct comm *c, struct transfer *transfers, int count) { c->kind->poll(c, transfers, count); }
+void comm_poll(struct comm *c, struct transfer *transfers, int count)
+{
+    c->kind->poll(c, transfers, count);
+}
 
-void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
+void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to,
+                           int tag)
 {
     c->kind->send_bytes_start(c, t, data, bytes, to, tag);
 }
 
-void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag)
+void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from,
+                              int tag)
 {
     c->kind->receive_bytes_start(c, t, data, bytes, from, tag);
 }
 
 bool comm_probe(struct comm *c, int tag, int *from) { return c->kind->probe(c, tag, from); }
 
-int comm_await(struct comm *c, int from, int tag_a, int tag_b) { return c->kind->await(c, from, tag_a, tag_b); }
+int comm_await(struct comm *c, int from, int tag_a, int tag_b)
+{
+    return c->kind->await(c, from, tag_a, tag_b);
+}
 
 void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {
@@ -129,8 +149,7 @@ void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, con
 
 void comm_close(struct comm *c)
 {
-    if (!c)
-        return;
+    if (!c) return;
     c->kind->close(c);
     free(c);
 }

@@ -1,8 +1,8 @@
-/* A group of ranks that exchange buffers. Model code sees this and never the kind behind it: `self` (a group of one,
- * no MPI call at all) or `mpi` (host buffers).
+/* A group of ranks that exchange buffers. Model code sees this and never the kind behind it: `self`
+ * (a group of one, no MPI call at all) or `mpi` (host buffers).
  *
- * No wait is unbounded: every wait polls, and past the deadline it CHECK-fails naming group, operation and peer.
- * Counts are int64_t rows of a fixed width, so no MPI count overflows. */
+ * No wait is unbounded: every wait polls, and past the deadline it CHECK-fails naming group,
+ * operation and peer. Counts are int64_t rows of a fixed width, so no MPI count overflows. */
 #ifndef RINGREEL_COMM_H
 #define RINGREEL_COMM_H
 
@@ -14,7 +14,8 @@ struct comm;
 
 int comm_rank(const struct comm *c); /* Local */
 int comm_size(const struct comm *c); /* Local */
-void comm_set_timeout(struct comm *c, double timeout_s); /* Local: how long a wait may see nothing happen */
+void comm_set_timeout(struct comm *c,
+                      double timeout_s); /* Local: how long a wait may see nothing happen */
 
 /* A group of this rank alone. (Groups of several ranks are opened by the mesh: comm_mpi.h.) */
 struct comm *comm_open_self(void);
@@ -28,31 +29,40 @@ struct transfer {
     int peer;
 };
 
-/* Collective over c: starts broadcasting rows*width floats from `root`; every rank passes the same rows and width. */
-void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root);
+/* Collective over c: starts broadcasting rows*width floats from `root`; every rank passes the same
+ * rows and width. */
+void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                          int64_t width, int root);
 /* Local starts of a matched pair. */
-void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows, int64_t width, int to, int tag);
-void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int from, int tag);
+void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
+                     int64_t width, int to, int tag);
+void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                        int64_t width, int from, int tag);
 /* Local: waits for completion, polling. Past the group's timeout it CHECK-fails. */
 void comm_wait(struct comm *c, struct transfer *t);
-/* As comm_wait, for a wait until a peer has finished minutes of work: the deadline counts from the last time anybody did
- * something (heartbeat.h). */
+/* As comm_wait, for a wait until a peer has finished minutes of work: the deadline counts from the
+ * last time anybody did something (heartbeat.h). */
 void comm_wait_patiently(struct comm *c, struct transfer *t);
-/* Local: gives MPI a chance to progress the active ones of `transfers`, at most every 100 us however often it is called. */
+/* Local: gives MPI a chance to progress the active ones of `transfers`, at most every 100 us
+ * however often it is called. */
 void comm_poll(struct comm *c, struct transfer *transfers, int count);
 
 /* Local starts of a matched pair of a short control message. */
-void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag);
-void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag);
+void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to,
+                           int tag);
+void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from,
+                              int tag);
 /* Local: has a message with this tag arrived, from anyone? Its sender in *from. */
 bool comm_probe(struct comm *c, int tag, int *from);
 
-/* Local: waits, patiently, until a message with either tag has arrived from rank `from`; returns that tag. */
+/* Local: waits, patiently, until a message with either tag has arrived from rank `from`; returns
+ * that tag. */
 int comm_await(struct comm *c, int from, int tag_a, int tag_b);
 
 /* Collective over c, for small control data. */
 void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root);
-/* Collective over c: every rank contributes its own part of `all` (counts[r] doubles at offsets[r]), all get the whole. */
+/* Collective over c: every rank contributes its own part of `all` (counts[r] doubles at
+ * offsets[r]), all get the whole. */
 void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets);
 
 #endif

@@ -6,11 +6,16 @@
 #include "parallel/comm.h"
 
 struct comm_kind {
-    void (*broadcast_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width, int root);
-    void (*send_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width, int to, int tag);
-    void (*receive_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width, int from, int tag);
-    void (*send_bytes_start)(struct comm *, struct transfer *, const void *, int bytes, int to, int tag);
-    void (*receive_bytes_start)(struct comm *, struct transfer *, void *, int bytes, int from, int tag);
+    void (*broadcast_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
+                            int root);
+    void (*send_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
+                       int to, int tag);
+    void (*receive_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
+                          int from, int tag);
+    void (*send_bytes_start)(struct comm *, struct transfer *, const void *, int bytes, int to,
+                             int tag);
+    void (*receive_bytes_start)(struct comm *, struct transfer *, void *, int bytes, int from,
+                                int tag);
     bool (*probe)(struct comm *, int tag, int *from);
     int (*await)(struct comm *, int from, int tag_a, int tag_b);
     void (*wait)(struct comm *, struct transfer *, bool patient);

@@ -12,9 +12,10 @@
 enum { SPINS = 2000 };
 static const double LOOK_S = 0.02, POLL_S = 1e-4;
 
-_Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request), "transfer.request is too small");
+_Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request),
+               "transfer.request is too small");
 
-/* The MPI_Comm and a cached row type: a count in rows of `width` floats never overflows MPI's int. */
+/* The MPI_Comm and a cached row type: a count in rows of `width` floats never overflows an int. */
 struct mpi_group {
     MPI_Comm comm;
     MPI_Datatype row;
@@ -25,8 +26,7 @@ const char *comm_mpi_error_text(int code)
 {
     static char text[MPI_MAX_ERROR_STRING + 1];
     int length = 0;
-    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
-        return "unknown error";
+    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) return "unknown error";
     text[length] = '\0';
     return text;
 }
@@ -35,10 +35,8 @@ static struct mpi_group *group_of(struct comm *c) { return c->own; }
 
 static MPI_Datatype row_type(struct mpi_group *g, int64_t width)
 {
-    if (g->row_width == width)
-        return g->row;
-    if (g->row_width)
-        CHECK_MPI(MPI_Type_free(&g->row));
+    if (g->row_width == width) return g->row;
+    if (g->row_width) CHECK_MPI(MPI_Type_free(&g->row));
     CHECK(width > 0 && width <= INT32_MAX, "message row of %lld floats", (long long)width);
     CHECK_MPI(MPI_Type_contiguous((int)width, MPI_FLOAT, &g->row));
     CHECK_MPI(MPI_Type_commit(&g->row));
@@ -52,9 +50,10 @@ static int row_count(int64_t rows)
     return (int)rows;
 }
 
-/* ---- waiting --------------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
-/* Peers compute for seconds between messages and ranks may outnumber cores: after a short spin the core is given away. */
+/* Peers compute for seconds between messages and ranks may outnumber cores: after a short spin the
+ * core is given away. */
 static void back_off(int turn)
 {
     if (turn < SPINS)
@@ -77,30 +76,32 @@ static void keep_waiting(struct patience *p)
     back_off(p->turn);
     p->turn += p->turn < SPINS;
     double now = clock_s();
-    if (now - p->looked_s < LOOK_S)
-        return;
+    if (now - p->looked_s < LOOK_S) return;
     p->looked_s = now;
     heartbeat_listen();
     double happened_s = p->start_s;
-    if (p->patient && heartbeat_last_work_s() > happened_s)
-        happened_s = heartbeat_last_work_s();
-    if (now - happened_s < p->timeout_s)
-        return;
+    if (p->patient && heartbeat_last_work_s() > happened_s) happened_s = heartbeat_last_work_s();
+    if (now - happened_s < p->timeout_s) return;
     if (p->peer >= 0)
-        CHECK(false, "%s with rank %d of group \"%s\": nothing has happened for %.0f s (timeout)", p->what, p->peer,
-              p->group, p->timeout_s);
-    CHECK(false, "%s in group \"%s\": nothing has happened for %.0f s (timeout)", p->what, p->group, p->timeout_s);
+        CHECK(false, "%s with rank %d of group \"%s\": nothing has happened for %.0f s (timeout)",
+              p->what, p->peer, p->group, p->timeout_s);
+    CHECK(false, "%s in group \"%s\": nothing has happened for %.0f s (timeout)", p->what, p->group,
+          p->timeout_s);
 }
 
-void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer, double timeout_s, bool patient)
+void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer,
+                   double timeout_s, bool patient)
 {
-    struct patience p = {.group = group, .what = what, .peer = peer, .timeout_s = timeout_s, .start_s = clock_s(),
+    struct patience p = {.group = group,
+                         .what = what,
+                         .peer = peer,
+                         .timeout_s = timeout_s,
+                         .start_s = clock_s(),
                          .patient = patient};
     for (;;) {
         int done = 0;
         CHECK_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
-        if (done)
-            break;
+        if (done) break;
         keep_waiting(&p);
     }
     heartbeat_worked();
@@ -108,16 +109,18 @@ void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, in
 
 static int mpi_await(struct comm *c, int from, int tag_a, int tag_b)
 {
-    struct patience p = {.group = c->name, .what = "message", .peer = from, .timeout_s = c->timeout_s,
-                         .start_s = clock_s(), .patient = true};
+    struct patience p = {.group = c->name,
+                         .what = "message",
+                         .peer = from,
+                         .timeout_s = c->timeout_s,
+                         .start_s = clock_s(),
+                         .patient = true};
     for (;;) {
         int arrived = 0;
         CHECK_MPI(MPI_Iprobe(from, tag_a, group_of(c)->comm, &arrived, MPI_STATUS_IGNORE));
-        if (arrived)
-            return tag_a;
+        if (arrived) return tag_a;
         CHECK_MPI(MPI_Iprobe(from, tag_b, group_of(c)->comm, &arrived, MPI_STATUS_IGNORE));
-        if (arrived)
-            return tag_b;
+        if (arrived) return tag_b;
         keep_waiting(&p);
     }
 }
@@ -132,8 +135,7 @@ static void mpi_begin(struct transfer *t, MPI_Request request, const char *what,
 
 static void mpi_wait(struct comm *c, struct transfer *t, bool patient)
 {
-    if (!t->active)
-        return;
+    if (!t->active) return;
     MPI_Request request;
     memcpy(&request, t->request, sizeof request);
     comm_mpi_wait(&request, c->name, t->what, t->peer, c->timeout_s, patient);
@@ -143,14 +145,12 @@ static void mpi_wait(struct comm *c, struct transfer *t, bool patient)
 static void mpi_poll(struct comm *c, struct transfer *transfers, int count)
 {
     double now = clock_s();
-    if (now - c->polled_s < POLL_S)
-        return;
+    if (now - c->polled_s < POLL_S) return;
     c->polled_s = now;
     heartbeat_worked(); /* it is work that polls */
     for (int i = 0; i < count; i++) {
         struct transfer *t = &transfers[i];
-        if (!t->active)
-            continue;
+        if (!t->active) continue;
         MPI_Request request;
         int done = 0;
         memcpy(&request, t->request, sizeof request);
@@ -160,19 +160,20 @@ static void mpi_poll(struct comm *c, struct transfer *transfers, int count)
     }
 }
 
-/* ---- messages -------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
-static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int root)
+static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                                int64_t width, int root)
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
-    if (rows == 0)
-        return;
+    if (rows == 0) return;
     CHECK_MPI(MPI_Ibcast(buffer, row_count(rows), row_type(g, width), root, g->comm, &request));
     mpi_begin(t, request, "broadcast", root == c->rank ? -1 : root);
 }
 
-static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int to, int tag)
+static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                           int64_t width, int to, int tag)
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
@@ -180,8 +181,8 @@ static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, in
     mpi_begin(t, request, "send", to);
 }
 
-static void mpi_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width, int from,
-                              int tag)
+static void mpi_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                              int64_t width, int from, int tag)
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
@@ -189,14 +190,16 @@ static void mpi_receive_start(struct comm *c, struct transfer *t, float *buffer,
     mpi_begin(t, request, "receive", from);
 }
 
-static void mpi_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to, int tag)
+static void mpi_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to,
+                           int tag)
 {
     MPI_Request request;
     CHECK_MPI(MPI_Isend(data, bytes, MPI_BYTE, to, tag, group_of(c)->comm, &request));
     mpi_begin(t, request, "control message", to);
 }
 
-static void mpi_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from, int tag)
+static void mpi_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from,
+                              int tag)
 {
     MPI_Request request;
     CHECK_MPI(MPI_Irecv(data, bytes, MPI_BYTE, from, tag, group_of(c)->comm, &request));
@@ -208,8 +211,7 @@ static bool mpi_probe(struct comm *c, int tag, int *from)
     int arrived = 0;
     MPI_Status status;
     CHECK_MPI(MPI_Iprobe(MPI_ANY_SOURCE, tag, group_of(c)->comm, &arrived, &status));
-    if (arrived)
-        *from = status.MPI_SOURCE;
+    if (arrived) *from = status.MPI_SOURCE;
     return arrived;
 }
 
@@ -223,18 +225,16 @@ static void mpi_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 static void mpi_all_gather(struct comm *c, double *all, const int *counts, const int *offsets)
 {
     MPI_Request request;
-    CHECK_MPI(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts, offsets, MPI_DOUBLE, group_of(c)->comm,
-                              &request));
+    CHECK_MPI(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts, offsets, MPI_DOUBLE,
+                              group_of(c)->comm, &request));
     comm_mpi_wait(&request, c->name, "all-gather", -1, c->timeout_s, true);
 }
 
 static void mpi_close(struct comm *c)
 {
     struct mpi_group *g = group_of(c);
-    if (g->row_width)
-        CHECK_MPI(MPI_Type_free(&g->row));
-    if (g->comm != MPI_COMM_WORLD)
-        CHECK_MPI(MPI_Comm_free(&g->comm));
+    if (g->row_width) CHECK_MPI(MPI_Type_free(&g->row));
+    if (g->comm != MPI_COMM_WORLD) CHECK_MPI(MPI_Comm_free(&g->comm));
     free(g);
 }
 

@@ -7,18 +7,21 @@
 
 #include <mpi.h>
 
-#define CHECK_MPI(call)                                                          \
-    do {                                                                         \
-        int mpi_rc_ = (call);                                                    \
-        CHECK(mpi_rc_ == MPI_SUCCESS, "MPI: %s", comm_mpi_error_text(mpi_rc_));  \
+#define CHECK_MPI(call)                                                                            \
+    do {                                                                                           \
+        int mpi_rc_ = (call);                                                                      \
+        CHECK(mpi_rc_ == MPI_SUCCESS, "MPI: %s", comm_mpi_error_text(mpi_rc_));                    \
     } while (0)
 const char *comm_mpi_error_text(int code);
 
-/* Takes ownership of `group` (freed by comm_close unless it is MPI_COMM_WORLD). name: "denoise", "world". Local. */
+/* Takes ownership of `group` (freed by comm_close unless it is MPI_COMM_WORLD). name: "denoise",
+ * "world". Local. */
 struct comm *comm_open_mpi(MPI_Comm group, const char *name, double timeout_s);
 
-/* Waits for an MPI request with the deadline; past it CHECK-fails naming what and peer (-1: everyone). patient: the
- * deadline counts from the last time anybody in the world did something (heartbeat.h). Local. */
-void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer, double timeout_s, bool patient);
+/* Waits for an MPI request with the deadline; past it CHECK-fails naming what and peer (-1:
+ * everyone). patient: the deadline counts from the last time anybody in the world did something
+ * (heartbeat.h). Local. */
+void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer,
+                   double timeout_s, bool patient);
 
 #endif

@@ -1,14 +1,17 @@
-/* What moves between denoise and codec ranks: prompt embeddings one way, latents the other, and how either side ends.
+/* What moves between denoise and codec ranks: prompt embeddings one way, latents the other, and how
+ * either side ends.
  *
- * Neither side waits for the other to take a message: sends are started from buffers that stay put (two slots a direction)
- * and progress while the sender works on the next shot. A slot that is still under way when it is needed again is waited
- * for: that is the back-pressure.
+ * Neither side waits for the other to take a message: sends are started from buffers that stay put
+ * (two slots a direction) and progress while the sender works on the next shot. A slot that is
+ * still under way when it is needed again is waited for: that is the back-pressure.
  *
- * Ending, well or badly, is the same for both sides: each says once that it ends, then takes what the other has under way
- * until the other has said so too. A codec rank that fails ends at once; the denoise ranks see it at the next step, end,
- * and thereby end the other codec ranks. No message is ever left that nobody receives.
+ * Ending, well or badly, is the same for both sides: each says once that it ends, then takes what
+ * the other has under way until the other has said so too. A codec rank that fails ends at once;
+ * the denoise ranks see it at the next step, end, and thereby end the other codec ranks. No message
+ * is ever left that nobody receives.
  *
- * Used by worlds of two or more; a world of one passes pointers. Each function names the ranks that must call it. */
+ * Used by worlds of two or more; a world of one passes pointers. Each function names the ranks that
+ * must call it. */
 #ifndef RINGREEL_HANDOVER_H
 #define RINGREEL_HANDOVER_H
 
@@ -45,41 +48,51 @@ struct handover_codec {
 
 struct handover {
     struct mesh *mesh;
-    int64_t text_width, max_text_tokens; /* payload of a text message: both texts, one after the other */
-    int64_t max_payload_rows, channels;  /* latents: rows of this rank (denoise) or of the whole clip (codec) */
-    struct handover_slot text[HANDOVER_SLOTS];    /* codec: going out; denoise: slot 0 takes what arrives */
-    struct handover_slot latents[HANDOVER_SLOTS]; /* denoise: going out; codec: slot 0 takes what arrives */
-    struct handover_codec *codecs;                /* leader: [codec_ranks] */
-    struct handover_head end;                     /* codec: what it says when it ends */
+    int64_t text_width,
+        max_text_tokens; /* payload of a text message: both texts, one after the other */
+    int64_t max_payload_rows,
+        channels; /* latents: rows of this rank (denoise) or of the whole clip (codec) */
+    struct handover_slot
+        text[HANDOVER_SLOTS]; /* codec: going out; denoise: slot 0 takes what arrives */
+    struct handover_slot
+        latents[HANDOVER_SLOTS];   /* denoise: going out; codec: slot 0 takes what arrives */
+    struct handover_codec *codecs; /* leader: [codec_ranks] */
+    struct handover_head end;      /* codec: what it says when it ends */
     struct transfer end_transfer;
-    int64_t texts_sent;                           /* codec */
-    bool denoise_ended;                           /* codec: the leader has said so */
+    int64_t texts_sent; /* codec */
+    bool denoise_ended; /* codec: the leader has said so */
 };
 
 /* Local. Lays out the buffers (called twice, arena.h). max_tokens: longest sequence of any shot. */
-void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh, int64_t text_width, int64_t max_text_tokens,
-                      int64_t max_tokens, int64_t channels);
+void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh, int64_t text_width,
+                      int64_t max_text_tokens, int64_t max_tokens, int64_t channels);
 
-/* ---- codec ranks ---- */
-float *handover_text_buffer(struct handover *h); /* of the next text: waits for the send before last */
+/* ---- codec ranks ----------------------------------------------------------------------------- */
+float *handover_text_buffer(
+    struct handover *h); /* of the next text: waits for the send before last */
 void handover_send_text(struct handover *h, const struct handover_head *head);
-/* Waits for the latents of `shot` [S, C] token-major; *latents points into the slot. STATUS_STOPPED when the denoise ranks
- * ended instead. */
-int handover_receive_latents(struct handover *h, int shot, const struct shard_plan *plan, float **latents);
-void handover_poll(struct handover *h); /* keeps everything under way moving (MPI moves all of it); cheap */
-/* Says that this rank ends with `status`, then takes what is under way until the denoise ranks end too. plan_of: the plan
- * of a shot whose latents still come. */
-void handover_end_codec(struct handover *h, int status, struct shard_plan (*plan_of)(void *argument, int shot),
-                        void *argument);
+/* Waits for the latents of `shot` [S, C] token-major; *latents points into the slot. STATUS_STOPPED
+ * when the denoise ranks ended instead. */
+int handover_receive_latents(struct handover *h, int shot, const struct shard_plan *plan,
+                             float **latents);
+void handover_poll(
+    struct handover *h); /* keeps everything under way moving (MPI moves all of it); cheap */
+/* Says that this rank ends with `status`, then takes what is under way until the denoise ranks end
+ * too. plan_of: the plan of a shot whose latents still come. */
+void handover_end_codec(struct handover *h, int status,
+                        struct shard_plan (*plan_of)(void *argument, int shot), void *argument);
 
-/* ---- denoise ranks: Collective over the denoise group ---- */
-/* *text points into the slot: [tokens[0] + tokens[1], width]. STATUS_STOPPED when that codec rank ended instead. */
+/* ---- denoise ranks: Collective over the denoise group ---------------------------------------- */
+/* *text points into the slot: [tokens[0] + tokens[1], width]. STATUS_STOPPED when that codec rank
+ * ended instead. */
 int handover_receive_text(struct handover *h, int shot, struct handover_head *head, float **text);
-float *handover_latents_buffer(struct handover *h, int shot); /* [S_loc, C]; waits for the send before last */
+float *handover_latents_buffer(struct handover *h,
+                               int shot); /* [S_loc, C]; waits for the send before last */
 void handover_send_latents(struct handover *h, int shot, int64_t rows);
 /* STATUS_STOPPED on every denoise rank when a codec rank has ended with an error. */
 int handover_should_stop(struct handover *h);
-/* Says to every codec rank that the denoise ranks end, then takes what is under way until they have ended too. */
+/* Says to every codec rank that the denoise ranks end, then takes what is under way until they have
+ * ended too. */
 void handover_end_denoise(struct handover *h, int status);
 
 #endif

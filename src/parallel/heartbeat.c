@@ -33,14 +33,11 @@ static void beat(int to)
 
 static void tell(double now)
 {
-    if (!work_to_tell || now - last_sent_s < interval_s)
-        return;
+    if (!work_to_tell || now - last_sent_s < interval_s) return;
     last_sent_s = now;
     work_to_tell = false;
-    if (my_rank != 0)
-        beat(0);
-    for (int r = 1; my_rank == 0 && r < ranks; r++)
-        beat(r);
+    if (my_rank != 0) beat(0);
+    for (int r = 1; my_rank == 0 && r < ranks; r++) beat(r);
 }
 
 static void take_in(double now)
@@ -50,9 +47,9 @@ static void take_in(double now)
         char sign;
         MPI_Status status;
         CHECK_MPI(MPI_Iprobe(MPI_ANY_SOURCE, TAG_BEAT, channel, &arrived, &status));
-        if (!arrived)
-            return;
-        CHECK_MPI(MPI_Recv(&sign, 1, MPI_BYTE, status.MPI_SOURCE, TAG_BEAT, channel, MPI_STATUS_IGNORE));
+        if (!arrived) return;
+        CHECK_MPI(
+            MPI_Recv(&sign, 1, MPI_BYTE, status.MPI_SOURCE, TAG_BEAT, channel, MPI_STATUS_IGNORE));
         last_work_s = now;
         work_to_tell |= my_rank == 0; /* rank 0 passes on what it hears */
     }
@@ -60,8 +57,7 @@ static void take_in(double now)
 
 void heartbeat_worked(void)
 {
-    if (channel == MPI_COMM_NULL)
-        return;
+    if (channel == MPI_COMM_NULL) return;
     last_work_s = clock_s();
     work_to_tell = true;
     heartbeat_listen();
@@ -75,8 +71,7 @@ void heartbeat_poll(void *unused)
 
 void heartbeat_listen(void)
 {
-    if (channel == MPI_COMM_NULL)
-        return;
+    if (channel == MPI_COMM_NULL) return;
     double now = clock_s();
     if (now - last_listened_s >= interval_s / 8) {
         last_listened_s = now;
@@ -89,8 +84,7 @@ double heartbeat_last_work_s(void) { return last_work_s; }
 
 void heartbeat_stop(void)
 {
-    if (channel == MPI_COMM_NULL)
-        return;
+    if (channel == MPI_COMM_NULL) return;
     MPI_Request barrier;
     CHECK_MPI(MPI_Ibarrier(channel, &barrier));
     comm_mpi_wait(&barrier, "world", "leaving together", -1, 60, true);

@@ -3,8 +3,8 @@
 #include "base/error.h"
 #include "parallel/comm_mpi.h"
 
-/* One codec rank in eight: decoding costs about an eighth of denoising at the released step counts. More codec ranks
- * than shots would idle. */
+/* One codec rank in eight: decoding costs about an eighth of denoising at the released step counts.
+ * More codec ranks than shots would idle. */
 static int choose_codec_ranks(int world_size, int shots)
 {
     int c = world_size / 8;
@@ -17,21 +17,25 @@ static int choose(struct mesh *m, int denoise, int codec, int shots)
     int size = m->world->size;
     if (size == 1) {
         if (denoise > 1 || codec > 1)
-            return error_set(STATUS_INPUT, "denoise_ranks %d, codec_ranks %d: this run has 1 rank (start it with mpirun)",
-                             denoise, codec);
+            return error_set(
+                STATUS_INPUT,
+                "denoise_ranks %d, codec_ranks %d: this run has 1 rank (start it with mpirun)",
+                denoise, codec);
         m->denoise_ranks = m->codec_ranks = 1;
         return STATUS_OK;
     }
     if (denoise >= size || codec >= size)
-        return error_set(STATUS_INPUT, "denoise_ranks %d, codec_ranks %d: together at most the %d ranks of this run, and "
-                         "at least one of each", denoise, codec, size);
-    if (!codec)
-        codec = denoise ? 1 : choose_codec_ranks(size, shots);
-    if (!denoise)
-        denoise = size - codec;
+        return error_set(
+            STATUS_INPUT,
+            "denoise_ranks %d, codec_ranks %d: together at most the %d ranks of this run, and "
+            "at least one of each",
+            denoise, codec, size);
+    if (!codec) codec = denoise ? 1 : choose_codec_ranks(size, shots);
+    if (!denoise) denoise = size - codec;
     if (denoise + codec > size)
-        return error_set(STATUS_INPUT, "denoise_ranks %d + codec_ranks %d is more than the %d ranks of this run", denoise,
-                         codec, size);
+        return error_set(STATUS_INPUT,
+                         "denoise_ranks %d + codec_ranks %d is more than the %d ranks of this run",
+                         denoise, codec, size);
     m->denoise_ranks = denoise;
     m->codec_ranks = codec;
     return STATUS_OK;
@@ -43,7 +47,8 @@ int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ra
     TRY(choose(m, denoise_ranks, codec_ranks, shots));
     int rank = w->rank;
     m->denoises = rank < m->denoise_ranks;
-    m->codes = w->size == 1 || (rank >= m->denoise_ranks && rank < m->denoise_ranks + m->codec_ranks);
+    m->codes =
+        w->size == 1 || (rank >= m->denoise_ranks && rank < m->denoise_ranks + m->codec_ranks);
     m->codec_index = m->codes && w->size > 1 ? rank - m->denoise_ranks : 0;
     m->idle_ranks = w->size == 1 ? 0 : w->size - m->denoise_ranks - m->codec_ranks;
     if (!w->mpi) {
@@ -52,8 +57,7 @@ int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ra
     }
     MPI_Comm group;
     CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, m->denoises ? 0 : MPI_UNDEFINED, rank, &group));
-    if (m->denoises)
-        m->denoise_group = comm_open_mpi(group, "denoise", w->timeout_s);
+    if (m->denoises) m->denoise_group = comm_open_mpi(group, "denoise", w->timeout_s);
     return STATUS_OK;
 }
 
@@ -61,8 +65,7 @@ void mesh_free(struct mesh *m) { comm_close(m->denoise_group); }
 
 const char *mesh_role_name(const struct mesh *m)
 {
-    if (m->denoises && m->codes)
-        return "denoise+codec";
+    if (m->denoises && m->codes) return "denoise+codec";
     return m->denoises ? "denoise" : m->codes ? "codec" : "idle";
 }
 

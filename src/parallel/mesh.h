@@ -1,7 +1,7 @@
 /* Who denoises, who codes, who talks to whom.
  *
- * World ranks 0..D-1 are denoise ranks (rank 0 leads them), D..D+C-1 are codec ranks, any after that are idle. A world
- * of one plays both roles. Shot k belongs to codec rank k mod C. */
+ * World ranks 0..D-1 are denoise ranks (rank 0 leads them), D..D+C-1 are codec ranks, any after
+ * that are idle. A world of one plays both roles. Shot k belongs to codec rank k mod C. */
 #ifndef RINGREEL_MESH_H
 #define RINGREEL_MESH_H
 
@@ -13,17 +13,17 @@
 struct mesh {
     struct world *world;
     int denoise_ranks, codec_ranks, idle_ranks;
-    bool denoises, codes;        /* this rank's roles */
-    int codec_index;             /* 0..C-1 on codec ranks */
-    struct comm *denoise_group;  /* NULL on ranks that do not denoise */
+    bool denoises, codes;       /* this rank's roles */
+    int codec_index;            /* 0..C-1 on codec ranks */
+    struct comm *denoise_group; /* NULL on ranks that do not denoise */
 };
 
-/* Collective. denoise_ranks, codec_ranks: 0 = choose. STATUS_INPUT when they do not fit the world. */
+/* Collective. denoise_ranks, codec_ranks: 0 = choose. STATUS_INPUT if they do not fit the world. */
 int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks, int shots);
 void mesh_free(struct mesh *m);
 const char *mesh_role_name(const struct mesh *m); /* "denoise", "codec", "denoise+codec", "idle" */
 
-int mesh_codec_of(const struct mesh *m, int shot);         /* codec index */
+int mesh_codec_of(const struct mesh *m, int shot); /* codec index */
 int mesh_codec_world_rank(const struct mesh *m, int codec_index);
 
 #endif

@@ -36,11 +36,13 @@ static void poll_hop(void *argument)
     comm_poll(hop->group, hop->transfers, 2);
 }
 
-static void attend_block(struct ring *r, struct mat q, const float *block, int owner, float scale, struct hop *hop)
+static void attend_block(struct ring *r, struct mat q, const float *block, int owner, float scale,
+                         struct hop *hop)
 {
     double start_s = clock_s();
     device_set_poll(r->dev, poll_hop, hop);
-    op_attention_block(r->dev, r->state, q, block, shard_tokens(&r->plan, owner), r->plan.granule, r->heads, scale);
+    op_attention_block(r->dev, r->state, q, block, shard_tokens(&r->plan, owner), r->plan.granule,
+                       r->heads, scale);
     device_set_poll(r->dev, heartbeat_poll, NULL);
     trace_span("denoise", "attention", 0, r->shot, owner, start_s);
 }
@@ -48,8 +50,7 @@ static void attend_block(struct ring *r, struct mat q, const float *block, int o
 static void wait_for_hop(struct ring *r, struct hop *hop, int hop_number)
 {
     double start_s = clock_s();
-    if (!hop->transfers[0].active && !hop->transfers[1].active)
-        return;
+    if (!hop->transfers[0].active && !hop->transfers[1].active) return;
     phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block, hop_number);
     comm_wait(r->group, &hop->transfers[0]);
     comm_wait(r->group, &hop->transfers[1]);
@@ -63,15 +64,12 @@ static void attend_canonical(struct ring *r, struct mat q, float scale)
     struct hop hop = {.group = r->group};
     for (int j = 0; j <= ranks; j++) {
         float *arrived = NULL;
-        if (j > 0)
-            wait_for_hop(r, &hop, j - 1);
-        if (j > 0)
-            arrived = j - 1 == me ? r->own : r->incoming[(j - 1) % 2];
+        if (j > 0) wait_for_hop(r, &hop, j - 1);
+        if (j > 0) arrived = j - 1 == me ? r->own : r->incoming[(j - 1) % 2];
         if (j < ranks)
             comm_broadcast_start(r->group, &hop.transfers[0], j == me ? r->own : r->incoming[j % 2],
                                  shard_granules(&r->plan, j), r->granule_floats, j);
-        if (arrived)
-            attend_block(r, q, arrived, j - 1, scale, &hop);
+        if (arrived) attend_block(r, q, arrived, j - 1, scale, &hop);
     }
 }
 
@@ -86,10 +84,11 @@ static void attend_ring(struct ring *r, struct mat q, float scale)
         int owner = (me + ranks - j) % ranks, incoming_owner = (owner + ranks - 1) % ranks;
         float *incoming = r->incoming[j % 2];
         if (j + 1 < ranks) {
-            comm_receive_start(r->group, &hop.transfers[0], incoming, shard_granules(&r->plan, incoming_owner),
-                               r->granule_floats, previous, TAG_RING);
-            comm_send_start(r->group, &hop.transfers[1], block, shard_granules(&r->plan, owner), r->granule_floats, next,
-                            TAG_RING);
+            comm_receive_start(r->group, &hop.transfers[0], incoming,
+                               shard_granules(&r->plan, incoming_owner), r->granule_floats,
+                               previous, TAG_RING);
+            comm_send_start(r->group, &hop.transfers[1], block, shard_granules(&r->plan, owner),
+                            r->granule_floats, next, TAG_RING);
         }
         attend_block(r, q, block, owner, scale, &hop);
         wait_for_hop(r, &hop, j);
@@ -97,11 +96,13 @@ static void attend_ring(struct ring *r, struct mat q, float scale)
     }
 }
 
-void ring_attend(struct ring *r, struct mat o, struct mat q, struct mat k, struct mat v, float scale)
+void ring_attend(struct ring *r, struct mat o, struct mat q, struct mat k, struct mat v,
+                 float scale)
 {
     int me = comm_rank(r->group);
-    CHECK(q.rows == shard_tokens(&r->plan, me), "ring_attend: %lld rows, the plan gives this rank %lld",
-          (long long)q.rows, (long long)shard_tokens(&r->plan, me));
+    CHECK(q.rows == shard_tokens(&r->plan, me),
+          "ring_attend: %lld rows, the plan gives this rank %lld", (long long)q.rows,
+          (long long)shard_tokens(&r->plan, me));
     op_kv_pack(r->dev, r->own, k, v, r->heads, r->plan.granule);
     op_attention_begin(r->dev, r->state, q.rows, r->heads, r->head_dim);
     if (r->order == ORDER_CANONICAL)

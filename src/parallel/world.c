@@ -21,7 +21,7 @@ static bool mpi_is_up;
 static void (*signal_hook)(void);
 static char signal_identity[96] = "a rank";
 
-/* ---- signals ---------------------------------------------------------------------------------------------------- */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 /* Async-signal-safe: one line in one write, so that ranks' lines do not mix. */
 static void on_signal(int number)
@@ -30,16 +30,15 @@ static void on_signal(int number)
                        : number == SIGINT ? "SIGINT"
                        : number == SIGHUP ? "SIGHUP"
                                           : "SIGALRM (starting or ending MPI took too long)";
-    const char *const parts[] = {"ringreel: ", signal_identity, " ended by ", name, ", during ", phase_get(), "\n"};
+    const char *const parts[] = {"ringreel: ", signal_identity, " ended by ", name,
+                                 ", during ",  phase_get(),     "\n"};
     char line[512];
     size_t length = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        for (const char *c = parts[i]; *c && length < sizeof line; c++)
-            line[length++] = *c;
+        for (const char *c = parts[i]; *c && length < sizeof line; c++) line[length++] = *c;
     ssize_t ignored = write(STDERR_FILENO, line, length);
     (void)ignored;
-    if (signal_hook)
-        signal_hook();
+    if (signal_hook) signal_hook();
     _exit(128 + number);
 }
 
@@ -51,28 +50,28 @@ static void catch_signals(void)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
     sigaction(SIGALRM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file size limit are write errors, reported like any other */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file size limit are write errors, reported like
+                                 any other */
     signal(SIGXFSZ, SIG_IGN);
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------ */
+/* ---- start ----------------------------------------------------------------------------------- */
 
-/* Starting MPI alone would start a daemon for nothing, and would need MPI's run-time environment to be whole. */
+/* Starting MPI alone would start a daemon for nothing, and would need MPI's run-time environment to
+ * be whole. */
 static bool started_by_launcher(void)
 {
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"};
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK",
+                                        "PMI_SIZE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i]))
-            return true;
+        if (getenv(names[i])) return true;
     return false;
 }
 
 static void abort_all(int status)
 {
-    if (signal_hook)
-        signal_hook();
-    if (mpi_is_up)
-        MPI_Abort(MPI_COMM_WORLD, status);
+    if (signal_hook) signal_hook();
+    if (mpi_is_up) MPI_Abort(MPI_COMM_WORLD, status);
 }
 
 /* Those this process may run on: a batch system's cpuset counts, not the machine. */
@@ -102,31 +101,36 @@ static MPI_Comm host_group; /* this host's ranks, while MPI is up */
 
 static void find_host_ranks(struct world *w)
 {
-    CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_group));
+    CHECK_MPI(
+        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_group));
     CHECK_MPI(MPI_Comm_rank(host_group, &w->host_rank));
     CHECK_MPI(MPI_Comm_size(host_group, &w->host_size));
     w->processors = share_of_processors(host_group);
 }
 
-/* Starting and ending MPI wait inside the library, where no deadline of ours reaches: an alarm does. */
+/* Starting and ending MPI wait inside the library, where no deadline of ours reaches: an alarm
+ * does. */
 enum { MPI_PATIENCE_S = 120 };
 
 static void start_mpi(struct world *w, int *argc, char ***argv)
 {
     int provided;
-    /* A block of keys and values moves while attention polls; Open MPI's shared-memory transport would move 96 KB a poll. */
+    /* A block of keys and values moves while attention polls; Open MPI's shared-memory transport
+     * would move 96 KB a poll. */
     setenv("OMPI_MCA_btl_vader_max_send_size", "1048576", 0);
     alarm(MPI_PATIENCE_S);
     CHECK_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
     mpi_is_up = true;
     CHECK_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
-    CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI library does not support threads (MPI_THREAD_FUNNELED)");
+    CHECK(provided >= MPI_THREAD_FUNNELED,
+          "this MPI library does not support threads (MPI_THREAD_FUNNELED)");
     CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &w->rank));
     CHECK_MPI(MPI_Comm_size(MPI_COMM_WORLD, &w->size));
     find_host_ranks(w);
     w->comm = comm_open_mpi(MPI_COMM_WORLD, "world", w->timeout_s);
     heartbeat_start();
-    CHECK_MPI(MPI_Barrier(MPI_COMM_WORLD)); /* the ranks' clocks start together: one zero for the trace */
+    CHECK_MPI(
+        MPI_Barrier(MPI_COMM_WORLD)); /* the ranks' clocks start together: one zero for the trace */
     alarm(0);
 }
 
@@ -157,12 +161,11 @@ void world_set_timeout(struct world *w, double timeout_s)
     comm_set_timeout(w->comm, timeout_s);
 }
 
-/* ---- agreeing --------------------------------------------------------------------------------------------------- */
+/* ---- agreeing -------------------------------------------------------------------------------- */
 
 int world_min(struct world *w, int value)
 {
-    if (!w->mpi)
-        return value;
+    if (!w->mpi) return value;
     int least = value;
     MPI_Request request;
     CHECK_MPI(MPI_Iallreduce(&value, &least, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD, &request));
@@ -172,8 +175,7 @@ int world_min(struct world *w, int value)
 
 int64_t world_host_sum(struct world *w, int64_t value)
 {
-    if (!w->mpi)
-        return value;
+    if (!w->mpi) return value;
     int64_t sum = value;
     MPI_Request request;
     CHECK_MPI(MPI_Iallreduce(&value, &sum, 1, MPI_INT64_T, MPI_SUM, host_group, &request));
@@ -186,11 +188,9 @@ int world_agree(struct world *w, int status)
 {
     int key = status == STATUS_OK ? INT_MAX : w->rank + (status == STATUS_STOPPED ? w->size : 0);
     int first = world_min(w, key);
-    if (first == INT_MAX)
-        return STATUS_OK;
+    if (first == INT_MAX) return STATUS_OK;
     first %= w->size;
-    if (first == w->rank && error_message()[0])
-        log_error("%s", error_message());
+    if (first == w->rank && error_message()[0]) log_error("%s", error_message());
     comm_broadcast_bytes(w->comm, &status, sizeof status, first);
     error_clear();
     return status;
@@ -201,15 +201,13 @@ void world_share_bytes(struct world *w, char **data, size_t *bytes)
     int64_t size = (int64_t)*bytes;
     comm_broadcast_bytes(w->comm, &size, sizeof size, 0);
     CHECK(size >= 0 && size < INT_MAX, "%lld bytes to share", (long long)size);
-    if (w->rank != 0)
-        *data = xmalloc((size_t)size + 1);
+    if (w->rank != 0) *data = xmalloc((size_t)size + 1);
     comm_broadcast_bytes(w->comm, *data, (int)size, 0);
-    if (*data)
-        (*data)[size] = '\0';
+    if (*data) (*data)[size] = '\0';
     *bytes = (size_t)size;
 }
 
-/* ---- trace ------------------------------------------------------------------------------------------------------ */
+/* ---- trace ----------------------------------------------------------------------------------- */
 
 static void receive(struct world *w, void *data, int bytes, int from, int tag)
 {
@@ -225,16 +223,24 @@ static void send(struct world *w, const void *data, int bytes, int to, int tag)
     comm_wait_patiently(w->comm, &t);
 }
 
-static void write_rank_spans(FILE *f, int rank, const char *role, const struct trace_span *spans, size_t count)
+static void write_rank_spans(FILE *f, int rank, const char *role, const struct trace_span *spans,
+                             size_t count)
 {
-    fprintf(f, "%s{\"ph\":\"M\",\"pid\":0,\"tid\":%d,\"name\":\"thread_name\",\"args\":{\"name\":\"rank %d %s\"}}",
+    fprintf(f,
+            "%s{\"ph\":\"M\",\"pid\":0,\"tid\":%d,\"name\":\"thread_name\",\"args\":{\"name\":"
+            "\"rank %d %s\"}}",
             rank == 0 ? "" : ",\n", 2 * rank, rank, role);
-    fprintf(f, ",\n{\"ph\":\"M\",\"pid\":0,\"tid\":%d,\"name\":\"thread_name\",\"args\":{\"name\":\"rank %d waiting\"}}",
+    fprintf(f,
+            ",\n{\"ph\":\"M\",\"pid\":0,\"tid\":%d,\"name\":\"thread_name\",\"args\":{\"name\":"
+            "\"rank %d waiting\"}}",
             2 * rank + 1, rank);
     for (size_t i = 0; i < count; i++) {
         const struct trace_span *s = &spans[i];
-        fprintf(f, ",\n{\"ph\":\"X\",\"pid\":0,\"tid\":%d,\"cat\":\"%s\",\"name\":\"%s\",\"ts\":%.1f,\"dur\":%.1f,"
-                "\"args\":{\"shot\":%d,\"index\":%d}}", 2 * rank + s->track, s->category, s->name, s->start_s * 1e6,
+        fprintf(f,
+                ",\n{\"ph\":\"X\",\"pid\":0,\"tid\":%d,\"cat\":\"%s\",\"name\":\"%s\",\"ts\":%.1f,"
+                "\"dur\":%.1f,"
+                "\"args\":{\"shot\":%d,\"index\":%d}}",
+                2 * rank + s->track, s->category, s->name, s->start_s * 1e6,
                 (s->end_s - s->start_s) * 1e6, s->shot, s->index);
     }
 }
@@ -245,12 +251,12 @@ struct span_message {
 };
 
 /* Rank 0's own spans, or those that rank sends. The caller frees *received. */
-static const struct trace_span *spans_of(struct world *w, int rank, struct span_message *head, struct trace_span **received)
+static const struct trace_span *spans_of(struct world *w, int rank, struct span_message *head,
+                                         struct trace_span **received)
 {
     size_t count, dropped;
     *received = NULL;
-    if (rank == 0)
-        return trace_spans(&count, &dropped);
+    if (rank == 0) return trace_spans(&count, &dropped);
     receive(w, head, sizeof *head, rank, TAG_TRACE_HEAD);
     *received = xcalloc((size_t)head->count, sizeof **received);
     receive(w, *received, (int)head->count * (int)sizeof **received, rank, TAG_TRACE_SPANS);
@@ -268,7 +274,8 @@ static int write_trace_file(struct world *w, const struct span_message *mine)
         const struct trace_span *spans = spans_of(w, rank, &head, &received);
         write_rank_spans(f, rank, head.role, spans, (size_t)head.count);
         if (head.dropped)
-            log_warn("trace: rank %d: %lld spans beyond the limit are not in the file", rank, (long long)head.dropped);
+            log_warn("trace: rank %d: %lld spans beyond the limit are not in the file", rank,
+                     (long long)head.dropped);
         free(received);
     }
     fputs("\n]}\n", f);
@@ -284,20 +291,18 @@ int world_open_trace(struct world *w, const char *path)
 
 int world_write_trace(struct world *w, const char *role)
 {
-    if (!trace_enabled())
-        return STATUS_OK;
+    if (!trace_enabled()) return STATUS_OK;
     size_t count, dropped;
     const struct trace_span *spans = trace_spans(&count, &dropped);
     struct span_message head = {.count = (int64_t)count, .dropped = (int64_t)dropped};
     snprintf(head.role, sizeof head.role, "%s", role);
-    if (w->rank == 0)
-        return write_trace_file(w, &head);
+    if (w->rank == 0) return write_trace_file(w, &head);
     send(w, &head, sizeof head, 0, TAG_TRACE_HEAD);
     send(w, spans, (int)(count * sizeof *spans), 0, TAG_TRACE_SPANS);
     return STATUS_OK;
 }
 
-/* ---- stop ------------------------------------------------------------------------------------------------------- */
+/* ---- stop ------------------------------------------------------------------------------------ */
 
 int world_stop(struct world *w, int status)
 {
@@ -305,10 +310,10 @@ int world_stop(struct world *w, int status)
     status = world_agree(w, status != STATUS_OK ? status : log_status);
     phase_set("leaving");
     if (status != STATUS_OK)
-        signal(SIGTERM, SIG_IGN); /* the launcher's answer to the first rank that leaves with an error; all are leaving */
+        signal(SIGTERM, SIG_IGN); /* the launcher's answer to the first rank that leaves with an
+                                     error; all are leaving */
     trace_free();
-    if (w->trace.path)
-        partial_drop(&w->trace);
+    if (w->trace.path) partial_drop(&w->trace);
     comm_close(w->comm);
     if (w->mpi) {
         alarm(MPI_PATIENCE_S);

@@ -8,18 +8,19 @@
 #include <limits.h>
 #include <stdio.h>
 
-/* ---- memory: planned ----------------------------------------------------------------------------------------------- */
+/* ---- memory: planned ------------------------------------------------------------------------- */
 
 static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
 {
-    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE decode", "decoded video", "frames"};
-    for (int i = 0; i < ENGINE_ARENAS; i++)
-        arena_init(&e->arenas[i], names[i]);
+    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE decode",
+                                                     "decoded video", "frames"};
+    for (int i = 0; i < ENGINE_ARENAS; i++) arena_init(&e->arenas[i], names[i]);
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         if (engine_decodes(e, i) && !vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w))
-            return error_set(STATUS_INPUT, "shot %d: %dx%d, %d frames are too many for the memory of any machine", i + 1,
-                             s->options->width, s->options->height, s->options->num_frames);
+            return error_set(STATUS_INPUT,
+                             "shot %d: %dx%d, %d frames are too many for the memory of any machine",
+                             i + 1, s->options->width, s->options->height, s->options->num_frames);
     }
     engine_lay_out(e);
     for (int i = 0; i < ENGINE_ARENAS; i++)
@@ -62,7 +63,8 @@ static void plan_weights(const struct engine *e, struct memory_plan *p, bool res
         layer = expanded_bytes(e->checkpoint, "adaln_single.linear.weight"); /* the widest */
     if (e->mesh.codes) {
         memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
-        text_layer = expanded_bytes(e->codec.text_encoder, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
+        text_layer = expanded_bytes(e->codec.text_encoder,
+                                    "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
     }
     memory_plan_add(p, "one layer's weights", text_layer > layer ? text_layer : layer);
 }
@@ -76,8 +78,7 @@ int budget_plan(struct budget *n, struct engine *e)
         memory_plan_add(&plan, "text encoder", n->taken);
     }
     TRY(plan_engine_arenas(e, &plan));
-    if (e->mesh.denoises)
-        TRY(plan_transformer(e, &plan));
+    if (e->mesh.denoises) TRY(plan_transformer(e, &plan));
     for (int resident = 0; resident < 2; resident++) {
         n->plan[resident] = plan;
         plan_weights(e, &n->plan[resident], resident);
@@ -86,7 +87,7 @@ int budget_plan(struct budget *n, struct engine *e)
     return STATUS_OK;
 }
 
-/* ---- memory: decided ----------------------------------------------------------------------------------------------- */
+/* ---- memory: decided ------------------------------------------------------------------------- */
 
 /* The largest shot that this rank has a part in. */
 static const struct shot *largest_shot(const struct engine *e)
@@ -106,25 +107,30 @@ static int refuse(const struct engine *e, const struct budget *n)
     int ranks = e->world->host_size;
     char head[256], parts[512], advice[96] = "", needed[32], there[32], streamed[32];
     if (n->cramped[e->resident])
-        snprintf(head, sizeof head, "the limit of addresses (ulimit -v) leaves rank %d %s", e->world->rank,
-                 memory_text(n->mappable, there));
+        snprintf(head, sizeof head, "the limit of addresses (ulimit -v) leaves rank %d %s",
+                 e->world->rank, memory_text(n->mappable, there));
     else
-        snprintf(head, sizeof head, "%d rank%s on %s need%s %s, available are %s", ranks, plural(ranks), e->world->host,
-                 ranks == 1 ? "s" : "", memory_text(n->host_bytes[e->resident], needed), memory_text(n->available, there));
+        snprintf(head, sizeof head, "%d rank%s on %s need%s %s, available are %s", ranks,
+                 plural(ranks), e->world->host, ranks == 1 ? "s" : "",
+                 memory_text(n->host_bytes[e->resident], needed), memory_text(n->available, there));
     if (e->resident && n->host_bytes[false] <= n->available && !n->host_cramped[false])
-        snprintf(advice, sizeof advice, ", or --weights stream (%s)", memory_text(n->host_bytes[false], streamed));
+        snprintf(advice, sizeof advice, ", or --weights stream (%s)",
+                 memory_text(n->host_bytes[false], streamed));
     else if (!e->mesh.codes)
         snprintf(advice, sizeof advice, ", or denoise ranks on more hosts");
     else
         snprintf(advice, sizeof advice, "; more ranks do not: one decodes a whole shot");
     return error_set(STATUS_INPUT,
-                     "not enough memory: %s; %s rank %d, for shot %d (%dx%d, %d frames): %s; fewer frames or a smaller "
-                     "picture help%s", head, mesh_role_name(&e->mesh), e->world->rank, s->number + 1, s->options->width,
-                     s->options->height, s->options->num_frames,
+                     "not enough memory: %s; %s rank %d, for shot %d (%dx%d, %d frames): %s; fewer "
+                     "frames or a smaller "
+                     "picture help%s",
+                     head, mesh_role_name(&e->mesh), e->world->rank, s->number + 1,
+                     s->options->width, s->options->height, s->options->num_frames,
                      memory_plan_text(&n->plan[e->resident], parts, sizeof parts), advice);
 }
 
-/* Stacks of threads and what the video encoder takes: small beside the rest, but a limit of addresses is a hard one. */
+/* Stacks of threads and what the video encoder takes: small beside the rest, but a limit of
+ * addresses is a hard one. */
 enum { UNPLANNED_ADDRESSES = 128 << 20 };
 
 /* All ranks of a host see the same sums and so decide alike; hosts may differ. Where a plan
@@ -140,8 +146,10 @@ int budget_decide(struct budget *n, struct engine *e)
         n->host_cramped[resident] = world_host_sum(w, n->cramped[resident]) > 0;
         n->host_bytes[resident] = world_host_sum(w, n->bytes[resident]);
     }
-    bool resident_is_easy = !n->host_cramped[true] && n->host_bytes[true] <= n->available / 100 * 85;
-    e->resident = e->job->weights == WEIGHTS_RESIDENT || (e->job->weights == WEIGHTS_AUTO && resident_is_easy);
+    bool resident_is_easy =
+        !n->host_cramped[true] && n->host_bytes[true] <= n->available / 100 * 85;
+    e->resident = e->job->weights == WEIGHTS_RESIDENT ||
+                  (e->job->weights == WEIGHTS_AUTO && resident_is_easy);
 
     bool refused = n->cramped[e->resident] || n->host_bytes[e->resident] > n->available;
     int64_t mib = n->bytes[e->resident] >> 20;
@@ -153,10 +161,9 @@ int budget_decide(struct budget *n, struct engine *e)
 void budget_print(const struct budget *n, const struct engine *e)
 {
     char parts[512], host[32], available[32];
-    if (e->world->rank != 0 && e->world->rank != mesh_codec_world_rank(&e->mesh, 0))
-        return;
-    log_info("memory of a %s rank: %s; %d rank%s on %s: %s of %s available", mesh_role_name(&e->mesh),
-             memory_plan_text(&n->plan[e->resident], parts, sizeof parts), e->world->host_size,
-             plural(e->world->host_size), e->world->host, memory_text(n->host_bytes[e->resident], host),
-             memory_text(n->available, available));
+    if (e->world->rank != 0 && e->world->rank != mesh_codec_world_rank(&e->mesh, 0)) return;
+    log_info("memory of a %s rank: %s; %d rank%s on %s: %s of %s available",
+             mesh_role_name(&e->mesh), memory_plan_text(&n->plan[e->resident], parts, sizeof parts),
+             e->world->host_size, plural(e->world->host_size), e->world->host,
+             memory_text(n->host_bytes[e->resident], host), memory_text(n->available, available));
 }

@@ -1,5 +1,5 @@
-/* Memory is planned and checked against what the hosts have before the first step, from the same layout code that takes
- * it: a job that does not fit is refused when it starts, not after hours. */
+/* Memory is planned and checked against what the hosts have before the first step, from the same
+ * layout code that takes it: a job that does not fit is refused when it starts, not after hours. */
 #ifndef RINGREEL_BUDGET_H
 #define RINGREEL_BUDGET_H
 
@@ -20,10 +20,11 @@ struct budget {
     bool host_cramped[2];        /* nor that of some rank on this host */
 };
 
-/* Local. Models that share the plan are open, memory is not taken. STATUS_INPUT for absurd sizes. */
+/* Local. Models that share the plan are open, memory is not taken. STATUS_INPUT for absurd sizes.
+ */
 int budget_plan(struct budget *b, struct engine *e);
-/* Collective over the world: chooses e->resident for this host; STATUS_INPUT on the rank that should speak when it does not
- * fit. */
+/* Collective over the world: chooses e->resident for this host; STATUS_INPUT on the rank that
+ * should speak when it does not fit. */
 int budget_decide(struct budget *b, struct engine *e);
 /* One line for each role, from its first rank. Local. */
 void budget_print(const struct budget *b, const struct engine *e);

@@ -16,7 +16,7 @@
 
 enum { ENCODE_AHEAD = HANDOVER_SLOTS }; /* texts that are ready before they are asked for */
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static int encode_one(struct engine *e, const char *text, float *embeds, int64_t *tokens)
 {
@@ -27,26 +27,28 @@ static int encode_one(struct engine *e, const char *text, float *embeds, int64_t
     return t5_encode(e->codec.t5, ids, count, embeds);
 }
 
-int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head, float *embeds)
+int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head,
+                      float *embeds)
 {
     double start_s = clock_s();
     *head = (struct handover_head){.shot = s->number};
     phase_set("shot %d encode text", s->number + 1);
-    if (s->uses_negative)
-        TRY(encode_one(e, s->options->negative_prompt, embeds, &head->tokens[0]));
-    TRY(encode_one(e, s->options->prompt, embeds + head->tokens[0] * e->text_width, &head->tokens[1]));
+    if (s->uses_negative) TRY(encode_one(e, s->options->negative_prompt, embeds, &head->tokens[0]));
+    TRY(encode_one(e, s->options->prompt, embeds + head->tokens[0] * e->text_width,
+                   &head->tokens[1]));
     trace_span("codec", "encode text", 0, s->number, -1, start_s);
-    log_json("stage", "\"name\":\"encode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1, clock_s() - start_s);
+    log_json("stage", "\"name\":\"encode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+             clock_s() - start_s);
     return STATUS_OK;
 }
 
-/* ---- latents to pixels -------------------------------------------------------------------------------------------- */
+/* ---- latents to pixels ----------------------------------------------------------------------- */
 
-/* The reference's global generator has drawn the stochastic steps' noise before it draws the decode noise. */
+/* The reference's global generator has drawn the stochastic steps' noise before it draws the decode
+ * noise. */
 static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channels)
 {
-    if (!s->options->stochastic_sampling)
-        return;
+    if (!s->options->stochastic_sampling) return;
     for (int i = 0; i < s->schedule.count; i++)
         noise_draw(r, RNG_TORCH, s->tokens, channels, 0, 0, NULL);
 }
@@ -54,9 +56,11 @@ static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channel
 /* In double and rounded once, so that every host gives the same bits. */
 static float sigmoid(float x) { return (float)(1 / (1 + exp(-(double)x))); }
 
-/* Official order (pipeline spec 1.12): decode noise on normalised latents, tone map, then un-normalise. The noise is
- * drawn as the reference draws it for a permuted tensor on the CPU: scalar path, in token order. */
-static void prepare_latents(struct engine *e, const struct shot *s, const float *latents, float *z, struct rng *r)
+/* Official order (pipeline spec 1.12): decode noise on normalised latents, tone map, then
+ * un-normalise. The noise is drawn as the reference draws it for a permuted tensor on the CPU:
+ * scalar path, in token order. */
+static void prepare_latents(struct engine *e, const struct shot *s, const float *latents, float *z,
+                            struct rng *r)
 {
     const struct shot_options *o = s->options;
     int64_t n = s->tokens * e->channels;
@@ -107,7 +111,8 @@ static void crop_frame(struct engine *e, const struct shot *s, int64_t index, ui
 {
     const struct shot_options *o = s->options;
     for (int64_t y = 0; y < o->height; y++) {
-        const float *row = e->codec.video + ((index * s->height + s->top + y) * s->width + s->left) * 3;
+        const float *row =
+            e->codec.video + ((index * s->height + s->top + y) * s->width + s->left) * 3;
         op_to_bytes(e->dev, rgb + y * o->width * 3, row, 3 * (int64_t)o->width);
     }
 }
@@ -142,21 +147,25 @@ static int encode_video(struct engine *e, const struct shot *s, struct sidecar_f
     const struct shot_options *o = s->options;
     TRY(write_frames(e, s, facts->frames_sha256));
     if (e->job->dump)
-        TRY(dump_frames(e->job->dump, s->number, e->codec.frames, o->num_frames, o->height, o->width));
+        TRY(dump_frames(e->job->dump, s->number, e->codec.frames, o->num_frames, o->height,
+                        o->width));
     return sidecar_write(e, s, facts);
 }
 
-static int decode_and_encode(struct engine *e, const struct shot *s, const float *latents, struct sidecar_facts *facts)
+static int decode_and_encode(struct engine *e, const struct shot *s, const float *latents,
+                             struct sidecar_facts *facts)
 {
     double start_s = clock_s();
     decode(e, s, latents);
     facts->decode_s = clock_s() - start_s;
     trace_span("codec", "decode", 0, s->number, -1, start_s);
-    log_json("stage", "\"name\":\"decode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1, facts->decode_s);
+    log_json("stage", "\"name\":\"decode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+             facts->decode_s);
     start_s = clock_s();
     TRY(encode_video(e, s, facts));
     trace_span("codec", "encode video", 0, s->number, -1, start_s);
-    log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1, clock_s() - start_s);
+    log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+             clock_s() - start_s);
     return STATUS_OK;
 }
 
@@ -168,15 +177,16 @@ int codec_decode_shot(struct engine *e, const struct shot *s, const float *laten
         TRY(dump_latents(e->job->dump, s->number, latents, e->channels, s->f, s->h, s->w));
     TRY(decode_and_encode(e, s, latents, &facts));
     if (e->job->digest) {
-        printf("digest shot %d latents %s frames %s\n", s->number + 1, facts.latents_sha256, facts.frames_sha256);
+        printf("digest shot %d latents %s frames %s\n", s->number + 1, facts.latents_sha256,
+               facts.frames_sha256);
         fflush(stdout);
     }
-    log_info("shot %d/%d: wrote %s (%d frames, %dx%d)", s->number + 1, e->job->shot_count, s->options->output,
-             s->options->num_frames, s->options->width, s->options->height);
+    log_info("shot %d/%d: wrote %s (%d frames, %dx%d)", s->number + 1, e->job->shot_count,
+             s->options->output, s->options->num_frames, s->options->width, s->options->height);
     return STATUS_OK;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------------ */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 /* This rank's shots are codec_index, codec_index + C, ...; `order` counts them. */
 struct queue {
@@ -184,7 +194,10 @@ struct queue {
     int encoded; /* texts sent so far */
 };
 
-static int shot_of(const struct engine *e, int order) { return e->mesh.codec_index + order * e->mesh.codec_ranks; }
+static int shot_of(const struct engine *e, int order)
+{
+    return e->mesh.codec_index + order * e->mesh.codec_ranks;
+}
 
 static int shots_of_rank(const struct engine *e)
 {
@@ -219,7 +232,8 @@ static int code_one(struct queue *q, int order)
     TRY(encode_ahead(q, order + ENCODE_AHEAD));
     phase_set("shot %d, waiting for its latents", s->number + 1);
     TRY(handover_receive_latents(&e->handover, s->number, &plan, &latents));
-    TRY(encode_ahead(q, order + 1 + ENCODE_AHEAD)); /* the denoise ranks' next text goes before this decode */
+    TRY(encode_ahead(
+        q, order + 1 + ENCODE_AHEAD)); /* the denoise ranks' next text goes before this decode */
     return codec_decode_shot(e, s, latents);
 }
 

@@ -1,11 +1,13 @@
-/* The codec loop: prompts in, embeddings out; latents in, video out. All functions are Local to a codec rank. */
+/* The codec loop: prompts in, embeddings out; latents in, video out. All functions are Local to a
+ * codec rank. */
 #ifndef RINGREEL_CODEC_H
 #define RINGREEL_CODEC_H
 
 #include "render/engine.h"
 
 /* Encodes the shot's texts into embeds (room for both at full length) and fills head->tokens. */
-int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head, float *embeds);
+int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head,
+                      float *embeds);
 
 /* Decodes latents [S, C], writes the video, its sidecar and what --digest and --dump ask for. */
 int codec_decode_shot(struct engine *e, const struct shot *s, const float *latents);

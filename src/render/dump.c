@@ -25,7 +25,8 @@ int dump_prepare(const char *dir, int shots)
     return status;
 }
 
-static int write_file(const char *dir, int shot, const char *file, const struct tensor *tensors, int count)
+static int write_file(const char *dir, int shot, const char *file, const struct tensor *tensors,
+                      int count)
 {
     char *path = path_of(dir, shot, file);
     int status = safetensors_write(path, tensors, count, NULL);
@@ -35,12 +36,17 @@ static int write_file(const char *dir, int shot, const char *file, const struct 
 
 static struct tensor tensor_2d(const char *name, const float *data, int64_t rows, int64_t cols)
 {
-    return (struct tensor){.name = name, .dtype = DTYPE_F32, .rank = 2, .shape = {rows, cols}, .data = data,
+    return (struct tensor){.name = name,
+                           .dtype = DTYPE_F32,
+                           .rank = 2,
+                           .shape = {rows, cols},
+                           .data = data,
                            .bytes = (size_t)(rows * cols) * sizeof(float)};
 }
 
 /* Rank 0 collects every rank's rows into `whole` [S, C]. */
-static void gather_rows(struct comm *group, const struct shard_plan *plan, int64_t channels, const float *rows, float *whole)
+static void gather_rows(struct comm *group, const struct shard_plan *plan, int64_t channels,
+                        const float *rows, float *whole)
 {
     int me = comm_rank(group);
     struct transfer t = {0};
@@ -52,16 +58,16 @@ static void gather_rows(struct comm *group, const struct shard_plan *plan, int64
     }
     memcpy(whole, rows, (size_t)(shard_tokens(plan, 0) * channels) * sizeof *whole);
     for (int r = 1; r < plan->ranks; r++) {
-        if (shard_tokens(plan, r) == 0)
-            continue;
-        comm_receive_start(group, &t, whole + shard_first_token(plan, r) * channels, shard_tokens(plan, r), channels, r,
-                           TAG_DUMP);
+        if (shard_tokens(plan, r) == 0) continue;
+        comm_receive_start(group, &t, whole + shard_first_token(plan, r) * channels,
+                           shard_tokens(plan, r), channels, r, TAG_DUMP);
         comm_wait(group, &t);
     }
 }
 
-int dump_sharded(const char *dir, int shot, const char *file, struct comm *group, const struct shard_plan *plan,
-                 int64_t channels, const struct dump_part *parts, int count)
+int dump_sharded(const char *dir, int shot, const char *file, struct comm *group,
+                 const struct shard_plan *plan, int64_t channels, const struct dump_part *parts,
+                 int count)
 {
     struct tensor tensors[2];
     float *whole[2] = {NULL, NULL};
@@ -72,45 +78,60 @@ int dump_sharded(const char *dir, int shot, const char *file, struct comm *group
         gather_rows(group, plan, channels, parts[i].rows, whole[i]);
         tensors[i] = tensor_2d(parts[i].name, whole[i], plan->tokens, channels);
     }
-    if (comm_rank(group) == 0)
-        status = write_file(dir, shot, file, tensors, count);
+    if (comm_rank(group) == 0) status = write_file(dir, shot, file, tensors, count);
     free(whole[0]);
     free(whole[1]);
     return status;
 }
 
-int dump_inputs(const char *dir, int shot, const float *embeds, const int64_t tokens[2], int64_t width,
-                const float *sigmas, int steps)
+int dump_inputs(const char *dir, int shot, const float *embeds, const int64_t tokens[2],
+                int64_t width, const float *sigmas, int steps)
 {
     struct tensor t[5];
     int count = 0;
     int64_t longest = tokens[0] > tokens[1] ? tokens[0] : tokens[1];
-    int32_t *mask = xmalloc((size_t)longest * sizeof *mask); /* every row is a real token: pads are never computed */
-    for (int64_t i = 0; i < longest; i++)
-        mask[i] = 1;
+    int32_t *mask = xmalloc((size_t)longest *
+                            sizeof *mask); /* every row is a real token: pads are never computed */
+    for (int64_t i = 0; i < longest; i++) mask[i] = 1;
     t[count++] = tensor_2d("prompt_embeds", embeds + tokens[0] * width, tokens[1], width);
-    t[count++] = (struct tensor){.name = "prompt_mask", .dtype = DTYPE_I32, .rank = 1, .shape = {tokens[1]}, .data = mask,
+    t[count++] = (struct tensor){.name = "prompt_mask",
+                                 .dtype = DTYPE_I32,
+                                 .rank = 1,
+                                 .shape = {tokens[1]},
+                                 .data = mask,
                                  .bytes = (size_t)tokens[1] * sizeof *mask};
     if (tokens[0]) {
         t[count++] = tensor_2d("negative_embeds", embeds, tokens[0], width);
-        t[count++] = (struct tensor){.name = "negative_mask", .dtype = DTYPE_I32, .rank = 1, .shape = {tokens[0]},
-                                     .data = mask, .bytes = (size_t)tokens[0] * sizeof *mask};
+        t[count++] = (struct tensor){.name = "negative_mask",
+                                     .dtype = DTYPE_I32,
+                                     .rank = 1,
+                                     .shape = {tokens[0]},
+                                     .data = mask,
+                                     .bytes = (size_t)tokens[0] * sizeof *mask};
     }
-    t[count++] = (struct tensor){.name = "sigmas", .dtype = DTYPE_F32, .rank = 1, .shape = {steps}, .data = sigmas,
+    t[count++] = (struct tensor){.name = "sigmas",
+                                 .dtype = DTYPE_F32,
+                                 .rank = 1,
+                                 .shape = {steps},
+                                 .data = sigmas,
                                  .bytes = (size_t)steps * sizeof *sigmas};
     int status = write_file(dir, shot, "inputs", t, count);
     free(mask);
     return status;
 }
 
-int dump_latents(const char *dir, int shot, const float *latents, int64_t c, int64_t f, int64_t h, int64_t w)
+int dump_latents(const char *dir, int shot, const float *latents, int64_t c, int64_t f, int64_t h,
+                 int64_t w)
 {
     int64_t tokens = f * h * w;
     float *planes = xmalloc((size_t)(c * tokens) * sizeof *planes);
     for (int64_t s = 0; s < tokens; s++)
-        for (int64_t i = 0; i < c; i++)
-            planes[i * tokens + s] = latents[s * c + i];
-    struct tensor t = {.name = "latents", .dtype = DTYPE_F32, .rank = 4, .shape = {c, f, h, w}, .data = planes,
+        for (int64_t i = 0; i < c; i++) planes[i * tokens + s] = latents[s * c + i];
+    struct tensor t = {.name = "latents",
+                       .dtype = DTYPE_F32,
+                       .rank = 4,
+                       .shape = {c, f, h, w},
+                       .data = planes,
                        .bytes = (size_t)(c * tokens) * sizeof *planes};
     int status = write_file(dir, shot, "latents", &t, 1);
     free(planes);
@@ -119,7 +140,11 @@ int dump_latents(const char *dir, int shot, const float *latents, int64_t c, int
 
 int dump_frames(const char *dir, int shot, const uint8_t *frames, int64_t f, int64_t h, int64_t w)
 {
-    struct tensor t = {.name = "frames", .dtype = DTYPE_U8, .rank = 4, .shape = {f, h, w, 3}, .data = frames,
+    struct tensor t = {.name = "frames",
+                       .dtype = DTYPE_U8,
+                       .rank = 4,
+                       .shape = {f, h, w, 3},
+                       .data = frames,
                        .bytes = (size_t)(f * h * w * 3)};
     return write_file(dir, shot, "frames", &t, 1);
 }

@@ -15,18 +15,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- device ----------------------------------------------------------------------------------------------------- */
+/* ---- device ---------------------------------------------------------------------------------- */
 
 static int check_device(const struct job_options *job, int level, int best)
 {
     if (strcmp(job->backend, "cuda") == 0)
         return error_set(STATUS_INPUT, "backend cuda: this build has the CPU backend only");
     if (level > best)
-        return error_set(STATUS_INPUT, "isa %s: this CPU has %s at best", job->isa, device_best_isa());
+        return error_set(STATUS_INPUT, "isa %s: this CPU has %s at best", job->isa,
+                         device_best_isa());
     return STATUS_OK;
 }
 
-/* All ranks compute with the lowest instruction set of any host, so that mixed machines still give the same bytes. */
+/* All ranks compute with the lowest instruction set of any host, so that mixed machines still give
+ * the same bytes. */
 static int open_device(struct engine *e)
 {
     const struct job_options *job = e->job;
@@ -35,19 +37,19 @@ static int open_device(struct engine *e)
     int status = check_device(job, level, best);
     level = world_min(e->world, level); /* also where the check failed: it is collective */
     TRY(status);
-    e->dev = device_open_cpu(job->threads ? job->threads : e->world->processors, device_isa_name(level));
+    e->dev =
+        device_open_cpu(job->threads ? job->threads : e->world->processors, device_isa_name(level));
     device_set_poll(e->dev, heartbeat_poll, NULL);
     return STATUS_OK;
 }
 
-/* ---- models ------------------------------------------------------------------------------------------------------ */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 static int open_codec(struct engine *e)
 {
     struct codec *c = &e->codec;
     char spiece[4096];
-    if (!e->mesh.codes)
-        return STATUS_OK;
+    if (!e->mesh.codes) return STATUS_OK;
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
     TRY(tokenizer_open(&c->tokenizer, spiece));
@@ -59,19 +61,21 @@ static int check_widths(const struct engine *e)
 {
     const struct codec *c = &e->codec;
     if (e->mesh.codes && t5_width(c->t5) != e->text_width)
-        return error_set(STATUS_INPUT, "%s: embeddings are %lld wide, the transformer of %s takes %lld",
-                         checkpoint_path(c->text_encoder), (long long)t5_width(c->t5), checkpoint_path(e->checkpoint),
-                         (long long)e->text_width);
+        return error_set(STATUS_INPUT,
+                         "%s: embeddings are %lld wide, the transformer of %s takes %lld",
+                         checkpoint_path(c->text_encoder), (long long)t5_width(c->t5),
+                         checkpoint_path(e->checkpoint), (long long)e->text_width);
     if (e->mesh.codes && vae_latent_channels(c->vae) != e->channels)
         return error_set(STATUS_INPUT, "%s: the VAE has %lld latent channels, the transformer %lld",
-                         checkpoint_path(e->checkpoint), (long long)vae_latent_channels(c->vae), (long long)e->channels);
+                         checkpoint_path(e->checkpoint), (long long)vae_latent_channels(c->vae),
+                         (long long)e->channels);
     if (e->channels % 16)
         return error_set(STATUS_INPUT, "%s: %lld latent channels; a multiple of 16 is supported",
                          checkpoint_path(e->checkpoint), (long long)e->channels);
     return STATUS_OK;
 }
 
-/* Widths that ranks without the transformer need too: read from the tensors everybody has mapped. */
+/* Widths that ranks without the transformer need too, from the tensors everybody has mapped. */
 static int find_widths(struct engine *e)
 {
     static const int64_t any2[] = {-1, -1};
@@ -84,7 +88,7 @@ static int find_widths(struct engine *e)
     return STATUS_OK;
 }
 
-/* ---- shots ------------------------------------------------------------------------------------------------------- */
+/* ---- shots ----------------------------------------------------------------------------------- */
 
 /* Only codec ranks open the VAE; everybody needs its factors. */
 static void share_factors(struct engine *e, int factors[2])
@@ -103,7 +107,8 @@ static int prepare_shots(struct engine *e, const int factors[2])
     e->shots = xcalloc((size_t)job->shot_count, sizeof *e->shots);
     for (int i = 0; i < job->shot_count; i++) {
         struct shot *s = &e->shots[i];
-        TRY(shot_prepare(s, i, &job->shots[i], &checkpoint_facts(e->checkpoint)->scheduler, factors[0], factors[1]));
+        TRY(shot_prepare(s, i, &job->shots[i], &checkpoint_facts(e->checkpoint)->scheduler,
+                         factors[0], factors[1]));
         e->max_tokens = s->tokens > e->max_tokens ? s->tokens : e->max_tokens;
     }
     return STATUS_OK;
@@ -117,20 +122,24 @@ bool engine_decodes(const struct engine *e, int shot)
 struct video_settings engine_output(const struct engine *e, int shot)
 {
     const struct shot_options *o = &e->job->shots[shot];
-    return (struct video_settings){.path = o->output, .encoder = o->encoder, .encoder_options = o->encoder_options,
-                                   .bit_depth = o->bit_depth, .width = o->width, .height = o->height,
-                                   .frame_rate = o->frame_rate, .frames = o->num_frames,
+    return (struct video_settings){.path = o->output,
+                                   .encoder = o->encoder,
+                                   .encoder_options = o->encoder_options,
+                                   .bit_depth = o->bit_depth,
+                                   .width = o->width,
+                                   .height = o->height,
+                                   .frame_rate = o->frame_rate,
+                                   .frames = o->num_frames,
                                    .threads = device_threads(e->dev)};
 }
 
-/* Before hours of rendering: can every output be written as asked? Each codec rank checks its own shots. */
+/* Before hours of rendering: can every output be written as asked? Each codec rank checks its own
+ * shots. */
 static int check_outputs(struct engine *e)
 {
-    if (e->world->rank == 0 && e->job->dump)
-        TRY(dump_prepare(e->job->dump, e->job->shot_count));
+    if (e->world->rank == 0 && e->job->dump) TRY(dump_prepare(e->job->dump, e->job->shot_count));
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!engine_decodes(e, i))
-            continue;
+        if (!engine_decodes(e, i)) continue;
         struct video_settings v = engine_output(e, i);
         TRY(video_check(&v));
         TRY(sidecar_check(&e->job->shots[i]));
@@ -151,22 +160,22 @@ struct transformer_settings engine_transformer_settings(const struct engine *e, 
 static int open_denoiser(struct engine *e)
 {
     const struct job_options *job = e->job;
-    if (!e->mesh.denoises)
-        return STATUS_OK;
+    if (!e->mesh.denoises) return STATUS_OK;
     struct transformer_settings s = engine_transformer_settings(e, e->resident);
     double start_s = clock_s();
-    TRY(transformer_open(&e->denoiser.transformer, e->dev, e->checkpoint, e->mesh.denoise_group, &s));
+    TRY(transformer_open(&e->denoiser.transformer, e->dev, e->checkpoint, e->mesh.denoise_group,
+                         &s));
     if (e->world->rank == 0)
         log_info("opened %s: %d blocks; weights %s, in %.1f s", checkpoint_path(e->checkpoint),
-                 transformer_blocks(e->denoiser.transformer), s.resident ? "resident" : "expanded at every use",
-                 clock_s() - start_s);
+                 transformer_blocks(e->denoiser.transformer),
+                 s.resident ? "resident" : "expanded at every use", clock_s() - start_s);
     for (int i = 0; i < job->shot_count; i++)
         TRY(guidance_check(&job->shots[i], e->shots[i].schedule.sigma, e->shots[i].schedule.count,
                            transformer_blocks(e->denoiser.transformer)));
     return STATUS_OK;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void lay_out_exchange(struct engine *e, struct arena *a)
 {
@@ -174,15 +183,15 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
         int64_t floats = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks) * e->channels;
         e->denoiser.x = arena_floats(a, floats);
         e->denoiser.scratch = arena_floats(a, floats);
-        for (int i = 0; i < 3; i++)
-            e->denoiser.velocity[i] = arena_floats(a, floats);
+        for (int i = 0; i < 3; i++) e->denoiser.velocity[i] = arena_floats(a, floats);
         e->denoiser.sums.dev = e->dev;
         e->denoiser.sums.group = e->mesh.denoise_group;
-        sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens), e->mesh.denoise_ranks);
+        sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens),
+                              e->mesh.denoise_ranks);
     }
-    if (e->mesh.codes)
-        e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
-    handover_lay_out(&e->handover, a, &e->mesh, e->text_width, e->job->text_encoder_max_tokens, e->max_tokens, e->channels);
+    if (e->mesh.codes) e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
+    handover_lay_out(&e->handover, a, &e->mesh, e->text_width, e->job->text_encoder_max_tokens,
+                     e->max_tokens, e->channels);
 }
 
 /* Room for the largest of this rank's shots. */
@@ -192,8 +201,7 @@ static void lay_out_pixels(struct engine *e, struct arena *video, struct arena *
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         const struct shot_options *o = s->options;
-        if (!engine_decodes(e, i))
-            continue;
+        if (!engine_decodes(e, i)) continue;
         int64_t padded = s->frames * s->height * s->width * 3;
         int64_t kept = (e->job->dump ? (int64_t)o->num_frames : 1) * o->height * o->width * 3;
         floats = padded > floats ? padded : floats;
@@ -212,23 +220,22 @@ void engine_lay_out(struct engine *e)
 
 static void take_memory(struct engine *e)
 {
-    for (int i = 0; i < ENGINE_ARENAS; i++)
-        arena_commit(&e->arenas[i]);
+    for (int i = 0; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
     engine_lay_out(e);
-    if (e->mesh.codes && e->resident)
-        vae_make_resident(e->codec.vae);
+    if (e->mesh.codes && e->resident) vae_make_resident(e->codec.vae);
 }
 
-/* ---- open, close -------------------------------------------------------------------------------------------------- */
+/* ---- open, close ----------------------------------------------------------------------------- */
 
-/* Each stage is agreed on before the next, so that no rank waits for one that has already failed. */
+/* Each stage is agreed on before the next: no rank waits for one that has already failed. */
 int engine_open(struct engine *e, struct world *world, const struct job_options *job)
 {
     int factors[2];
     struct budget budget;
     *e = (struct engine){.world = world, .job = job};
     phase_set("opening the models");
-    TRY(world_agree(world, mesh_create(&e->mesh, world, job->denoise_ranks, job->codec_ranks, job->shot_count)));
+    TRY(world_agree(world, mesh_create(&e->mesh, world, job->denoise_ranks, job->codec_ranks,
+                                       job->shot_count)));
     TRY(world_agree(world, open_device(e)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, find_widths(e)));
@@ -253,10 +260,8 @@ void engine_close(struct engine *e)
     tokenizer_close(e->codec.tokenizer);
     checkpoint_close(e->codec.text_encoder);
     checkpoint_close(e->checkpoint);
-    if (e->dev)
-        device_close(e->dev);
-    for (int i = 0; i < ENGINE_ARENAS; i++)
-        arena_free(&e->arenas[i]);
+    if (e->dev) device_close(e->dev);
+    for (int i = 0; i < ENGINE_ARENAS; i++) arena_free(&e->arenas[i]);
     mesh_free(&e->mesh);
     free(e->shots);
 }

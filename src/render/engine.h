@@ -18,7 +18,8 @@
 
 struct denoiser { /* on denoise ranks */
     struct transformer *transformer;
-    float *x, *velocity[3], *scratch; /* [S_loc, C] each; velocities: negative, positive, perturbed */
+    float *x, *velocity[3],
+        *scratch; /* [S_loc, C] each; velocities: negative, positive, perturbed */
     struct sequence_sums sums;
 };
 
@@ -30,7 +31,8 @@ struct codec { /* on codec ranks */
     struct vae_regions decode; /* large enough for each of this rank's shots, as all below */
     float *latents;            /* [S, C] scratch for un-normalising */
     float *video;              /* [frames, height, width, 3] of the padded size */
-    uint8_t *frames;           /* [height, width, 3] of the asked size: one frame, or all of a shot under --dump */
+    uint8_t *
+        frames; /* [height, width, 3] of the asked size: one frame, or all of a shot under --dump */
 };
 
 enum engine_arena { ARENA_EXCHANGE, ARENA_DECODE, ARENA_VIDEO, ARENA_FRAMES, ENGINE_ARENAS };
@@ -41,25 +43,27 @@ struct engine {
     struct mesh mesh;
     struct device *dev;
     struct checkpoint *checkpoint;
-    struct shot *shots; /* [job->shot_count] */
+    struct shot *shots;                              /* [job->shot_count] */
     int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
-    bool resident; /* reordered fp32 weights are kept; else expanded at every use. May differ from host to host. */
+    bool resident; /* reordered fp32 weights are kept; else expanded at every use. May differ from
+                      host to host. */
     struct arena arenas[ENGINE_ARENAS];
     struct handover handover;
     struct denoiser denoiser;
     struct codec codec;
 };
 
-/* Collective over the world: opens and checks everything that can be checked before the first step, on all ranks or on
- * none. */
+/* Collective over the world: opens and checks everything that can be checked before the first step,
+ * on all ranks or on none. */
 int engine_open(struct engine *e, struct world *world, const struct job_options *job);
 void engine_close(struct engine *e);
 
-/* ---- what the parts of the engine ask each other; all Local ---- */
+/* ---- what the parts of the engine ask each other; all Local ---------------------------------- */
 
-struct video_settings engine_output(const struct engine *e, int shot); /* how shot `shot` is written */
-bool engine_decodes(const struct engine *e, int shot);                 /* does this rank decode it? */
+struct video_settings engine_output(const struct engine *e,
+                                    int shot);         /* how shot `shot` is written */
+bool engine_decodes(const struct engine *e, int shot); /* does this rank decode it? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
-void engine_lay_out(struct engine *e);                                 /* e->arenas; called twice, see arena.h */
+void engine_lay_out(struct engine *e); /* e->arenas; called twice, see arena.h */
 
 #endif

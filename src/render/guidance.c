@@ -30,13 +30,14 @@ int guidance_check(const struct shot_options *o, const float *sigma, int steps, 
         struct guidance g = guidance_at(o, sigma[i]);
         for (int b = 0; b < g.skip.count; b++)
             if (g.skip.blocks[b] < 0 || g.skip.blocks[b] >= blocks)
-                return error_set(STATUS_INPUT, "skip_block_list: block %d, this model has blocks 0 to %d", g.skip.blocks[b],
-                                 blocks - 1);
+                return error_set(STATUS_INPUT,
+                                 "skip_block_list: block %d, this model has blocks 0 to %d",
+                                 g.skip.blocks[b], blocks - 1);
     }
     return STATUS_OK;
 }
 
-/* ---- sums over the sequence: each granule's part, gathered and added in granule order ---------------------------- */
+/* ---- sums over the sequence: each granule's part, gathered and added in granule order -------- */
 
 void sequence_sums_lay_out(struct sequence_sums *s, struct arena *a, int64_t granules, int ranks)
 {
@@ -53,10 +54,10 @@ double sequence_dot(struct sequence_sums *s, struct mat x, const float *y)
         s->counts[r] = (int)shard_granules(s->plan, r);
         s->offsets[r] = (int)shard_first_granule(s->plan, r);
     }
-    op_dot_tiles(s->dev, s->parts + s->offsets[me], x.p, y, x.rows * x.cols, s->plan->granule * x.cols);
+    op_dot_tiles(s->dev, s->parts + s->offsets[me], x.p, y, x.rows * x.cols,
+                 s->plan->granule * x.cols);
     comm_all_gather_doubles(s->group, s->parts, s->counts, s->offsets);
-    for (int64_t i = 0; i < s->plan->granules; i++)
-        total += s->parts[i];
+    for (int64_t i = 0; i < s->plan->granules; i++) total += s->parts[i];
     return total;
 }
 
@@ -68,14 +69,15 @@ static double sequence_std(struct sequence_sums *s, struct mat x)
     return sqrt((squares - sum * sum / n) / (n - 1));
 }
 
-void guidance_combine(const struct guidance *g, struct sequence_sums *sums, struct mat u, struct mat p, struct mat q,
-                      struct mat scratch)
+void guidance_combine(const struct guidance *g, struct sequence_sums *sums, struct mat u,
+                      struct mat p, struct mat q, struct mat scratch)
 {
     struct device *dev = sums->dev;
     int64_t n = p.rows * p.cols;
     double std_positive = g->use_rescale ? sequence_std(sums, p) : 1;
     if (g->use_stg)
-        op_lincomb(dev, q.p, 1, p.p, -1, q.p, n); /* q = p - q, while p is still the plain prediction */
+        op_lincomb(dev, q.p, 1, p.p, -1, q.p,
+                   n); /* q = p - q, while p is still the plain prediction */
     if (g->use_cfg && g->cfg_star) {
         double a = sequence_dot(sums, p, u.p) / (sequence_dot(sums, u, u.p) + 1e-8);
         op_lincomb(dev, u.p, (float)a, u.p, 0, NULL, n);
@@ -84,8 +86,7 @@ void guidance_combine(const struct guidance *g, struct sequence_sums *sums, stru
         op_lincomb(dev, scratch.p, 1, p.p, -1, u.p, n);
         op_lincomb(dev, p.p, 1, u.p, (float)g->cfg, scratch.p, n);
     }
-    if (g->use_stg)
-        op_lincomb(dev, p.p, 1, p.p, (float)g->stg, q.p, n);
+    if (g->use_stg) op_lincomb(dev, p.p, 1, p.p, (float)g->stg, q.p, n);
     if (g->use_rescale) {
         double factor = std_positive / sequence_std(sums, p);
         op_lincomb(dev, p.p, (float)(g->rescale * factor + (1 - g->rescale)), p.p, 0, NULL, n);

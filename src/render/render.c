@@ -21,48 +21,53 @@ static int read_job_file(const char *path, char **text, size_t *bytes)
     return path ? file_read(path, JOB_FILE_LIMIT, text, bytes) : STATUS_OK;
 }
 
-int render_configure(struct job_options *job, struct world *world, int argc, char **argv, bool *help)
+int render_configure(struct job_options *job, struct world *world, int argc, char **argv,
+                     bool *help)
 {
     const char *path = NULL;
     char *text = NULL;
     size_t bytes = 0;
     *help = false;
     TRY(world_agree(world, options_find_job_file(argc, argv, &path, help)));
-    if (*help)
-        return STATUS_OK;
-    int status = world_agree(world, world->rank == 0 ? read_job_file(path, &text, &bytes) : STATUS_OK);
+    if (*help) return STATUS_OK;
+    int status =
+        world_agree(world, world->rank == 0 ? read_job_file(path, &text, &bytes) : STATUS_OK);
     if (status == STATUS_OK) {
         world_share_bytes(world, &text, &bytes);
-        status = world_agree(world, options_parse(job, path ? text : NULL, bytes, path, argc, argv, help));
+        status = world_agree(world,
+                             options_parse(job, path ? text : NULL, bytes, path, argc, argv, help));
     }
     free(text);
-    if (status == STATUS_OK)
-        world_set_timeout(world, job->timeout_s);
+    if (status == STATUS_OK) world_set_timeout(world, job->timeout_s);
     return status;
 }
 
-/* ---- announcing -------------------------------------------------------------------------------------------------- */
+/* ---- announcing ------------------------------------------------------------------------------ */
 
 static void print_mesh(const struct engine *e)
 {
     const struct mesh *m = &e->mesh;
-    log_info("version %s, %d rank%s: %d denoise, %d codec%s; %s (%s), %d thread%s a rank", RINGREEL_VERSION,
-             e->world->size, e->world->size == 1 ? "" : "s", m->denoise_ranks, m->codec_ranks,
-             e->world->size == 1 ? " (one rank in both roles)" : "", device_name(e->dev), device_isa(e->dev),
-             device_threads(e->dev), device_threads(e->dev) == 1 ? "" : "s");
+    log_info("version %s, %d rank%s: %d denoise, %d codec%s; %s (%s), %d thread%s a rank",
+             RINGREEL_VERSION, e->world->size, e->world->size == 1 ? "" : "s", m->denoise_ranks,
+             m->codec_ranks, e->world->size == 1 ? " (one rank in both roles)" : "",
+             device_name(e->dev), device_isa(e->dev), device_threads(e->dev),
+             device_threads(e->dev) == 1 ? "" : "s");
     if (m->idle_ranks)
-        log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them", m->idle_ranks,
-                 m->idle_ranks == 1 ? " is" : "s are");
+        log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them",
+                 m->idle_ranks, m->idle_ranks == 1 ? " is" : "s are");
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         struct shard_plan p = shard_plan_make(s->tokens, m->denoise_ranks);
-        log_info("shot %d/%d: %dx%d, %d frames at %g fps: %lld tokens in %lld granules of %lld, %d steps", i + 1,
-                 e->job->shot_count, s->options->width, s->options->height, s->options->num_frames,
-                 s->options->frame_rate, (long long)s->tokens, (long long)p.granules, (long long)p.granule,
-                 s->schedule.count);
+        log_info("shot %d/%d: %dx%d, %d frames at %g fps: %lld tokens in %lld granules of %lld, %d "
+                 "steps",
+                 i + 1, e->job->shot_count, s->options->width, s->options->height,
+                 s->options->num_frames, s->options->frame_rate, (long long)s->tokens,
+                 (long long)p.granules, (long long)p.granule, s->schedule.count);
         if (p.granules < m->denoise_ranks)
-            log_warn("shot %d: %lld granules for %d denoise ranks: %lld rank(s) idle during this shot", i + 1,
-                     (long long)p.granules, m->denoise_ranks, (long long)(m->denoise_ranks - p.granules));
+            log_warn(
+                "shot %d: %lld granules for %d denoise ranks: %lld rank(s) idle during this shot",
+                i + 1, (long long)p.granules, m->denoise_ranks,
+                (long long)(m->denoise_ranks - p.granules));
     }
 }
 
@@ -74,17 +79,14 @@ int render_announce(const struct engine *e)
         options_print_header(stderr, job);
         print_mesh(e);
     }
-    if (job->trace)
-        status = world_open_trace(e->world, job->trace);
-    if (job->log_json && status == STATUS_OK)
-        status = log_json_open(job->log_json, e->world->rank);
+    if (job->trace) status = world_open_trace(e->world, job->trace);
+    if (job->log_json && status == STATUS_OK) status = log_json_open(job->log_json, e->world->rank);
     status = world_agree(e->world, status);
-    if (status != STATUS_OK)
-        trace_free(); /* nobody sends spans that nobody writes */
+    if (status != STATUS_OK) trace_free(); /* nobody sends spans that nobody writes */
     return status;
 }
 
-/* ---- a world of one ----------------------------------------------------------------------------------------------- */
+/* ---- a world of one -------------------------------------------------------------------------- */
 
 static int render_shot_alone(struct engine *e, struct shot *s)
 {
@@ -97,7 +99,6 @@ static int render_shot_alone(struct engine *e, struct shot *s)
 
 int render_alone(struct engine *e)
 {
-    for (int i = 0; i < e->job->shot_count; i++)
-        TRY(render_shot_alone(e, &e->shots[i]));
+    for (int i = 0; i < e->job->shot_count; i++) TRY(render_shot_alone(e, &e->shots[i]));
     return STATUS_OK;
 }

@@ -2,13 +2,15 @@
 
 #include "base/error.h"
 
-/* The official front end pads sizes up to whole latents and crops the decoded video back (pipeline spec 1.1). */
+/* The official front end pads sizes up to whole latents and crops the decoded video back (pipeline
+ * spec 1.1). */
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-int shot_prepare(struct shot *s, int number, const struct shot_options *o, const struct scheduler_config *scheduler,
-                 int time_factor, int space_factor)
+int shot_prepare(struct shot *s, int number, const struct shot_options *o,
+                 const struct scheduler_config *scheduler, int time_factor, int space_factor)
 {
-    *s = (struct shot){.number = number, .options = o, .time_factor = time_factor, .space_factor = space_factor};
+    *s = (struct shot){
+        .number = number, .options = o, .time_factor = time_factor, .space_factor = space_factor};
     s->height = round_up(o->height, space_factor);
     s->width = round_up(o->width, space_factor);
     s->frames = round_up(o->num_frames - 1, time_factor) + 1;
@@ -20,6 +22,7 @@ int shot_prepare(struct shot *s, int number, const struct shot_options *o, const
     s->left = (s->width - o->width) / 2;
     int status = schedule_for_shot(&s->schedule, scheduler, o, s->tokens);
     for (int i = 0; status == STATUS_OK && i < s->schedule.count; i++)
-        s->uses_negative |= schedule_value(&o->guidance_scale, &o->guidance_timesteps, s->schedule.sigma[i]) > 1.0;
+        s->uses_negative |=
+            schedule_value(&o->guidance_scale, &o->guidance_timesteps, s->schedule.sigma[i]) > 1.0;
     return status;
 }

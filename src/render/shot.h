@@ -1,4 +1,4 @@
-/* One shot, from what was asked to what is computed: padded sizes, latent grid, crop, noise levels. */
+/* One shot, from what was asked to what is computed: padded sizes, grid, crop, noise levels. */
 #ifndef RINGREEL_SHOT_H
 #define RINGREEL_SHOT_H
 
@@ -21,7 +21,7 @@ struct shot {
 };
 
 /* STATUS_INPUT from the schedule or for guidance lists that do not fit. Local. */
-int shot_prepare(struct shot *s, int number, const struct shot_options *o, const struct scheduler_config *scheduler,
-                 int time_factor, int space_factor);
+int shot_prepare(struct shot *s, int number, const struct shot_options *o,
+                 const struct scheduler_config *scheduler, int time_factor, int space_factor);
 
 #endif

@@ -1,5 +1,6 @@
-/* tensor_diff A.safetensors B.safetensors NAME LIMIT: the relative RMS difference of one tensor, |a - b| / |a|, is printed
- * and must be at most LIMIT (exit code 1 otherwise, 2 when it cannot be told). For the shell tests; not a test itself. */
+/* tensor_diff A.safetensors B.safetensors NAME LIMIT: the relative RMS difference of one tensor, |a
+ * - b| / |a|, is printed and must be at most LIMIT (exit code 1 otherwise, 2 when it cannot be
+ * told). For the shell tests; not a test itself. */
 #include "base/error.h"
 #include "model/safetensors.h"
 
@@ -38,7 +39,8 @@ static double relative_rms(const float *a, const float *b, size_t count)
 
 static bool same_shape(const struct tensor *a, const struct tensor *b)
 {
-    return a->rank == b->rank && memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0;
+    return a->rank == b->rank &&
+           memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape) == 0;
 }
 
 static int compare(const char *path_a, const char *path_b, const char *name, double limit)
@@ -48,7 +50,9 @@ static int compare(const char *path_a, const char *path_b, const char *name, dou
     TRY(read_values(path_a, name, &a, &shape_a));
     int status = read_values(path_b, name, &b, &shape_b);
     if (status == STATUS_OK) {
-        double difference = same_shape(&shape_a, &shape_b) ? relative_rms(a, b, (size_t)tensor_count(&shape_a)) : INFINITY;
+        double difference = same_shape(&shape_a, &shape_b)
+                                ? relative_rms(a, b, (size_t)tensor_count(&shape_a))
+                                : INFINITY;
         printf("%s: relative RMS difference %.3e, at most %g\n", name, difference, limit);
         status = difference <= limit ? STATUS_OK : STATUS_MACHINE; /* so that NaN fails */
         free(b);
@@ -59,9 +63,10 @@ static int compare(const char *path_a, const char *path_b, const char *name, dou
 
 int main(int argc, char **argv)
 {
-    int status = argc == 5 ? compare(argv[1], argv[2], argv[3], atof(argv[4]))
-                           : error_set(STATUS_INPUT, "usage: tensor_diff A.safetensors B.safetensors TENSOR LIMIT");
-    if (error_message()[0])
-        fprintf(stderr, "tensor_diff: %s\n", error_message());
+    int status = argc == 5
+                     ? compare(argv[1], argv[2], argv[3], atof(argv[4]))
+                     : error_set(STATUS_INPUT,
+                                 "usage: tensor_diff A.safetensors B.safetensors TENSOR LIMIT");
+    if (error_message()[0]) fprintf(stderr, "tensor_diff: %s\n", error_message());
     return status;
 }

@@ -1,5 +1,6 @@
-/* One model, several file layouts, the same bytes: models/tiny rewritten as a diffusers folder (sharded transformer with
- * an index, VAE, scheduler, text encoder, tokenizer) must render exactly what the official single file renders. */
+/* One model, several file layouts, the same bytes: models/tiny rewritten as a diffusers folder
+ * (sharded transformer with an index, VAE, scheduler, text encoder, tokenizer) must render exactly
+ * what the official single file renders. */
 
 #include "base/error.h"
 #include "model/checkpoint_names.h"
@@ -35,8 +36,7 @@ static void write_tensors(const char *name, const struct tensor *tensors, int co
 {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", dir, name);
-    if (safetensors_write(path, tensors, count, NULL) != STATUS_OK)
-        fail_msg("%s", error_message());
+    if (safetensors_write(path, tensors, count, NULL) != STATUS_OK) fail_msg("%s", error_message());
 }
 
 /* Tensors under `prefix`, renamed; the caller frees list[i].name. */
@@ -46,10 +46,10 @@ static int renamed(struct tensor *list, const char *prefix, bool vae)
     for (int i = 0; i < safetensors_count(official); i++) {
         struct tensor t = *safetensors_at(official, i);
         char name[TENSOR_NAME_BYTES];
-        if (strncmp(t.name, prefix, strlen(prefix)) != 0)
-            continue;
+        if (strncmp(t.name, prefix, strlen(prefix)) != 0) continue;
         const char *bare = t.name + strlen(prefix);
-        if (vae ? !names_vae_to_diffusers(name, bare, VAE_0_9_5) : !names_transformer_to_diffusers(name, bare))
+        if (vae ? !names_vae_to_diffusers(name, bare, VAE_0_9_5)
+                : !names_transformer_to_diffusers(name, bare))
             continue;
         t.name = strdup(name);
         list[count++] = t;
@@ -60,8 +60,7 @@ static int renamed(struct tensor *list, const char *prefix, bool vae)
 
 static void free_names(struct tensor *list, int count)
 {
-    for (int i = 0; i < count; i++)
-        free((char *)list[i].name);
+    for (int i = 0; i < count; i++) free((char *)list[i].name);
     free(list);
 }
 
@@ -71,14 +70,17 @@ static void write_transformer(void)
     struct tensor *list = calloc((size_t)safetensors_count(official), sizeof *list);
     int count = renamed(list, "model.diffusion_model.", false), half = count / 2;
     make_folder("transformer");
-    write_text("transformer/config.json", "{\"_class_name\": \"LTXVideoTransformer3DModel\", \"num_attention_heads\": 4}");
+    write_text("transformer/config.json",
+               "{\"_class_name\": \"LTXVideoTransformer3DModel\", \"num_attention_heads\": 4}");
     write_tensors("transformer/diffusion_pytorch_model-00001-of-00002.safetensors", list, half);
-    write_tensors("transformer/diffusion_pytorch_model-00002-of-00002.safetensors", list + half, count - half);
+    write_tensors("transformer/diffusion_pytorch_model-00002-of-00002.safetensors", list + half,
+                  count - half);
     char *index = malloc((size_t)count * 256 + 64);
     int at = sprintf(index, "{\"metadata\": {}, \"weight_map\": {");
     for (int i = 0; i < count; i++)
-        at += sprintf(index + at, "%s\"%s\": \"diffusion_pytorch_model-0000%d-of-00002.safetensors\"", i ? "," : "",
-                      list[i].name, i < half ? 1 : 2);
+        at +=
+            sprintf(index + at, "%s\"%s\": \"diffusion_pytorch_model-0000%d-of-00002.safetensors\"",
+                    i ? "," : "", list[i].name, i < half ? 1 : 2);
     sprintf(index + at, "}}");
     write_text("transformer/diffusion_pytorch_model.safetensors.index.json", index);
     free(index);
@@ -99,15 +101,17 @@ static int make_layouts(void **state)
 {
     (void)state;
     dir = temp_dir_make();
-    if (safetensors_open(&official, "models/tiny/ltxv-tiny.safetensors") != STATUS_OK)
-        return -1;
+    if (safetensors_open(&official, "models/tiny/ltxv-tiny.safetensors") != STATUS_OK) return -1;
     write_transformer();
     write_vae();
     make_folder("scheduler");
-    write_text("scheduler/scheduler_config.json", "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"use_dynamic_shifting\": false}");
+    write_text(
+        "scheduler/scheduler_config.json",
+        "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"use_dynamic_shifting\": false}");
     write_text("model_index.json", "{\"_class_name\": \"LTXConditionPipeline\"}");
     char command[1024];
-    snprintf(command, sizeof command, "cp -r models/tiny/text_encoder models/tiny/tokenizer %s/", dir);
+    snprintf(command, sizeof command, "cp -r models/tiny/text_encoder models/tiny/tokenizer %s/",
+             dir);
     return system(command);
 }
 
@@ -123,9 +127,12 @@ static void render(char digest[256], const char *checkpoint, const char *text_en
 {
     const char *program = getenv("RINGREEL") ? getenv("RINGREEL") : "./ringreel";
     char command[2048];
-    snprintf(command, sizeof command, "%s render --quiet --digest --checkpoint-path %s --text-encoder-model-name-or-path %s "
-             "--prompt 'a blue square' --width 64 --height 64 --num-frames 9 --num-inference-steps 2 --stg-scale 0 "
-             "--guidance-scale 2 -o %s/out.mp4", program, checkpoint, text_encoder, dir);
+    snprintf(command, sizeof command,
+             "%s render --quiet --digest --checkpoint-path %s --text-encoder-model-name-or-path %s "
+             "--prompt 'a blue square' --width 64 --height 64 --num-frames 9 --num-inference-steps "
+             "2 --stg-scale 0 "
+             "--guidance-scale 2 -o %s/out.mp4",
+             program, checkpoint, text_encoder, dir);
     FILE *p = popen(command, "r");
     assert_non_null(p);
     assert_non_null(fgets(digest, 256, p));

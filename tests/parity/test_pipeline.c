@@ -1,8 +1,10 @@
-/* The whole pipeline, prompt to pixels, against the official LTXVideoPipeline in fp32 on the CPU (tools/oracle.py): the
- * program renders models/tiny with the fixture's settings and --dump, and every dumped tensor is compared.
+/* The whole pipeline, prompt to pixels, against the official LTXVideoPipeline in fp32 on the CPU
+ * (tools/oracle.py): the program renders models/tiny with the fixture's settings and --dump, and
+ * every dumped tensor is compared.
  *
- * Tolerance 1e-5 relative RMS: both sides compute in fp32 with other orders of summation; measured 2e-7 to 2e-6. Pixels
- * within 1/255: truncation to bytes turns a last-bit difference into one unit now and then. */
+ * Tolerance 1e-5 relative RMS: both sides compute in fp32 with other orders of summation; measured
+ * 2e-7 to 2e-6. Pixels within 1/255: truncation to bytes turns a last-bit difference into one unit
+ * now and then. */
 
 #include "base/error.h"
 #include "model/safetensors.h"
@@ -35,23 +37,36 @@ static const struct tensor *expected(int number, const char *key)
 /* Flags from the fixture's metadata: names are the program's own. */
 static void render(int number, const char *dir)
 {
-    static const char *const keys[] = {"width", "height", "num_frames", "frame_rate", "num_inference_steps", "timesteps",
-                                       "guidance_scale", "stg_scale", "rescaling_scale", "skip_block_list", "stg_mode",
-                                       "decode_timestep", "decode_noise_scale"};
+    static const char *const keys[] = {"width",
+                                       "height",
+                                       "num_frames",
+                                       "frame_rate",
+                                       "num_inference_steps",
+                                       "timesteps",
+                                       "guidance_scale",
+                                       "stg_scale",
+                                       "rescaling_scale",
+                                       "skip_block_list",
+                                       "stg_mode",
+                                       "decode_timestep",
+                                       "decode_noise_scale"};
     const char *program = getenv("RINGREEL") ? getenv("RINGREEL") : "./ringreel";
     char command[4096];
-    int at = snprintf(command, sizeof command, "%s render --quiet --checkpoint-path models/tiny/ltxv-tiny.safetensors "
-                      "--text-encoder-model-name-or-path models/tiny --prompt '%s' --negative-prompt '%s' --seed %s "
-                      "--dump %s -o %s/out.mp4", program, safetensors_metadata(reference, "prompt"),
-                      safetensors_metadata(reference, "negative_prompt"), safetensors_metadata(reference, "seed"), dir, dir);
+    int at = snprintf(command, sizeof command,
+                      "%s render --quiet --checkpoint-path models/tiny/ltxv-tiny.safetensors "
+                      "--text-encoder-model-name-or-path models/tiny --prompt '%s' "
+                      "--negative-prompt '%s' --seed %s "
+                      "--dump %s -o %s/out.mp4",
+                      program, safetensors_metadata(reference, "prompt"),
+                      safetensors_metadata(reference, "negative_prompt"),
+                      safetensors_metadata(reference, "seed"), dir, dir);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (!fact(number, keys[i])[0])
-            continue;
+        if (!fact(number, keys[i])[0]) continue;
         char flag[32];
         snprintf(flag, sizeof flag, "%s", keys[i]);
-        for (char *c = flag; *c; c++)
-            *c = *c == '_' ? '-' : *c;
-        at += snprintf(command + at, sizeof command - (size_t)at, " --%s '%s'", flag, fact(number, keys[i]));
+        for (char *c = flag; *c; c++) *c = *c == '_' ? '-' : *c;
+        at += snprintf(command + at, sizeof command - (size_t)at, " --%s '%s'", flag,
+                       fact(number, keys[i]));
     }
     if (strcmp(fact(number, "cfg_star_rescale"), "true") == 0)
         at += snprintf(command + at, sizeof command - (size_t)at, " --cfg-star-rescale");
@@ -65,8 +80,7 @@ static struct safetensors *dumped(const char *dir, const char *file)
     char path[512];
     struct safetensors *f;
     snprintf(path, sizeof path, "%s/shot-0001/%s.safetensors", dir, file);
-    if (safetensors_open(&f, path) != STATUS_OK)
-        fail_msg("%s", error_message());
+    if (safetensors_open(&f, path) != STATUS_OK) fail_msg("%s", error_message());
     return f;
 }
 
@@ -81,7 +95,8 @@ static void compare(const char *what, const struct tensor *ours, const float *th
         fail_msg("%s: relative RMS %.3e, allowed %.0e", what, error, tolerance);
 }
 
-static void compare_tensor(const char *what, const char *dir, const char *file, const char *name, const struct tensor *theirs)
+static void compare_tensor(const char *what, const char *dir, const char *file, const char *name,
+                           const struct tensor *theirs)
 {
     struct safetensors *f = dumped(dir, file);
     float *values = tensor_floats(theirs);
@@ -121,7 +136,8 @@ static void compare_frames(int number, const char *dir)
         differ += difference != 0;
         worst = difference > worst ? difference : worst;
     }
-    print_message("  frames: %lld of %lld bytes differ, at most by %lld\n", (long long)differ, (long long)n, (long long)worst);
+    print_message("  frames: %lld of %lld bytes differ, at most by %lld\n", (long long)differ,
+                  (long long)n, (long long)worst);
     assert_in_range(worst, 0, 1);
     assert_true(differ * 100 < n); /* a systematic shift would change far more than last bits */
     safetensors_close(f);
@@ -132,9 +148,11 @@ static void test_case(int number)
     char *dir = temp_dir_make();
     render(number, dir);
     print_message("%s\n", fact(number, "label"));
-    compare_tensor("prompt_embeds", dir, "inputs", "prompt_embeds", fixture(reference, "prompt_embeds"));
+    compare_tensor("prompt_embeds", dir, "inputs", "prompt_embeds",
+                   fixture(reference, "prompt_embeds"));
     if (atof(fact(number, "guidance_scale")) > 1)
-        compare_tensor("negative_embeds", dir, "inputs", "negative_embeds", fixture(reference, "negative_embeds"));
+        compare_tensor("negative_embeds", dir, "inputs", "negative_embeds",
+                       fixture(reference, "negative_embeds"));
     compare_tensor("noise", dir, "noise", "noise", fixture(reference, "initial_noise"));
     compare_tensor("sigmas", dir, "inputs", "sigmas", expected(number, "sigmas"));
     compare_steps(number, dir);
@@ -177,8 +195,9 @@ static int close_reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(guidance), cmocka_unit_test(no_guidance), cmocka_unit_test(stg_and_rescale),
-        cmocka_unit_test(stochastic), cmocka_unit_test(noise_is_bit_exact),
+        cmocka_unit_test(guidance),           cmocka_unit_test(no_guidance),
+        cmocka_unit_test(stg_and_rescale),    cmocka_unit_test(stochastic),
+        cmocka_unit_test(noise_is_bit_exact),
     };
     return cmocka_run_group_tests(tests, open_reference, close_reference);
 }

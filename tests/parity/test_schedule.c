@@ -14,8 +14,8 @@
 
 static const struct scheduler_config linear_quadratic = {.sampler = SCHEDULER_LINEAR_QUADRATIC,
                                                          .target_shift_terminal = -1.0};
-static const struct scheduler_config sd3 = {.sampler = SCHEDULER_UNIFORM, .shifting = SHIFTING_SD3,
-                                            .target_shift_terminal = 0.1};
+static const struct scheduler_config sd3 = {
+    .sampler = SCHEDULER_UNIFORM, .shifting = SHIFTING_SD3, .target_shift_terminal = 0.1};
 static const int64_t tokens = 1024;
 
 static void assert_sigmas(const struct schedule *s, const double *expected, int count,
@@ -28,15 +28,15 @@ static void assert_sigmas(const struct schedule *s, const double *expected, int 
 }
 
 /* Fails unless `call` was refused with a message that has every one of the given words. */
-#define assert_refused(call, ...)                                               \
-    do {                                                                        \
-        const char *words_[] = {__VA_ARGS__};                                   \
-        error_clear();                                                          \
-        assert_int_equal(call, STATUS_INPUT);                                   \
-        for (size_t w_ = 0; w_ < sizeof words_ / sizeof *words_; w_++)          \
-            if (!strstr(error_message(), words_[w_]))                           \
-                fail_msg("\"%s\" lacks \"%s\"", error_message(), words_[w_]);   \
-        error_clear();                                                          \
+#define assert_refused(call, ...)                                                                  \
+    do {                                                                                           \
+        const char *words_[] = {__VA_ARGS__};                                                      \
+        error_clear();                                                                             \
+        assert_int_equal(call, STATUS_INPUT);                                                      \
+        for (size_t w_ = 0; w_ < sizeof words_ / sizeof *words_; w_++)                             \
+            if (!strstr(error_message(), words_[w_]))                                              \
+                fail_msg("\"%s\" lacks \"%s\"", error_message(), words_[w_]);                      \
+        error_clear();                                                                             \
     } while (0)
 
 /* ---- the reference's numbers ----------------------------------------------------------------- */
@@ -80,7 +80,7 @@ static void test_reference(void **state)
     json_t *rows = json_load_file("tests/parity/data/schedules.json", 0, &error), *row;
     size_t i, checked = 0;
     assert_non_null(rows);
-    json_array_foreach(rows, i, row) {
+    json_array_foreach (rows, i, row) {
         struct scheduler_config config = config_of(row);
         struct schedule s;
         json_t *sigmas = json_object_get(row, "sigmas");
@@ -161,7 +161,8 @@ static void test_steps_are_clamped(void **state)
 
 static struct shot_options shot_of(int steps, int head, int tail)
 {
-    return (struct shot_options){.num_inference_steps = steps, .skip_initial_inference_steps = head,
+    return (struct shot_options){.num_inference_steps = steps,
+                                 .skip_initial_inference_steps = head,
                                  .skip_final_inference_steps = tail};
 }
 
@@ -364,13 +365,18 @@ static void test_guidance_index(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),           cmocka_unit_test(test_linear_quadratic_exact),
-        cmocka_unit_test(test_sd3_ends),            cmocka_unit_test(test_steps_are_clamped),
-        cmocka_unit_test(test_skipped_ends),        cmocka_unit_test(test_sampler_overrides_shift),
-        cmocka_unit_test(test_explicit_timesteps),  cmocka_unit_test(test_allowed_steps),
+        cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_linear_quadratic_exact),
+        cmocka_unit_test(test_sd3_ends),
+        cmocka_unit_test(test_steps_are_clamped),
+        cmocka_unit_test(test_skipped_ends),
+        cmocka_unit_test(test_sampler_overrides_shift),
+        cmocka_unit_test(test_explicit_timesteps),
+        cmocka_unit_test(test_allowed_steps),
         cmocka_unit_test(test_levels_that_do_not_descend),
         cmocka_unit_test(test_released_shift_descends),
-        cmocka_unit_test(test_next),                cmocka_unit_test(test_guidance_of_13b_dev),
+        cmocka_unit_test(test_next),
+        cmocka_unit_test(test_guidance_of_13b_dev),
         cmocka_unit_test(test_guidance_index),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,7 +58,7 @@ static void test_reference(void **state)
     struct tokenizer *t = open_tiny();
     assert_non_null(rows);
     assert_true(json_array_size(rows) > 300);
-    json_array_foreach(rows, i, row) assert_row(t, row);
+    json_array_foreach (rows, i, row) assert_row(t, row);
     json_decref(rows);
     tokenizer_close(t);
 }
@@ -90,20 +90,31 @@ static void test_strips_unicode_space(void **state)
                     "a ball");
     assert_int_equal(encode(t, "\xc2\x85\x1d\xe3\x80\x80", ids), 1); /* nothing but space */
     assert_int_equal(ids[0], 1);
-    assert_true(encode(t, "a\xc2\x85" "b", ids) > 2); /* inside it stays */
+    assert_true(encode(t,
+                       "a\xc2\x85"
+                       "b",
+                       ids) > 2); /* inside it stays */
     tokenizer_close(t);
 }
 
 static void test_refuses_bad_utf8(void **state)
 {
     (void)state;
-    static const struct { const char *text, *at; } bad[] = {
-        {"abc\xff", "byte 3"},             {"\x80", "byte 0"},
-        {"a\xc3", "byte 1"},               {"ab\xc0\xaf", "byte 2"},         /* overlong '/' */
-        {"\xe0\x80\x80", "byte 0"},        {"x\xed\xa0\x80", "byte 1"},      /* a surrogate */
-        {"\xf4\x90\x80\x80", "byte 0"},    {"\xf5\x80\x80\x80", "byte 0"},   /* above U+10FFFF */
-        {"\xf8\x90\x80\x80", "byte 0"},    {"\xf0\x8f\xbf\xbf", "byte 0"},   /* no lead; overlong */
-        {"ok \xe3\x81 no", "byte 3"},      {"\xbf\xbf", "byte 0"},           /* no lead */
+    static const struct {
+        const char *text, *at;
+    } bad[] = {
+        {"abc\xff", "byte 3"},
+        {"\x80", "byte 0"},
+        {"a\xc3", "byte 1"},
+        {"ab\xc0\xaf", "byte 2"}, /* overlong '/' */
+        {"\xe0\x80\x80", "byte 0"},
+        {"x\xed\xa0\x80", "byte 1"}, /* a surrogate */
+        {"\xf4\x90\x80\x80", "byte 0"},
+        {"\xf5\x80\x80\x80", "byte 0"}, /* above U+10FFFF */
+        {"\xf8\x90\x80\x80", "byte 0"},
+        {"\xf0\x8f\xbf\xbf", "byte 0"}, /* no lead; overlong */
+        {"ok \xe3\x81 no", "byte 3"},
+        {"\xbf\xbf", "byte 0"}, /* no lead */
     };
     struct tokenizer *t = open_tiny();
     int32_t ids[MAX_TOKENS];
@@ -241,11 +252,11 @@ static void test_small_model(void **state)
 }
 
 /* Expects the small model to be refused after `change` was made to it, the buffer `b`. */
-#define REJECTED_AFTER(why, change)     \
-    do {                                \
-        struct buffer b = small_model(); \
-        change;                         \
-        assert_rejected(&b, why);       \
+#define REJECTED_AFTER(why, change)                                                                \
+    do {                                                                                           \
+        struct buffer b = small_model();                                                           \
+        change;                                                                                    \
+        assert_rejected(&b, why);                                                                  \
     } while (0)
 #define BYTES(text) text, sizeof(text) - 1
 
@@ -257,8 +268,13 @@ static void test_rejects_bad_pieces(void **state)
     REJECTED_AFTER("UTF-8", put_piece(&b, BYTES("\xc3"), 1));
     REJECTED_AFTER("type", put_piece(&b, "b", 1, 7));
     REJECTED_AFTER("type", put_piece(&b, "b", 1, 0));
-    REJECTED_AFTER("not a finite number", put_field(&b, 1, BYTES("\x0a\x01" "b\x15\0\0\xc0\x7f")));
-    REJECTED_AFTER("two texts", put_field(&b, 1, BYTES("\x0a\x01" "b\x0a\x01" "c")));
+    REJECTED_AFTER("not a finite number", put_field(&b, 1,
+                                                    BYTES("\x0a\x01"
+                                                          "b\x15\0\0\xc0\x7f")));
+    REJECTED_AFTER("two texts", put_field(&b, 1,
+                                          BYTES("\x0a\x01"
+                                                "b\x0a\x01"
+                                                "c")));
     /* these are the library's own words */
     REJECTED_AFTER("already defined", put_piece(&b, "a", 1, 1));
     REJECTED_AFTER("already defined", put_piece(&b, "u", 1, 2));
@@ -282,7 +298,8 @@ static void test_rejects_bad_structure(void **state)
     REJECTED_AFTER("twice", (put_field(&b, 3, "", 0), put_field(&b, 3, "", 0)));
     REJECTED_AFTER("wire type", put(&b, BYTES("\x0b\x0c"))); /* a group */
     REJECTED_AFTER("wire type", put(&b, BYTES("\x10\x01"))); /* trainer_spec as a number */
-    REJECTED_AFTER("cut off", put(&b, BYTES("\x0a\x7f" "a")));
+    REJECTED_AFTER("cut off", put(&b, BYTES("\x0a\x7f"
+                                            "a")));
     REJECTED_AFTER("cut off", put(&b, BYTES("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")));
     REJECTED_AFTER("tag", put(&b, BYTES("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")));
     REJECTED_AFTER("tag", put(&b, BYTES("\x02\x00"))); /* field number 0 */
@@ -334,29 +351,35 @@ static uint32_t unit(uint32_t label, uint32_t at, uint32_t children)
 static void test_rejects_bad_rules(void **state)
 {
     (void)state;
-    REJECTED_AFTER("size", put_field(&b, 3, BYTES("\x12\x03" "abc")));
-    REJECTED_AFTER("size", put_field(&b, 3, BYTES("\x12\x08\x08\0\0\0" "abcd")));
-    REJECTED_AFTER("size", put_field(&b, 3, BYTES("\x12\x08\x03\0\0\0" "abcd")));
+    REJECTED_AFTER("size", put_field(&b, 3,
+                                     BYTES("\x12\x03"
+                                           "abc")));
+    REJECTED_AFTER("size", put_field(&b, 3,
+                                     BYTES("\x12\x08\x08\0\0\0"
+                                           "abcd")));
+    REJECTED_AFTER("size", put_field(&b, 3,
+                                     BYTES("\x12\x08\x03\0\0\0"
+                                           "abcd")));
 
     /* "b" -> "a": the root's children at 1 ^ byte, b's (with the rule's value, 0) at 2 ^ byte */
     const uint32_t b_at = 1 ^ 'b', outside = 1 << 20;
     const uint32_t good[256] = {[0] = unit(0, 0, 1), [1 ^ 'b'] = unit('b', b_at, 2) | HAS_RULE};
     uint32_t trie[256];
-#define RULES(fine, change, strings)                          \
-    do {                                                      \
-        memcpy(trie, good, sizeof trie);                      \
-        change;                                               \
-        assert_rules(trie, BYTES(strings), fine);             \
+#define RULES(fine, change, strings)                                                               \
+    do {                                                                                           \
+        memcpy(trie, good, sizeof trie);                                                           \
+        change;                                                                                    \
+        assert_rules(trie, BYTES(strings), fine);                                                  \
     } while (0)
     RULES(true, (void)0, "a\0");
-    RULES(false, (void)0, "ab");         /* the string does not end */
-    RULES(false, (void)0, "");           /* no string at all */
-    RULES(false, trie[2] = 2, "a\0");    /* the rule's value is outside of the strings */
-    RULES(true, trie[2] = 2, "xya\0");   /* and now inside */
+    RULES(false, (void)0, "ab");       /* the string does not end */
+    RULES(false, (void)0, "");         /* no string at all */
+    RULES(false, trie[2] = 2, "a\0");  /* the rule's value is outside of the strings */
+    RULES(true, trie[2] = 2, "xya\0"); /* and now inside */
     RULES(false, trie[0] = unit(0, 0, outside), "a\0");
     RULES(false, trie[b_at] = unit('b', b_at, outside) | HAS_RULE, "a\0");
     RULES(false, trie[b_at] = unit('b', b_at, 1), "a\0"); /* "b" follows itself for ever */
-    RULES(false, trie[0] |= 1, "a\0");   /* the root is its own child by byte 1 */
+    RULES(false, trie[0] |= 1, "a\0");                    /* the root is its own child by byte 1 */
 #undef RULES
 
     /* "b", "bb", ... : node i at index i + 1; the library has room for 32 matches */
@@ -416,10 +439,14 @@ static void test_survives_flipped_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),           cmocka_unit_test(test_strips_unicode_space),
-        cmocka_unit_test(test_refuses_bad_utf8),    cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_small_model),         cmocka_unit_test(test_rejects_bad_pieces),
-        cmocka_unit_test(test_rejects_bad_structure), cmocka_unit_test(test_rejects_bad_rules),
+        cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_strips_unicode_space),
+        cmocka_unit_test(test_refuses_bad_utf8),
+        cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_small_model),
+        cmocka_unit_test(test_rejects_bad_pieces),
+        cmocka_unit_test(test_rejects_bad_structure),
+        cmocka_unit_test(test_rejects_bad_rules),
         cmocka_unit_test(test_survives_flipped_bytes),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

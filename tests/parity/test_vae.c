@@ -601,7 +601,9 @@ static void damage(struct net *n, const struct bad_case *bad)
     snprintf(name, sizeof name, "vae.decoder.%s", bad->tensor);
     struct tensor *t;
     switch (bad->damage) {
-    case DROP: net_drop(n, name); break;
+    case DROP:
+        net_drop(n, name);
+        break;
     case FIRST_EXTENT:
         t = net_find(n, name);
         t->bytes = t->bytes / (size_t)t->shape[0] * (size_t)bad->extent;
@@ -614,8 +616,12 @@ static void damage(struct net *n, const struct bad_case *bad)
             net_add(n, name, 1, &bad->extent);
         }
         break;
-    case INTEGERS: net_find(n, name)->dtype = DTYPE_I32; break;
-    case ADD: net_add(n, name, 3, (int64_t[]){bad->extent, 1, 1}); break;
+    case INTEGERS:
+        net_find(n, name)->dtype = DTYPE_I32;
+        break;
+    case ADD:
+        net_add(n, name, 3, (int64_t[]){bad->extent, 1, 1});
+        break;
     }
 }
 

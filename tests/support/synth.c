@@ -73,7 +73,7 @@ static const char **metadata_pairs(json_t *metadata)
     const char **pairs = xcalloc(2 * json_object_size(metadata) + 1, sizeof *pairs), *key;
     json_t *value;
     int i = 0;
-    json_object_foreach(metadata, key, value) {
+    json_object_foreach (metadata, key, value) {
         pairs[i++] = key;
         pairs[i++] = json_string_value(value);
     }
@@ -92,8 +92,7 @@ int synth_checkpoint(const char *manifest_json_path, const char *out_path)
     for (; status == STATUS_OK && made < count; made++)
         status = make_tensor(&tensors[made], manifest_json_path, json_array_get(list, made));
     if (status == STATUS_OK) status = safetensors_write(out_path, tensors, (int)count, metadata);
-    for (size_t i = 0; i < made; i++)
-        free((void *)tensors[i].data);
+    for (size_t i = 0; i < made; i++) free((void *)tensors[i].data);
     free(metadata);
     free(tensors);
     json_decref(root);

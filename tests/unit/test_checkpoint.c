@@ -93,8 +93,7 @@ static void write_tensors(const char *name, const char *config, const char *tens
     assert_non_null(f);
     fwrite(&length, 8, 1, f); /* the machines we test on are little-endian */
     fputs(text, f);
-    for (size_t i = 0; i < offset; i++)
-        fputc(0, f);
+    for (size_t i = 0; i < offset; i++) fputc(0, f);
     assert_int_equal(fclose(f), 0);
     free(text);
     free(list);

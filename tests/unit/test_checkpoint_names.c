@@ -40,45 +40,59 @@ static const struct names transformer_names[] = {
 
 #define STATISTICS                                                                                 \
     {"per_channel_statistics.mean-of-means", "latents_mean"},                                      \
-    {"per_channel_statistics.std-of-means", "latents_std"}
+    {                                                                                              \
+        "per_channel_statistics.std-of-means", "latents_std"                                       \
+    }
 
 #define CONDITIONED_STAGE(official, diffusers)                                                     \
-    {official ".time_embedder" EMBEDDER, diffusers ".time_embedder" EMBEDDER}
+    {                                                                                              \
+        official ".time_embedder" EMBEDDER, diffusers ".time_embedder" EMBEDDER                    \
+    }
 
 #define DECODER_ENDS                                                                               \
     {CONV("decoder.conv_in.conv"), CONV("decoder.conv_in.conv")},                                  \
-    {CONV("decoder.conv_out.conv"), CONV("decoder.conv_out.conv")}
+    {                                                                                              \
+        CONV("decoder.conv_out.conv"), CONV("decoder.conv_out.conv")                               \
+    }
 
 #define CONDITIONED_ENDS                                                                           \
     {"decoder.timestep_scale_multiplier", "decoder.timestep_scale_multiplier"},                    \
-    {"decoder.last_time_embedder" EMBEDDER, "decoder.time_embedder" EMBEDDER},                     \
-    {"decoder.last_scale_shift_table", "decoder.scale_shift_table"},                               \
-    CONDITIONED_STAGE("decoder.up_blocks.0", "decoder.mid_block"),                                 \
-    CONDITIONED_STAGE("decoder.up_blocks.2", "decoder.up_blocks.0"),                               \
-    CONDITIONED_STAGE("decoder.up_blocks.4", "decoder.up_blocks.1"),                               \
-    CONDITIONED_STAGE("decoder.up_blocks.6", "decoder.up_blocks.2"),                               \
-    {CONV("decoder.up_blocks.1.conv.conv"), CONV("decoder.up_blocks.0.upsamplers.0.conv.conv")},   \
-    {CONV("decoder.up_blocks.3.conv.conv"), CONV("decoder.up_blocks.1.upsamplers.0.conv.conv")},   \
-    {CONV("decoder.up_blocks.5.conv.conv"), CONV("decoder.up_blocks.2.upsamplers.0.conv.conv")}
+        {"decoder.last_time_embedder" EMBEDDER, "decoder.time_embedder" EMBEDDER},                 \
+        {"decoder.last_scale_shift_table", "decoder.scale_shift_table"},                           \
+        CONDITIONED_STAGE("decoder.up_blocks.0", "decoder.mid_block"),                             \
+        CONDITIONED_STAGE("decoder.up_blocks.2", "decoder.up_blocks.0"),                           \
+        CONDITIONED_STAGE("decoder.up_blocks.4", "decoder.up_blocks.1"),                           \
+        CONDITIONED_STAGE("decoder.up_blocks.6", "decoder.up_blocks.2"),                           \
+        {CONV("decoder.up_blocks.1.conv.conv"),                                                    \
+         CONV("decoder.up_blocks.0.upsamplers.0.conv.conv")},                                      \
+        {CONV("decoder.up_blocks.3.conv.conv"),                                                    \
+         CONV("decoder.up_blocks.1.upsamplers.0.conv.conv")},                                      \
+    {                                                                                              \
+        CONV("decoder.up_blocks.5.conv.conv"), CONV("decoder.up_blocks.2.upsamplers.0.conv.conv")  \
+    }
 
 #define RES_X_Y(official, diffusers)                                                               \
     {official ".{conv1,conv2}.conv.{weight,bias}", diffusers ".{conv1,conv2}.conv.{weight,bias}"}, \
-    {CONV(official ".conv_shortcut"), CONV(diffusers ".conv_shortcut.conv")},                      \
-    {CONV(official ".norm3.norm"), CONV(diffusers ".norm3")}
+        {CONV(official ".conv_shortcut"), CONV(diffusers ".conv_shortcut.conv")},                  \
+    {                                                                                              \
+        CONV(official ".norm3.norm"), CONV(diffusers ".norm3")                                     \
+    }
 
 #define ENCODER_090                                                                                \
     {CONV("encoder.conv_in.conv"), CONV("encoder.conv_in.conv")},                                  \
-    {CONV("encoder.conv_out.conv"), CONV("encoder.conv_out.conv")},                                \
-    {"encoder.down_blocks.0.res_blocks." RES(3), "encoder.down_blocks.0.resnets." RES(3)},         \
-    {CONV("encoder.down_blocks.1.conv"), CONV("encoder.down_blocks.0.downsamplers.0.conv")},       \
-    RES_X_Y("encoder.down_blocks.2", "encoder.down_blocks.0.conv_out"),                            \
-    {"encoder.down_blocks.3.res_blocks." RES(2), "encoder.down_blocks.1.resnets." RES(2)},         \
-    {CONV("encoder.down_blocks.4.conv"), CONV("encoder.down_blocks.1.downsamplers.0.conv")},       \
-    RES_X_Y("encoder.down_blocks.5", "encoder.down_blocks.1.conv_out"),                            \
-    {"encoder.down_blocks.6.res_blocks." RES(2), "encoder.down_blocks.2.resnets." RES(2)},         \
-    {CONV("encoder.down_blocks.7.conv"), CONV("encoder.down_blocks.2.downsamplers.0.conv")},       \
-    {"encoder.down_blocks.8.res_blocks." RES(2), "encoder.down_blocks.3.resnets." RES(2)},         \
-    {"encoder.down_blocks.9.res_blocks." RES(3), "encoder.mid_block.resnets." RES(3)}
+        {CONV("encoder.conv_out.conv"), CONV("encoder.conv_out.conv")},                            \
+        {"encoder.down_blocks.0.res_blocks." RES(3), "encoder.down_blocks.0.resnets." RES(3)},     \
+        {CONV("encoder.down_blocks.1.conv"), CONV("encoder.down_blocks.0.downsamplers.0.conv")},   \
+        RES_X_Y("encoder.down_blocks.2", "encoder.down_blocks.0.conv_out"),                        \
+        {"encoder.down_blocks.3.res_blocks." RES(2), "encoder.down_blocks.1.resnets." RES(2)},     \
+        {CONV("encoder.down_blocks.4.conv"), CONV("encoder.down_blocks.1.downsamplers.0.conv")},   \
+        RES_X_Y("encoder.down_blocks.5", "encoder.down_blocks.1.conv_out"),                        \
+        {"encoder.down_blocks.6.res_blocks." RES(2), "encoder.down_blocks.2.resnets." RES(2)},     \
+        {CONV("encoder.down_blocks.7.conv"), CONV("encoder.down_blocks.2.downsamplers.0.conv")},   \
+        {"encoder.down_blocks.8.res_blocks." RES(2), "encoder.down_blocks.3.resnets." RES(2)},     \
+    {                                                                                              \
+        "encoder.down_blocks.9.res_blocks." RES(3), "encoder.mid_block.resnets." RES(3)            \
+    }
 
 static const struct names vae_090[] = {
     STATISTICS,
@@ -98,11 +112,15 @@ static const struct names vae_090[] = {
 
 #define STAGE(official, diffusers, n)                                                              \
     {official ".res_blocks." RES(n), diffusers ".resnets." RES(n)},                                \
-    {official ".res_blocks.{0.." #n "}.scale_shift_table",                                         \
-     diffusers ".resnets.{0.." #n "}.scale_shift_table"}
+    {                                                                                              \
+        official ".res_blocks.{0.." #n "}.scale_shift_table",                                      \
+            diffusers ".resnets.{0.." #n "}.scale_shift_table"                                     \
+    }
 #define NOISE(official, diffusers, n)                                                              \
-    {official ".res_blocks.{0.." #n "}.{per_channel_scale1,per_channel_scale2}",                   \
-     diffusers ".resnets.{0.." #n "}.{per_channel_scale1,per_channel_scale2}"}
+    {                                                                                              \
+        official ".res_blocks.{0.." #n "}.{per_channel_scale1,per_channel_scale2}",                \
+            diffusers ".resnets.{0.." #n "}.{per_channel_scale1,per_channel_scale2}"               \
+    }
 
 static const struct names vae_091[] = {
     STATISTICS,
@@ -271,8 +289,7 @@ static void write_numbered(const char *path, const char *prefix, const struct na
             xasprintf("%s%s", prefix, names->at[i]), DTYPE_U8, 1, {i + 1}, zeros, (size_t)i + 1};
     if (safetensors_write(path, tensors, names->count, NULL) != STATUS_OK)
         fail_msg("%s", error_message());
-    for (int i = 0; i < names->count; i++)
-        free((void *)tensors[i].name);
+    for (int i = 0; i < names->count; i++) free((void *)tensors[i].name);
     free(tensors);
 }
 
@@ -334,8 +351,7 @@ static void test_transformer_files(void **state)
         assert_null(checkpoint_find(c, "transformer_blocks.28.scale_shift_table"));
         checkpoint_close(c);
     }
-    for (int i = 0; i < 3; i++)
-        free(paths[i]);
+    for (int i = 0; i < 3; i++) free(paths[i]);
     free(folder);
     temp_dir_remove(dir);
 }

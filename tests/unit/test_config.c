@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define MODELS "checkpoint_path: /m/c.safetensors\ntext_encoder_model_name_or_path: /m/t5\n"
-#define BASE   MODELS "prompt: a ball\n"
+#define BASE MODELS "prompt: a ball\n"
 
 enum { MAX_ARGUMENTS = 16 };
 
@@ -77,8 +77,9 @@ static const struct bad_case bad_cases[] = {
     {BASE "conditioning_media_paths: [a]\n", "", "conditioning on images or videos is not"},
     {BASE "spatial_upscaler_model_path: x\n", "", "not supported yet"},
     {BASE "downscale_factor: 0.5\n", "", "not supported yet"},
-    {BASE "pipeline_type: multi-scale\n", "", "job.yaml:4:16: pipeline_type: multi-scale is not "
-                                              "supported yet; use base"},
+    {BASE "pipeline_type: multi-scale\n", "",
+     "job.yaml:4:16: pipeline_type: multi-scale is not "
+     "supported yet; use base"},
     /* types and ranges */
     {BASE "width: wide\n", "", "width: must be a whole number from 32 to 16384, not 'wide'"},
     {BASE "width: 31\n", "", "job.yaml:4:8: width: must be a whole number from 32 to 16384"},
@@ -191,8 +192,7 @@ static void test_bad_input(void **state)
         struct job_options job;
         int status = parse(&job, c->yaml, c->flags);
         const char *yaml = c->yaml ? c->yaml : "(none)";
-        if (status == STATUS_OK)
-            fail_msg("accepted: %s flags '%s'", yaml, c->flags);
+        if (status == STATUS_OK) fail_msg("accepted: %s flags '%s'", yaml, c->flags);
         assert_int_equal(status, STATUS_INPUT);
         if (!strstr(error_message(), c->message))
             fail_msg("%s flags '%s'\nsaid:     %s\nexpected: %s", yaml, c->flags, error_message(),
@@ -207,8 +207,7 @@ static char *repeat(const char *head, const char *piece, size_t times, const cha
 {
     size_t n = strlen(piece);
     char *text = malloc(strlen(head) + times * n + strlen(tail) + 1), *to = stpcpy(text, head);
-    for (size_t i = 0; i < times; i++, to += n)
-        memcpy(to, piece, n);
+    for (size_t i = 0; i < times; i++, to += n) memcpy(to, piece, n);
     strcpy(to, tail);
     return text;
 }
@@ -216,7 +215,11 @@ static char *repeat(const char *head, const char *piece, size_t times, const cha
 static void test_limits(void **state)
 {
     (void)state;
-    const struct { const char *head, *piece; size_t times; const char *tail, *message; } cases[] = {
+    const struct {
+        const char *head, *piece;
+        size_t times;
+        const char *tail, *message;
+    } cases[] = {
         {BASE "shots:\n", "- {}\n", MAX_SHOTS, "", NULL},
         {BASE "shots:\n", "- {}\n", MAX_SHOTS + 1, "", "shots: 4097 shots; at most 4096"},
         {BASE "stg_scale: [", "1,", MAX_LIST + 1, "]\n", "has more than 128 numbers"},
@@ -236,8 +239,7 @@ static void test_limits(void **state)
         if (cases[i].message && !strstr(error_message(), cases[i].message))
             fail_msg("case %zu said: %s", i, error_message());
         assert_int_equal(status, cases[i].message ? STATUS_INPUT : STATUS_OK);
-        if (status == STATUS_OK)
-            options_free(&job);
+        if (status == STATUS_OK) options_free(&job);
     }
 }
 
@@ -285,8 +287,7 @@ static void test_shots_and_flags(void **state)
     assert_true(job.shots[0].seed == 4 && job.shots[1].seed == 5 && job.shots[2].seed == 4);
     assert_int_equal(job.shots[0].width, 1216);
     assert_int_equal(job.shots[1].width, 64);
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(job.shots[i].height, 128);
+    for (int i = 0; i < 3; i++) assert_int_equal(job.shots[i].height, 128);
     assert_string_equal(job.shots[0].output, "out/job-0001.mp4");
     assert_string_equal(job.shots[1].output, "out/job-0002.mp4");
     assert_string_equal(job.shots[2].output, "c.mp4");
@@ -322,8 +323,9 @@ static void test_without_file(void **state)
 {
     (void)state;
     struct job_options job;
-    parse_well(&job, NULL, "--checkpoint-path|c|--text-encoder-model-name-or-path|t"
-                           "|--prompt|-a b=c");
+    parse_well(&job, NULL,
+               "--checkpoint-path|c|--text-encoder-model-name-or-path|t"
+               "|--prompt|-a b=c");
     assert_string_equal(job.shots[0].prompt, "-a b=c");
     assert_string_equal(job.shots[0].output, "out/shot.mp4");
     assert_null(job.job_file);
@@ -376,7 +378,10 @@ static void test_names_that_are_not_utf8(void **state)
 static void test_decode_noise(void **state)
 {
     (void)state;
-    static const struct { const char *yaml, *flags; double noise; } cases[] = {
+    static const struct {
+        const char *yaml, *flags;
+        double noise;
+    } cases[] = {
         {BASE, "", 0.025},
         {BASE "decode_timestep: 0.1\n", "", -1},
         {BASE "decode_timestep: 0.05\n", "", -1},
@@ -402,17 +407,19 @@ static void test_official_configuration(void **state)
 {
     (void)state;
     struct job_options job;
-    parse_well(&job, "pipeline_type: base\n"
-                     "checkpoint_path: \"ltxv-2b-0.9.6-distilled-04-25.safetensors\"\n"
-                     "guidance_scale: 1\nstg_scale: 0\nrescaling_scale: 1\n"
-                     "num_inference_steps: 8\nstg_mode: \"attention_values\" # options: ...\n"
-                     "decode_timestep: 0.05\ndecode_noise_scale: 0.025\n"
-                     "text_encoder_model_name_or_path: \"PixArt-alpha/PixArt-XL-2-1024-MS\"\n"
-                     "precision: \"bfloat16\"\nsampler: \"from_checkpoint\"\n"
-                     "prompt_enhancement_words_threshold: 120\n"
-                     "prompt_enhancer_image_caption_model_name_or_path: \"MiaoshouAI/Florence-2\"\n"
-                     "prompt_enhancer_llm_model_name_or_path: \"unsloth/Llama-3.2-3B-Instruct\"\n"
-                     "stochastic_sampling: true\n", "--prompt|a ball");
+    parse_well(&job,
+               "pipeline_type: base\n"
+               "checkpoint_path: \"ltxv-2b-0.9.6-distilled-04-25.safetensors\"\n"
+               "guidance_scale: 1\nstg_scale: 0\nrescaling_scale: 1\n"
+               "num_inference_steps: 8\nstg_mode: \"attention_values\" # options: ...\n"
+               "decode_timestep: 0.05\ndecode_noise_scale: 0.025\n"
+               "text_encoder_model_name_or_path: \"PixArt-alpha/PixArt-XL-2-1024-MS\"\n"
+               "precision: \"bfloat16\"\nsampler: \"from_checkpoint\"\n"
+               "prompt_enhancement_words_threshold: 120\n"
+               "prompt_enhancer_image_caption_model_name_or_path: \"MiaoshouAI/Florence-2\"\n"
+               "prompt_enhancer_llm_model_name_or_path: \"unsloth/Llama-3.2-3B-Instruct\"\n"
+               "stochastic_sampling: true\n",
+               "--prompt|a ball");
     assert_string_equal(job.shots[0].prompt, "a ball");
     assert_string_equal(job.precision, "bfloat16");
     assert_true(job.shots[0].stochastic_sampling && job.shots[0].decode_noise_scale == 0.025);
@@ -423,8 +430,9 @@ static void test_lists(void **state)
 {
     (void)state;
     struct job_options job;
-    parse_well(&job, BASE, "--guidance-timesteps|1, .5,0.25|--skip-block-list|;11,25;22"
-                           "|--guidance-scale|[3, 2, 1]");
+    parse_well(&job, BASE,
+               "--guidance-timesteps|1, .5,0.25|--skip-block-list|;11,25;22"
+               "|--guidance-scale|[3, 2, 1]");
     const struct shot_options *shot = job.shots;
     assert_int_equal(shot->guidance_timesteps.count, 3);
     assert_true(shot->guidance_timesteps.v[1] == 0.5 && shot->guidance_scale.v[2] == 1);
@@ -449,10 +457,12 @@ static void test_values(void **state)
 {
     (void)state;
     struct job_options job;
-    parse_well(&job, BASE "stg_mode: STG_R\nsampler: Uniform\nseed: 0x10\nwidth: 0100\n"
-                          "timeout: 10m\ndecode_noise_scale: null\nframe_rate: 2.4e1\n"
-                          "digest: True\nbit_depth: 10\nweights: stream\n"
-                          "prompt_enhancement_words_threshold: 0\n", "");
+    parse_well(&job,
+               BASE "stg_mode: STG_R\nsampler: Uniform\nseed: 0x10\nwidth: 0100\n"
+                    "timeout: 10m\ndecode_noise_scale: null\nframe_rate: 2.4e1\n"
+                    "digest: True\nbit_depth: 10\nweights: stream\n"
+                    "prompt_enhancement_words_threshold: 0\n",
+               "");
     const struct shot_options *shot = job.shots;
     assert_int_equal(shot->stg_mode, STG_RESIDUAL);
     assert_int_equal(shot->sampler, SAMPLER_UNIFORM);
@@ -462,8 +472,10 @@ static void test_values(void **state)
     assert_int_equal(job.weights, WEIGHTS_STREAM);
     options_free(&job);
     /* ignored steps must not be checked against an explicit list */
-    parse_well(&job, BASE "timesteps: [1, 0.5]\nnum_inference_steps: 1\n"
-                          "skip_final_inference_steps: 3\n", "");
+    parse_well(&job,
+               BASE "timesteps: [1, 0.5]\nnum_inference_steps: 1\n"
+                    "skip_final_inference_steps: 3\n",
+               "");
     options_free(&job);
     parse_well(&job, "\xef\xbb\xbf" BASE, "");
     options_free(&job);
@@ -501,17 +513,28 @@ static void test_find_job_file(void **state)
 static const char *sample(const struct setting *s)
 {
     switch (s->type) {
-    case TYPE_TEXT: case TYPE_PATH: case TYPE_MODEL_PATH: return "/some/text";
-    case TYPE_WORD: case TYPE_CHOICE:
+    case TYPE_TEXT:
+    case TYPE_PATH:
+    case TYPE_MODEL_PATH:
+        return "/some/text";
+    case TYPE_WORD:
+    case TYPE_CHOICE:
         return s->choices[1].name && !s->choices[1].unsupported ? s->choices[1].name
                                                                 : s->choices[0].name;
-    case TYPE_INT: case TYPE_INT64:
+    case TYPE_INT:
+    case TYPE_INT64:
         return strcmp(s->key, "skip_initial_inference_steps") == 0 ? "0"
-               : strcmp(s->key, "skip_final_inference_steps") == 0 ? "3" : "33";
-    case TYPE_FLOAT: case TYPE_FLOATS: return "0.125";
-    case TYPE_DURATION: return "2h";
-    case TYPE_BOOL: return "true";
-    case TYPE_BLOCKS: return "3";
+               : strcmp(s->key, "skip_final_inference_steps") == 0 ? "3"
+                                                                   : "33";
+    case TYPE_FLOAT:
+    case TYPE_FLOATS:
+        return "0.125";
+    case TYPE_DURATION:
+        return "2h";
+    case TYPE_BOOL:
+        return "true";
+    case TYPE_BLOCKS:
+        return "3";
     }
     return "";
 }
@@ -541,8 +564,7 @@ static void test_every_key_from_both(void **state)
             strcat(yaml, "text_encoder_model_name_or_path: /t\n");
         snprintf(flag, sizeof flag, "--%s=%s", s->key, sample(s));
         for (char *c = flag; *c && *c != '='; c++)
-            if (*c == '_')
-                *c = '-';
+            if (*c == '_') *c = '-';
         parse_well(&from_file, yaml, "");
         parse_well(&from_flag, BASE, flag);
         char *a = value_of(&from_file, s), *b = value_of(&from_flag, s);
@@ -594,8 +616,7 @@ static void test_help(void **state)
     for (int i = 0; i < settings_count; i++) {
         snprintf(word, sizeof word, "--%s", settings[i].key);
         for (char *c = word; *c; c++)
-            if (*c == '_')
-                *c = '-';
+            if (*c == '_') *c = '-';
         if (count_word(help, word) != 1)
             fail_msg("%s stands %d times in the help", word, count_word(help, word));
         if (settings[i].initial && !strstr(help, settings[i].initial) &&
@@ -633,10 +654,10 @@ static void assert_same_settings(const struct job_options *a, int shot, const st
         bool text = s->type <= TYPE_WORD;
         const char *p = text ? *(const char *const *)(x + s->offset) : NULL;
         const char *q = text ? *(const char *const *)(y + s->offset) : NULL;
-        bool same = !text ? memcmp(x + s->offset, y + s->offset, setting_bytes(s)) == 0
-                  : p && q ? strcmp(p, q) == 0 : p == q;
-        if (!same)
-            fail_msg("%s does not survive the round trip", s->key);
+        bool same = !text    ? memcmp(x + s->offset, y + s->offset, setting_bytes(s)) == 0
+                    : p && q ? strcmp(p, q) == 0
+                             : p == q;
+        if (!same) fail_msg("%s does not survive the round trip", s->key);
     }
 }
 
@@ -660,10 +681,15 @@ static void test_round_trip(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "plain", "true", "12", "null", "~", " spaces ", "a: b # c", "\"quotes\" 'and' \\ back",
-        "- a", "two\nlines\n\n", "tab\there", "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x8e\xac",
-        "\x7f\x1b[0m",
-        "\xc2\x85 \xe2\x80\xa8 \xe2\x80\xa9 \xef\xbb\xbf \xef\xbf\xbe", "%TAG", "&a *b !c", "\r\n",
+        "plain",       "true",
+        "12",          "null",
+        "~",           " spaces ",
+        "a: b # c",    "\"quotes\" 'and' \\ back",
+        "- a",         "two\nlines\n\n",
+        "tab\there",   "\xc3\xa4 \xe2\x82\xac \xf0\x9f\x8e\xac",
+        "\x7f\x1b[0m", "\xc2\x85 \xe2\x80\xa8 \xe2\x80\xa9 \xef\xbb\xbf \xef\xbf\xbe",
+        "%TAG",        "&a *b !c",
+        "\r\n",
     };
     struct job_options job;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -675,14 +701,16 @@ static void test_round_trip(void **state)
         check_round_trip(&job);
         options_free(&job);
     }
-    parse_well(&job, BASE "guidance_timesteps: [1, 0.9999990000000001, 0.1]\n"
-                          "stg_scale: [0, 1e-300, 3]\nrescaling_scale: 0.30000000000000004\n"
-                          "skip_block_list: [[], [3], [4, 5]]\n"
-                          "decode_noise_scale: null\ndecode_timestep: -0.0\nstg_mode: stg_t\n"
-                          "seed: 9223372036854775807\nrng: diffusers\nattention_order: ring\n"
-                          "timeout: 1.5h\ndigest: true\nencoder_options: crf=1:x='y'\n"
-                          "shots: [{prompt: b}, {width: 33, timesteps: [0.5]},\n"
-                          "        {timesteps: 1}]\n", "");
+    parse_well(&job,
+               BASE "guidance_timesteps: [1, 0.9999990000000001, 0.1]\n"
+                    "stg_scale: [0, 1e-300, 3]\nrescaling_scale: 0.30000000000000004\n"
+                    "skip_block_list: [[], [3], [4, 5]]\n"
+                    "decode_noise_scale: null\ndecode_timestep: -0.0\nstg_mode: stg_t\n"
+                    "seed: 9223372036854775807\nrng: diffusers\nattention_order: ring\n"
+                    "timeout: 1.5h\ndigest: true\nencoder_options: crf=1:x='y'\n"
+                    "shots: [{prompt: b}, {width: 33, timesteps: [0.5]},\n"
+                    "        {timesteps: 1}]\n",
+               "");
     check_round_trip(&job);
     options_free(&job);
 }
@@ -727,8 +755,7 @@ static void test_configs(void **state)
     int count = 0;
     for (struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
         const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || strcmp(dot, ".yaml") != 0)
-            continue;
+        if (!dot || strcmp(dot, ".yaml") != 0) continue;
         struct job_options job;
         read_config(&job, entry->d_name);
         options_free(&job);

@@ -398,10 +398,11 @@ struct attention_case {
 };
 
 /* o[i] = sum_j softmax_j(scale q_i k_j + bias(j - i)) v_j for every head */
-static void
-naive_attention(double *o, struct mat q, struct mat k, struct mat v, int64_t heads, double scale,
-                double (*bias)(const float *, int64_t distance, int64_t head, int64_t heads),
-                const float *table)
+static void naive_attention(double *o, struct mat q, struct mat k, struct mat v, int64_t heads,
+                            double scale,
+                            double (*bias)(const float *, int64_t distance, int64_t head,
+                                           int64_t heads),
+                            const float *table)
 {
     const float *qp = q.p, *kp = k.p, *vp = v.p;
     int64_t d = q.cols / heads;

@@ -704,7 +704,8 @@ static void test_stream(void **state)
 {
     (void)state;
     struct partial p;
-    for (int most = 400000; most > 0; most -= 300000) { /* bytes a file may have: enough, not enough */
+    for (int most = 400000; most > 0;
+         most -= 300000) { /* bytes a file may have: enough, not enough */
         struct rlimit before, limit;
         assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
         limit = (struct rlimit){(rlim_t)most, before.rlim_max};

@@ -143,8 +143,7 @@ static void the_limit_of_addresses_is_seen(void **state)
     int64_t left = memory_addresses();
     assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
     assert_true(left > 0 && left < (int64_t)1 << 46);
-    if (old.rlim_cur == RLIM_INFINITY)
-        assert_true(memory_addresses() == INT64_MAX);
+    if (old.rlim_cur == RLIM_INFINITY) assert_true(memory_addresses() == INT64_MAX);
 }
 
 static void a_plan_names_the_largest_first(void **state)

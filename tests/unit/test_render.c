@@ -1,4 +1,5 @@
-/* Geometry, guidance arithmetic and noise of a shot, against worked values of the official pipeline. */
+/* Geometry, guidance arithmetic and noise of a shot, against worked values of the official
+ * pipeline. */
 
 #include "render/guidance.h"
 #include "render/noise.h"
@@ -13,15 +14,24 @@
 
 #include <cmocka.h>
 
-static struct float_list scalar(double v) { return (struct float_list){.count = 1, .is_scalar = true, .v = {v}}; }
+static struct float_list scalar(double v)
+{
+    return (struct float_list){.count = 1, .is_scalar = true, .v = {v}};
+}
 
 static struct shot_options options(int width, int height, int frames)
 {
-    return (struct shot_options){.width = width, .height = height, .num_frames = frames, .num_inference_steps = 4,
-                                 .guidance_scale = scalar(3), .stg_scale = scalar(0), .rescaling_scale = scalar(1)};
+    return (struct shot_options){.width = width,
+                                 .height = height,
+                                 .num_frames = frames,
+                                 .num_inference_steps = 4,
+                                 .guidance_scale = scalar(3),
+                                 .stg_scale = scalar(0),
+                                 .rescaling_scale = scalar(1)};
 }
 
-static const struct scheduler_config linear_quadratic = {.sampler = SCHEDULER_LINEAR_QUADRATIC, .target_shift_terminal = -1};
+static const struct scheduler_config linear_quadratic = {.sampler = SCHEDULER_LINEAR_QUADRATIC,
+                                                         .target_shift_terminal = -1};
 
 static struct shot prepared(const struct shot_options *o)
 {
@@ -33,7 +43,8 @@ static struct shot prepared(const struct shot_options *o)
 static void frames_are_padded_to_whole_latents(void **state)
 {
     (void)state;
-    static const int pairs[][2] = {{1, 1}, {2, 9}, {8, 9}, {9, 9}, {10, 17}, {120, 121}, {121, 121}, {122, 129}, {257, 257}, {258, 265}};
+    static const int pairs[][2] = {{1, 1},     {2, 9},     {8, 9},     {9, 9},     {10, 17},
+                                   {120, 121}, {121, 121}, {122, 129}, {257, 257}, {258, 265}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         struct shot_options o = options(64, 64, pairs[i][0]);
         struct shot s = prepared(&o);
@@ -80,7 +91,8 @@ static void combine(struct guidance g, float out[4])
     double parts[1];
     int counts[1], offsets[1];
     struct sequence_sums sums = {dev, group, &plan, parts, counts, offsets};
-    guidance_combine(&g, &sums, mat_f32(u, 4, 1), mat_f32(p, 4, 1), mat_f32(q, 4, 1), mat_f32(scratch, 4, 1));
+    guidance_combine(&g, &sums, mat_f32(u, 4, 1), mat_f32(p, 4, 1), mat_f32(q, 4, 1),
+                     mat_f32(scratch, 4, 1));
     memcpy(out, p, sizeof p);
     comm_close(group);
     device_close(dev);
@@ -88,14 +100,18 @@ static void combine(struct guidance g, float out[4])
 
 static void check(const float *got, const float *want)
 {
-    for (int i = 0; i < 4; i++)
-        assert_true(fabsf(got[i] - want[i]) < 1e-5f);
+    for (int i = 0; i < 4; i++) assert_true(fabsf(got[i] - want[i]) < 1e-5f);
 }
 
 static void guidance_matches_the_worked_example(void **state)
 {
     (void)state;
-    struct guidance g = {.cfg = 3, .stg = 1, .rescale = 0.7, .use_cfg = true, .use_stg = true, .use_rescale = true,
+    struct guidance g = {.cfg = 3,
+                         .stg = 1,
+                         .rescale = 0.7,
+                         .use_cfg = true,
+                         .use_stg = true,
+                         .use_rescale = true,
                          .cfg_star = true};
     float got[4];
     combine(g, got);

@@ -44,11 +44,9 @@ static void write_file(const char *header, size_t data_bytes)
 {
     size_t length = strlen(header), size = 8 + length + data_bytes;
     unsigned char *bytes = xcalloc(size, 1);
-    for (int i = 0; i < 8; i++)
-        bytes[i] = (unsigned char)((uint64_t)length >> 8 * i);
+    for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)((uint64_t)length >> 8 * i);
     memcpy(bytes + 8, header, length);
-    for (size_t i = 0; i < data_bytes; i++)
-        bytes[8 + length + i] = (unsigned char)i;
+    for (size_t i = 0; i < data_bytes; i++) bytes[8 + length + i] = (unsigned char)i;
     write_bytes(bytes, size);
     free(bytes);
 }
@@ -471,10 +469,9 @@ int main(void)
         CASE(test_other_dtypes),  CASE(test_not_a_file),
         CASE(test_header_length), CASE(test_bad_json),
         CASE(test_deep_json),     CASE(test_many_values),
-        CASE(test_bad_entries),
-        CASE(test_bad_numbers),   CASE(test_bad_layout),
-        CASE(test_write_read),    CASE(test_write_fails),
-        CASE(test_manifest),
+        CASE(test_bad_entries),   CASE(test_bad_numbers),
+        CASE(test_bad_layout),    CASE(test_write_read),
+        CASE(test_write_fails),   CASE(test_manifest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,8 @@
 
 #include <cmocka.h>
 
-static const int64_t lengths[] = {1, 15, 16, 17, 36, 200, 767, 768, 769, 960, 1536, 6144, 12287, 12289, 13376, 67320, 269280};
+static const int64_t lengths[] = {1,   15,   16,   17,    36,    200,   767,   768,   769,
+                                  960, 1536, 6144, 12287, 12289, 13376, 67320, 269280};
 
 static void shards_tile_the_sequence(void **state)
 {
@@ -46,7 +47,8 @@ static void granule_depends_on_length_alone(void **state)
     assert_int_equal(shard_granule(6144), 128);
 }
 
-/* Buffers are sized once for the longest shot and must hold every shorter one, whose granules are smaller. */
+/* Buffers are sized once for the longest shot and must hold every shorter one, whose granules are
+ * smaller. */
 static void buffers_hold_every_shorter_sequence(void **state)
 {
     (void)state;
@@ -58,7 +60,8 @@ static void buffers_hold_every_shorter_sequence(void **state)
             assert_true(p.granules <= shard_most_granules(2000));
         }
     }
-    assert_int_equal(shard_most_tokens(1537, 11), 160); /* 1536 tokens: 5 granules of 32; 1537: 3 of 48 */
+    assert_int_equal(shard_most_tokens(1537, 11),
+                     160); /* 1536 tokens: 5 granules of 32; 1537: 3 of 48 */
 }
 
 int main(void)
