@@ -1,6 +1,7 @@
 /* make bench: the arithmetic against what this core can do. The peak is measured here too
  * (independent multiply-adds in registers), because clocks and neighbours change. A convolution
  * counts all its taps, also those outside the picture. */
+#include "base/log.h"
 #include "kernels/ops.h"
 #include "tests/bench_model.h"
 
@@ -235,6 +236,7 @@ static void print_table(int threads)
 int main(void)
 {
     int threads = omp_get_max_threads();
+    log_init(0, LOG_ERROR);
     print_table(1);
     bench_models(1);
     if (threads > 1) {
