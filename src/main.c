@@ -42,8 +42,7 @@ static int info(void)
     return STATUS_OK;
 }
 
-/* One rank's part of a render: text and pixels on codec ranks, everything between on denoise ranks.
- */
+/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. */
 static int play_role(struct engine *e)
 {
     if (e->mesh.denoises && e->mesh.codes) return render_alone(e);

@@ -10,6 +10,7 @@
 #include "render/noise.h"
 #include "render/sidecar.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +38,8 @@ int codec_encode_text(struct engine *e, const struct shot *s, struct handover_he
     TRY(encode_one(e, s->options->prompt, embeds + head->tokens[0] * e->text_width,
                    &head->tokens[1]));
     trace_span("codec", "encode text", 0, s->number, -1, start_s);
+    log_debug("shot %d: %lld text tokens, negative %lld, in %.3f s", s->number + 1,
+              (long long)head->tokens[1], (long long)head->tokens[0], clock_s() - start_s);
     log_json("stage", "\"name\":\"encode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
     return STATUS_OK;
@@ -179,7 +182,8 @@ int codec_decode_shot(struct engine *e, const struct shot *s, const float *laten
     if (e->job->digest) {
         printf("digest shot %d latents %s frames %s\n", s->number + 1, facts.latents_sha256,
                facts.frames_sha256);
-        fflush(stdout);
+        if (fflush(stdout) != 0)
+            return error_set(STATUS_INPUT, "digest: standard output: %s", strerror(errno));
     }
     log_info("shot %d/%d: wrote %s (%d frames, %dx%d)", s->number + 1, e->job->shot_count,
              s->options->output, s->options->num_frames, s->options->width, s->options->height);

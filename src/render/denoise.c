@@ -156,7 +156,11 @@ static int run_steps(struct denoise *d, int status)
         trace_span("denoise", "step", 0, s->number, i, start_s);
         log_json("step", "\"shot\":%d,\"step\":%d,\"steps\":%d,\"sigma\":%.6f,\"seconds\":%.6f",
                  s->number + 1, i + 1, s->schedule.count, t, clock_s() - start_s);
-        if (leads) progress_advance(&progress, i + 1);
+        if (leads) {
+            progress_advance(&progress, i + 1);
+            log_debug("shot %d step %d: sigma %.6f, guidance %g, stg %g, %.3f s", s->number + 1, i + 1,
+                      t, g.use_cfg ? g.cfg : 1, g.use_stg ? g.stg : 0, clock_s() - start_s);
+        }
     }
     TRY(agree_to_go_on(d, status));
     if (leads) progress_end(&progress);
