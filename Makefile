@@ -9,6 +9,7 @@
 
 SANITIZE ?= 0
 PREFIX   ?= /usr/local
+PYTHON   ?= python3 # of `make oracle`; needs PyTorch
 BUILD    := build$(if $(filter 1,$(SANITIZE)),-sanitize)
 PROGRAM  := $(if $(filter 1,$(SANITIZE)),$(BUILD)/ringreel,ringreel)
 
@@ -106,7 +107,7 @@ bench: $(BUILD)/bench
 	@$(BUILD)/bench
 
 oracle:
-	python3 tools/oracle.py --all
+	$(PYTHON) tools/oracle.py --all
 
 install: all
 	install -Dm755 ringreel $(DESTDIR)$(PREFIX)/bin/ringreel
