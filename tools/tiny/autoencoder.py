@@ -14,8 +14,11 @@ from . import world
 ENCODER_BASE, DECODER_BASE = 16, 16
 DECODER_LAYERS = (3, 3, 2, 1)
 TAU, NOISE = 0.05, 0.025           # what a render uses: decode_timestep and decode_noise_scale
+TAU_MOST = 0.3
+POSTERIOR = -7.0                   # logarithm of its variance: a deviation of 0.03
 CROPS = (                          # share of the steps, clips, frames, height, width
-    (0.20, 8, 1, 128, 128), (0.35, 4, 9, 96, 96), (0.25, 2, 17, 96, 96), (0.12, 2, 17, 64, 128), (0.08, 1, 33, 96, 96))
+    (0.20, 12, 1, 128, 128), (0.38, 6, 9, 96, 96), (0.22, 3, 17, 96, 96), (0.12, 3, 17, 64, 128),
+    (0.08, 2, 33, 64, 96))
 HELD_OUT = 990_000                 # seeds from here on are never trained on
 
 
@@ -29,7 +32,36 @@ def config():
 
 def build():
     from ltx_video.models.autoencoders.causal_video_autoencoder import CausalVideoAutoencoder
-    return CausalVideoAutoencoder.from_config(copy.deepcopy(config()))
+    vae = CausalVideoAutoencoder.from_config(copy.deepcopy(config()))
+    vae.decoder.timestep_scale_multiplier.requires_grad_(False)
+    return vae
+
+
+@torch.no_grad()
+def wake(vae, x):
+    """First weights from data: each convolution's output gets mean 0 and a chosen deviation. With the usual first
+    weights nearly all that reaches the latents is the same for every clip, and learning waits long for the rest."""
+    from ltx_video.models.autoencoders.causal_conv3d import CausalConv3d
+    spread = {}
+    for name, module in vae.named_modules():
+        if isinstance(module, CausalConv3d):
+            spread[module] = 0.3 if name.endswith(("conv2", "decoder.conv_out")) else 1.0
+
+    def settle(module, _, out):
+        mean = out.mean(dim=(0, 2, 3, 4))
+        gain = spread[module] / out.std(dim=(0, 2, 3, 4)).clamp(min=1e-4)
+        conv = module.conv
+        conv.weight *= gain.view(-1, 1, 1, 1, 1)
+        conv.bias.copy_((conv.bias - mean) * gain)
+        return (out - mean.view(1, -1, 1, 1, 1)) * gain.view(1, -1, 1, 1, 1)
+
+    hooks = [module.register_forward_hook(settle) for module in spread]
+    z = vae.encode(x).latent_dist.mean
+    vae.decode(z, target_shape=x.shape, timestep=torch.full((len(x),), TAU, device=x.device))
+    for hook in hooks:
+        hook.remove()
+    vae.encoder.conv_out.conv.weight[-1] = 0
+    vae.encoder.conv_out.conv.bias[-1] = POSTERIOR
 
 
 def pixels(clips, device="cpu"):
@@ -76,19 +108,21 @@ def add_noise(z, mean, std, amount):
 
 def train_loss(vae, scale, x):
     posterior = vae.encode(x).latent_dist
-    z = posterior.sample()
-    scale.update(posterior.mean)
+    z = posterior.mean
+    scale.update(z)
     mean, std = scale.shape()
-    tau = torch.rand(x.shape[0], device=x.device) ** 2 * 0.3
+    tau = torch.rand(x.shape[0], device=x.device) ** 2 * TAU_MOST
     noisy = add_noise(z, mean, std, tau * (0.5 + 0.5 * torch.rand_like(tau)))
     out = vae.decode(noisy, target_shape=x.shape, timestep=tau).sample
     error = out - x
-    mse = error.square().mean()
-    absolute = error.abs().mean()
-    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    loss = mse + 0.1 * absolute + 2e-6 * kl
-    return loss, {"mse": mse.detach(), "absolute": absolute.detach(), "kl": kl.detach(),
-                  "std": std.mean(), "posterior": posterior.std.mean().detach()}
+    mse, absolute = error.square().mean(), error.abs().mean()
+    # The decode noise does what sampling the posterior would do, in the units that matter. So that an encoder
+    # which samples stays close to its mean, the posterior is told to be narrow, and the latents to be near 1.
+    size = z.square().mean().clamp(min=1e-8).log()
+    width = (posterior.logvar[:, :1] - POSTERIOR).square().mean()
+    loss = mse + 0.1 * absolute + 1e-3 * size.square() + 1e-4 * width
+    return loss, {"mse": mse.detach(), "absolute": absolute.detach(), "rms": size.detach().exp() ** 0.5,
+                  "posterior": posterior.std.mean().detach()}
 
 
 def held_out(count, frames=17, size=(128, 128)):

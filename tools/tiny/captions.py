@@ -105,18 +105,18 @@ def nothing(pick):
     return ", ".join(pick.permutation(words)[:int(pick.integers(1, len(words) + 1))])
 
 
-QUESTIONS = {"shape": len(world.SHAPES), "colour": len(world.COLOURS), "size": len(world.RADII),
-             "motion": len(world.MOTIONS), "tempo": len(world.TEMPOS), "row": 3, "column": 3}
+QUESTIONS = {"there": 2, "shape": len(world.SHAPES), "size": len(world.RADII), "motion": len(world.MOTIONS),
+             "tempo": len(world.TEMPOS)}
 
 
 def labels(scene):
     """Answers, as whole numbers, about the floor and about the thing of each colour (-1: there is none)."""
-    out = {"floor": list(world.FLOORS).index(scene["floor"])}
-    colours = list(world.COLOURS)
-    for c, colour in enumerate(colours):
-        thing = next((t for t in scene["things"] if t["colour"] == colour), None)
-        out[f"there {c}"] = int(thing is not None)
+    out = {"floor": [list(world.FLOORS).index(scene["floor"])]}
+    out |= {key: [-1] * len(world.COLOURS) for key in QUESTIONS} | {"there": [0] * len(world.COLOURS)}
+    for thing in scene["things"]:
+        c = list(world.COLOURS).index(thing["colour"])
+        out["there"][c] = 1
         for key, names in (("shape", world.SHAPES), ("size", world.RADII), ("motion", world.MOTIONS),
                            ("tempo", world.TEMPOS)):
-            out[f"{key} {c}"] = list(names).index(thing[key]) if thing else -1
+            out[key][c] = list(names).index(thing[key])
     return out

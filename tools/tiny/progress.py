@@ -11,6 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .muon import Muon
+
+ADAM_ONLY = ("shared", "embed", "scale_shift_table", "attention_bias", "glance", "answers", "floor", "proj_out",
+             "patchify_proj", "time_embedder", "adaln_single")
+
 
 def save(value, file):
     """Whole or not at all: a killed run leaves the file before."""
@@ -57,17 +62,19 @@ class Stage:
 
     After each kept interval WORK/NAME.state.pt holds everything needed to go on; WORK/NAME.csv the curve."""
 
-    def __init__(self, name, work, modules, rate, steps, minutes, device, keep_seconds=180, decay=0.01,
-                 betas=(0.9, 0.98), average=0.999, warm=200):
+    def __init__(self, name, work, modules, rate, adam_rate, steps, minutes, device, keep_seconds=180, decay=0.0,
+                 average=0.999, warm=200):
         self.name, self.file, self.curve = name, work / f"{name}.state.pt", work / f"{name}.csv"
-        self.modules, self.rate, self.steps, self.minutes, self.device = modules, rate, steps, minutes, device
+        self.modules, self.steps, self.minutes, self.device = modules, steps, minutes, device
         self.keep_seconds, self.average, self.warm = keep_seconds, average, warm
-        self.weights = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        matrices = [p for p in self.weights if p.ndim > 1]
-        vectors = [p for p in self.weights if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": decay},
-                                            {"params": vectors, "weight_decay": 0.0}],
-                                           lr=rate, betas=betas, eps=1e-8, fused=True)
+        named = [(key, p) for m in modules.values() for key, p in m.named_parameters() if p.requires_grad]
+        self.weights = [p for _, p in named]
+        matrix = [p.ndim > 1 and not any(word in key for word in ADAM_ONLY) for key, p in named]
+        self.rates = (rate, adam_rate)
+        self.optimizers = (
+            Muon([p for p, m in zip(self.weights, matrix) if m], rate, weight_decay=decay),
+            torch.optim.AdamW([p for p, m in zip(self.weights, matrix) if not m], lr=adam_rate, betas=(0.9, 0.98),
+                              weight_decay=0.0, fused=True))
         self.mean = [p.detach().clone() for p in self.weights]
         self.step, self.seconds, self.extra = 0, 0.0, {}
         if self.file.exists():
@@ -77,14 +84,15 @@ class Stage:
         saved = torch.load(self.file, map_location=self.device, weights_only=False)
         for name, module in self.modules.items():
             module.load_state_dict(saved["modules"][name])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"]):
+            optimizer.load_state_dict(state)
         self.mean = [t.to(self.device) for t in saved["mean"]]
         self.step, self.seconds, self.extra = saved["step"], saved["seconds"], saved["extra"]
         print(f"{self.name}: goes on at step {self.step}, {self.seconds / 60:.1f} minutes done", flush=True)
 
     def keep(self):
         save({"modules": {name: m.state_dict() for name, m in self.modules.items()},
-              "optimizer": self.optimizer.state_dict(), "mean": self.mean, "step": self.step,
+              "optimizers": [o.state_dict() for o in self.optimizers], "mean": self.mean, "step": self.step,
               "seconds": self.seconds, "extra": self.extra}, self.file)
 
     @property
@@ -94,18 +102,21 @@ class Stage:
         return min(1.0, max(share, self.seconds / (60 * self.minutes) if self.minutes else 0.0))
 
     def learning_rate(self):
-        return self.rate * min(1, (self.step + 1) / self.warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done)))
+        """As a share of its peak."""
+        return min(1, (self.step + 1) / self.warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done)))
 
     def update(self, loss):
         """False where the step was left out because the loss or its gradient is not finite."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.weights:
+            p.grad = None
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         if not torch.isfinite(norm):
             return False
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self.optimizer.step()
+        for optimizer, rate in zip(self.optimizers, self.rates):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.learning_rate()
+            optimizer.step()
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.weights],
                              1 - min(self.average, (self.step + 1) / (self.step + 10)))
         return True

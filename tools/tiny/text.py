@@ -60,31 +60,27 @@ def build():
 
 
 class Questions(torch.nn.Module):
-    """Only there to teach the encoder: one glance over the tokens for each question, then a linear answer."""
+    """Only there to teach the encoder: one glance over the tokens for the floor and for the thing of each
+    colour, then linear answers."""
 
     def __init__(self):
         super().__init__()
-        colours = len(world.COLOURS)
-        self.counts = {"floor": len(world.FLOORS)}
-        for c in range(colours):
-            self.counts |= {f"there {c}": 2, f"shape {c}": len(world.SHAPES), f"size {c}": len(world.RADII),
-                            f"motion {c}": len(world.MOTIONS), f"tempo {c}": len(world.TEMPOS)}
-        self.glance = torch.nn.Parameter(torch.randn(colours + 1, WIDTH) / WIDTH ** 0.5)
-        self.answers = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in self.counts.items()})
+        self.glance = torch.nn.Parameter(torch.randn(len(world.COLOURS) + 1, WIDTH) / WIDTH ** 0.5)
+        self.floor = torch.nn.Linear(WIDTH, len(world.FLOORS))
+        self.answers = torch.nn.ModuleDict({k: torch.nn.Linear(WIDTH, n) for k, n in captions.QUESTIONS.items()})
 
     def forward(self, text, mask, labels):
-        """(mean cross entropy, share of right answers)"""
+        """(mean cross entropy, share of right answers); labels [B, 1] for the floor, else [B, colours]"""
         weight = (self.glance @ text.transpose(1, 2)).masked_fill(mask[:, None] == 0, -1e4).softmax(-1)
         seen = weight @ text                                             # [B, colours + 1, WIDTH]
+        logits = {key: answer(seen[:, :-1]) for key, answer in self.answers.items()}
+        logits["floor"] = self.floor(seen[:, -1:])
         loss, right, asked = 0.0, 0.0, 0.0
-        for key in self.counts:
-            row = int(key.split()[1]) if " " in key else len(world.COLOURS)
-            logits, truth = self.answers[key](seen[:, row]), labels[key]
-            known = truth >= 0
-            if known.any():
-                loss = loss + torch.nn.functional.cross_entropy(logits[known], truth[known], reduction="sum")
-                right = right + (logits[known].argmax(-1) == truth[known]).sum()
-                asked += float(known.sum())
+        for key, row in logits.items():
+            loss = loss + torch.nn.functional.cross_entropy(row.flatten(0, 1), labels[key].flatten(),
+                                                            reduction="sum", ignore_index=-1)
+            right = right + (row.argmax(-1) == labels[key]).sum()
+            asked += float((labels[key] >= 0).sum())
         return loss / asked, right / asked
 
 

@@ -49,18 +49,20 @@ def draw_path(pick, motion, lane, width, height, radius):
     return [np.clip((p + jitter) * size, margin, size - margin) for p in (start, end)]
 
 
-def draw_thing(pick, width, height, still=0.2):
-    shape = str(pick.choice(SHAPES, p=(0.28, 0.18, 0.18, 0.18, 0.18)))
+def draw_thing(pick, width, height, still=0.2, wanted=None):
+    wanted = wanted or {}
+    shape = wanted.get("shape") or str(pick.choice(SHAPES, p=(0.28, 0.18, 0.18, 0.18, 0.18)))
     names = [name for name in RADII if RADII[name] <= 0.3 * min(width, height)]
     size = str(pick.choice(names))
     radius = RADII[size] * pick.uniform(0.94, 1.06)
     motions = list(MOTIONS)
     odds = np.array([still] + [0.6 * (1 - still) / 4] * 4 + [0.4 * (1 - still) / 4] * 4)
-    motion = motions[pick.choice(len(motions), p=odds / odds.sum())]
+    motion = wanted.get("motion") or motions[pick.choice(len(motions), p=odds / odds.sum())]
     lane = [int(pick.choice(3, p=(0.25, 0.5, 0.25))) for _ in range(2)]
-    tempo = str(pick.choice(list(TEMPOS), p=(0.2, 0.6, 0.2))) if motion != "still" else ""
+    tempo = str(pick.choice(list(TEMPOS), p=(0.2, 0.6, 0.2))) if motion != "still" and not wanted else ""
     start, end = draw_path(pick, motion, lane, width, height, radius)
-    return {"shape": shape, "colour": str(pick.choice(list(COLOURS))), "size": size, "radius": float(radius),
+    colour = wanted.get("colour") or str(pick.choice(list(COLOURS)))
+    return {"shape": shape, "colour": colour, "size": size, "radius": float(radius),
             "motion": motion, "lane": lane, "tempo": tempo, "seconds": float(pick.uniform(*TEMPOS[tempo])),
             "start": start.tolist(), "end": end.tolist(), "tint": pick.uniform(-8, 8, 3).tolist()}
 
@@ -78,15 +80,15 @@ def allowed(thing, others, floor):
     return True
 
 
-def draw_scene(pick, size=None, frames=None, two=0.3):
-    """A scene from the numpy Generator `pick`."""
+def draw_scene(pick, size=None, frames=None, two=0.3, wanted=None):
+    """A scene from the numpy Generator `pick`; `wanted` {attribute: name} holds for its first thing."""
     width, height = size or SIZES[pick.integers(len(SIZES))]
     frames = frames or int(pick.choice(LENGTHS, p=(0.2, 0.3, 0.25, 0.25)))
     floor = str(pick.choice(list(FLOORS)))
     want = 2 if pick.random() < two and width * height >= 96 * 128 else 1
     things = []
     for _ in range(40):
-        thing = draw_thing(pick, width, height, still=0.45 if things else 0.18)
+        thing = draw_thing(pick, width, height, *((0.45, None) if things else (0.18, wanted)))
         if allowed(thing, things, floor):
             things.append(thing)
         if len(things) == want:
