@@ -43,10 +43,7 @@ static int self_await(struct comm *c, int from, int tag_a, int tag_b)
     CHECK(false, "waiting for message %d from rank %d in a group of one", tag_a, from);
 }
 
-static void self_wait(struct comm *c, struct transfer *t, bool patient)
-{
-    (void)c, (void)t, (void)patient;
-}
+static void self_wait(struct comm *c, struct transfer *t) { (void)c, (void)t; }
 
 static void self_poll(struct comm *c, struct transfer *t, int count)
 {
@@ -111,8 +108,7 @@ void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64
     c->kind->receive_start(c, t, buffer, rows, width, from, tag);
 }
 
-void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t, false); }
-void comm_wait_patiently(struct comm *c, struct transfer *t) { c->kind->wait(c, t, true); }
+void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t); }
 void comm_poll(struct comm *c, struct transfer *transfers, int count)
 {
     c->kind->poll(c, transfers, count);

@@ -14,8 +14,8 @@ struct comm;
 
 int comm_rank(const struct comm *c); /* Local */
 int comm_size(const struct comm *c); /* Local */
-void comm_set_timeout(struct comm *c,
-                      double timeout_s); /* Local: how long a wait may see nothing happen */
+/* Local: for how long a wait may see nothing happen. */
+void comm_set_timeout(struct comm *c, double timeout_s);
 
 /* A group of this rank alone. (Groups of several ranks are opened by the mesh: comm_mpi.h.) */
 struct comm *comm_open_self(void);
@@ -38,11 +38,9 @@ void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, in
                      int64_t width, int to, int tag);
 void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                         int64_t width, int from, int tag);
-/* Local: waits for completion, polling. Past the group's timeout it CHECK-fails. */
+/* Local: waits for completion, polling. Past the group's timeout with nobody in the world having
+ * done anything (heartbeat.h) it CHECK-fails, naming group, operation and peer. */
 void comm_wait(struct comm *c, struct transfer *t);
-/* As comm_wait, for a wait until a peer has finished minutes of work: the deadline counts from the
- * last time anybody did something (heartbeat.h). */
-void comm_wait_patiently(struct comm *c, struct transfer *t);
 /* Local: gives MPI a chance to progress the active ones of `transfers`, at most every 100 us
  * however often it is called. */
 void comm_poll(struct comm *c, struct transfer *transfers, int count);
@@ -55,7 +53,7 @@ void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, in
 /* Local: has a message with this tag arrived, from anyone? Its sender in *from. */
 bool comm_probe(struct comm *c, int tag, int *from);
 
-/* Local: waits, patiently, until a message with either tag has arrived from rank `from`; returns
+/* Local: waits until a message with either tag has arrived from rank `from`; returns
  * that tag. */
 int comm_await(struct comm *c, int from, int tag_a, int tag_b);
 

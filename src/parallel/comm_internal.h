@@ -18,7 +18,7 @@ struct comm_kind {
                                 int tag);
     bool (*probe)(struct comm *, int tag, int *from);
     int (*await)(struct comm *, int from, int tag_a, int tag_b);
-    void (*wait)(struct comm *, struct transfer *, bool patient);
+    void (*wait)(struct comm *, struct transfer *);
     void (*poll)(struct comm *, struct transfer *, int count);
     void (*broadcast_bytes)(struct comm *, void *, int bytes, int root);
     void (*all_gather_doubles)(struct comm *, double *, const int *counts, const int *offsets);

@@ -62,14 +62,26 @@ static void back_off(int turn)
         usleep(50);
 }
 
-/* A wait in progress: how long nothing has happened, looked at every LOOK_S. */
+/* A wait in progress, looked at every LOOK_S. Time counts in slices of at most a second: a job that
+ * was suspended as a whole (Slurm does that) has not been quiet meanwhile. */
 struct patience {
     const char *group, *what;
     int peer; /* -1: everyone */
-    double timeout_s, start_s, looked_s;
-    bool patient;
-    int turn; /* stays at SPINS */
+    double timeout_s, looked_s;
+    double quiet_s;  /* for so long nobody in the world has done anything */
+    double worked_s; /* when somebody last had */
+    int turn;        /* stays at SPINS */
 };
+
+static struct patience patience_for(const char *group, const char *what, int peer, double timeout_s)
+{
+    return (struct patience){.group = group,
+                             .what = what,
+                             .peer = peer,
+                             .timeout_s = timeout_s,
+                             .looked_s = clock_s(),
+                             .worked_s = heartbeat_last_work_s()};
+}
 
 static void keep_waiting(struct patience *p)
 {
@@ -77,11 +89,12 @@ static void keep_waiting(struct patience *p)
     p->turn += p->turn < SPINS;
     double now = clock_s();
     if (now - p->looked_s < LOOK_S) return;
+    p->quiet_s += now - p->looked_s < 1 ? now - p->looked_s : 1;
     p->looked_s = now;
     heartbeat_listen();
-    double happened_s = p->start_s;
-    if (p->patient && heartbeat_last_work_s() > happened_s) happened_s = heartbeat_last_work_s();
-    if (now - happened_s < p->timeout_s) return;
+    if (heartbeat_last_work_s() > p->worked_s) p->quiet_s = 0;
+    p->worked_s = heartbeat_last_work_s();
+    if (p->quiet_s < p->timeout_s) return;
     if (p->peer >= 0)
         CHECK(false, "%s with rank %d of group \"%s\": nothing has happened for %.0f s (timeout)",
               p->what, p->peer, p->group, p->timeout_s);
@@ -90,14 +103,9 @@ static void keep_waiting(struct patience *p)
 }
 
 void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer,
-                   double timeout_s, bool patient)
+                   double timeout_s)
 {
-    struct patience p = {.group = group,
-                         .what = what,
-                         .peer = peer,
-                         .timeout_s = timeout_s,
-                         .start_s = clock_s(),
-                         .patient = patient};
+    struct patience p = patience_for(group, what, peer, timeout_s);
     for (;;) {
         int done = 0;
         CHECK_MPI(MPI_Test(request, &done, MPI_STATUS_IGNORE));
@@ -109,12 +117,7 @@ void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, in
 
 static int mpi_await(struct comm *c, int from, int tag_a, int tag_b)
 {
-    struct patience p = {.group = c->name,
-                         .what = "message",
-                         .peer = from,
-                         .timeout_s = c->timeout_s,
-                         .start_s = clock_s(),
-                         .patient = true};
+    struct patience p = patience_for(c->name, "message", from, c->timeout_s);
     for (;;) {
         int arrived = 0;
         CHECK_MPI(MPI_Iprobe(from, tag_a, group_of(c)->comm, &arrived, MPI_STATUS_IGNORE));
@@ -133,12 +136,12 @@ static void mpi_begin(struct transfer *t, MPI_Request request, const char *what,
     t->peer = peer;
 }
 
-static void mpi_wait(struct comm *c, struct transfer *t, bool patient)
+static void mpi_wait(struct comm *c, struct transfer *t)
 {
     if (!t->active) return;
     MPI_Request request;
     memcpy(&request, t->request, sizeof request);
-    comm_mpi_wait(&request, c->name, t->what, t->peer, c->timeout_s, patient);
+    comm_mpi_wait(&request, c->name, t->what, t->peer, c->timeout_s);
     t->active = false;
 }
 
@@ -219,7 +222,7 @@ static void mpi_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {
     MPI_Request request;
     CHECK_MPI(MPI_Ibcast(data, bytes, MPI_BYTE, root, group_of(c)->comm, &request));
-    comm_mpi_wait(&request, c->name, "broadcast", root == c->rank ? -1 : root, c->timeout_s, true);
+    comm_mpi_wait(&request, c->name, "broadcast", root == c->rank ? -1 : root, c->timeout_s);
 }
 
 static void mpi_all_gather(struct comm *c, double *all, const int *counts, const int *offsets)
@@ -227,7 +230,7 @@ static void mpi_all_gather(struct comm *c, double *all, const int *counts, const
     MPI_Request request;
     CHECK_MPI(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts, offsets, MPI_DOUBLE,
                               group_of(c)->comm, &request));
-    comm_mpi_wait(&request, c->name, "all-gather", -1, c->timeout_s, true);
+    comm_mpi_wait(&request, c->name, "all-gather", -1, c->timeout_s);
 }
 
 static void mpi_close(struct comm *c)

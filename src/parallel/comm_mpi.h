@@ -18,10 +18,13 @@ const char *comm_mpi_error_text(int code);
  * "world". Local. */
 struct comm *comm_open_mpi(MPI_Comm group, const char *name, double timeout_s);
 
-/* Waits for an MPI request with the deadline; past it CHECK-fails naming what and peer (-1:
- * everyone). patient: the deadline counts from the last time anybody in the world did something
- * (heartbeat.h). Local. */
+/* Waits for an MPI request; after timeout_s in which nobody in the world has done anything
+ * (heartbeat.h) it CHECK-fails naming what and peer (-1: everyone). Local. */
 void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer,
-                   double timeout_s, bool patient);
+                   double timeout_s);
+
+/* Inside MPI's own blocking calls (starting, splitting, ending) no deadline of ours reaches: an
+ * alarm of so many seconds does (world.c says what it means). */
+enum { MPI_PATIENCE_S = 120 };
 
 #endif

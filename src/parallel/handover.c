@@ -35,14 +35,14 @@ static struct comm *world_of(struct handover *h) { return h->mesh->world->comm; 
 
 static void wait_for_slot(struct handover *h, struct handover_slot *slot)
 {
-    for (int i = 0; i < 2; i++) comm_wait_patiently(world_of(h), &slot->transfers[i]);
+    for (int i = 0; i < 2; i++) comm_wait(world_of(h), &slot->transfers[i]);
 }
 
 static void receive_head(struct handover *h, struct handover_head *head, int from, int tag)
 {
     struct transfer t = {0};
     comm_receive_bytes_start(world_of(h), &t, head, sizeof *head, from, tag);
-    comm_wait_patiently(world_of(h), &t);
+    comm_wait(world_of(h), &t);
 }
 
 /* ---- codec ranks ----------------------------------------------------------------------------- */
@@ -77,7 +77,7 @@ static void receive_latents_payload(struct handover *h, const struct shard_plan 
         struct transfer t = {0};
         comm_receive_start(world_of(h), &t, payload + shard_first_token(plan, r) * h->channels,
                            shard_tokens(plan, r), h->channels, r, TAG_LATENTS);
-        comm_wait_patiently(world_of(h), &t);
+        comm_wait(world_of(h), &t);
     }
 }
 
@@ -116,7 +116,7 @@ void handover_end_codec(struct handover *h, int status,
         }
     }
     for (int i = 0; i < HANDOVER_SLOTS; i++) wait_for_slot(h, &h->text[i]);
-    comm_wait_patiently(world_of(h), &h->end_transfer);
+    comm_wait(world_of(h), &h->end_transfer);
 }
 
 /* ---- denoise ranks --------------------------------------------------------------------------- */
@@ -150,7 +150,7 @@ static bool take_text(struct handover *h, int codec)
     receive_head(h, &slot->head, from, TAG_TEXT_HEAD);
     comm_receive_start(world_of(h), &t, slot->payload, slot->head.tokens[0] + slot->head.tokens[1],
                        h->text_width, from, TAG_TEXT);
-    comm_wait_patiently(world_of(h), &t);
+    comm_wait(world_of(h), &t);
     c->texts_taken++;
     return true;
 }
@@ -221,7 +221,7 @@ void handover_end_denoise(struct handover *h, int status)
     }
     for (int c = 0; c < codecs; c++) {
         while (take_text(h, c)) continue;
-        comm_wait_patiently(world_of(h), &h->codecs[c].transfer);
+        comm_wait(world_of(h), &h->codecs[c].transfer);
     }
     for (int i = 0; i < HANDOVER_SLOTS; i++) wait_for_slot(h, &h->latents[i]);
 }

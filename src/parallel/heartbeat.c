@@ -12,6 +12,7 @@ static MPI_Comm channel = MPI_COMM_NULL; /* of its own, so that beats never matc
 static int my_rank, ranks;
 static double interval_s = 5, last_sent_s, last_listened_s, last_work_s;
 static bool work_to_tell; /* since the last beat that was sent */
+static bool silent;
 
 void heartbeat_start(void)
 {
@@ -33,7 +34,7 @@ static void beat(int to)
 
 static void tell(double now)
 {
-    if (!work_to_tell || now - last_sent_s < interval_s) return;
+    if (silent || !work_to_tell || now - last_sent_s < interval_s) return;
     last_sent_s = now;
     work_to_tell = false;
     if (my_rank != 0) beat(0);
@@ -86,8 +87,9 @@ void heartbeat_stop(void)
 {
     if (channel == MPI_COMM_NULL) return;
     MPI_Request barrier;
+    silent = true; /* a beat after the barrier would be a message that nobody takes */
     CHECK_MPI(MPI_Ibarrier(channel, &barrier));
-    comm_mpi_wait(&barrier, "world", "leaving together", -1, 60, true);
+    comm_mpi_wait(&barrier, "world", "leaving together", -1, 60);
     take_in(clock_s()); /* what has arrived is not left unreceived when MPI ends */
     CHECK_MPI(MPI_Comm_free(&channel));
 }

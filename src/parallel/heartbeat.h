@@ -1,7 +1,7 @@
 /* Signs of work. Some waits are legitimately long: a codec rank waits while a shot is denoised for
  * an hour. A stopped or deadlocked job must still be noticed. So every rank tells rank 0 every few
  * seconds that it has *done* something since it last said so, rank 0 tells everybody that somebody
- * has, and a patient wait fails only when for the whole time-out nobody anywhere has done anything.
+ * has, and a wait fails only when for the whole time-out nobody anywhere has done anything.
  * Waiting is not doing. All functions are Local. */
 #ifndef RINGREEL_HEARTBEAT_H
 #define RINGREEL_HEARTBEAT_H

@@ -3,6 +3,8 @@
 #include "base/error.h"
 #include "parallel/comm_mpi.h"
 
+#include <unistd.h>
+
 /* One codec rank in eight: decoding costs about an eighth of denoising at the released step counts.
  * More codec ranks than shots would idle. */
 static int choose_codec_ranks(int world_size, int shots)
@@ -56,7 +58,9 @@ int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ra
         return STATUS_OK;
     }
     MPI_Comm group;
+    alarm(MPI_PATIENCE_S);
     CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, m->denoises ? 0 : MPI_UNDEFINED, rank, &group));
+    alarm(0);
     if (m->denoises) m->denoise_group = comm_open_mpi(group, "denoise", w->timeout_s);
     return STATUS_OK;
 }

@@ -28,8 +28,9 @@ static void on_signal(int number)
 {
     const char *name = number == SIGTERM  ? "SIGTERM (the launcher ends all ranks when one is lost)"
                        : number == SIGINT ? "SIGINT"
-                       : number == SIGHUP ? "SIGHUP"
-                                          : "SIGALRM (starting or ending MPI took too long)";
+                       : number == SIGHUP
+                           ? "SIGHUP"
+                           : "SIGALRM (MPI took too long to start, to split or to end)";
     const char *const parts[] = {"ringreel: ", signal_identity, " ended by ", name,
                                  ", during ",  phase_get(),     "\n"};
     char line[512];
@@ -108,10 +109,6 @@ static void find_host_ranks(struct world *w)
     w->processors = share_of_processors(host_group);
 }
 
-/* Starting and ending MPI wait inside the library, where no deadline of ours reaches: an alarm
- * does. */
-enum { MPI_PATIENCE_S = 120 };
-
 static void start_mpi(struct world *w, int *argc, char ***argv)
 {
     int provided;
@@ -169,7 +166,7 @@ int world_min(struct world *w, int value)
     int least = value;
     MPI_Request request;
     CHECK_MPI(MPI_Iallreduce(&value, &least, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD, &request));
-    comm_mpi_wait(&request, "world", "agreement", -1, w->timeout_s, true);
+    comm_mpi_wait(&request, "world", "agreement", -1, w->timeout_s);
     return least;
 }
 
@@ -179,7 +176,7 @@ int64_t world_host_sum(struct world *w, int64_t value)
     int64_t sum = value;
     MPI_Request request;
     CHECK_MPI(MPI_Iallreduce(&value, &sum, 1, MPI_INT64_T, MPI_SUM, host_group, &request));
-    comm_mpi_wait(&request, "host", "sum", -1, w->timeout_s, true);
+    comm_mpi_wait(&request, "host", "sum", -1, w->timeout_s);
     return sum;
 }
 
@@ -213,14 +210,14 @@ static void receive(struct world *w, void *data, int bytes, int from, int tag)
 {
     struct transfer t = {0};
     comm_receive_bytes_start(w->comm, &t, data, bytes, from, tag);
-    comm_wait_patiently(w->comm, &t);
+    comm_wait(w->comm, &t);
 }
 
 static void send(struct world *w, const void *data, int bytes, int to, int tag)
 {
     struct transfer t = {0};
     comm_send_bytes_start(w->comm, &t, data, bytes, to, tag);
-    comm_wait_patiently(w->comm, &t);
+    comm_wait(w->comm, &t);
 }
 
 static void write_rank_spans(FILE *f, int rank, const char *role, const struct trace_span *spans,

@@ -52,7 +52,7 @@ int codec_encode_text(struct engine *e, const struct shot *s, struct handover_he
 static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channels)
 {
     if (!s->options->stochastic_sampling) return;
-    for (int i = 0; i < s->schedule.count; i++)
+    for (int i = 0; i < s->schedule.count; i++, heartbeat_worked())
         noise_draw(r, RNG_TORCH, s->tokens, channels, 0, 0, NULL);
 }
 
@@ -142,7 +142,10 @@ static int write_frames(struct engine *e, const struct shot *s, char sha256[65])
         video_abandon(writer);
         return status;
     }
-    return video_finish(writer);
+    heartbeat_worked();
+    status = video_finish(writer);
+    heartbeat_worked();
+    return status;
 }
 
 static int encode_video(struct engine *e, const struct shot *s, struct sidecar_facts *facts)

@@ -158,8 +158,8 @@ static int run_steps(struct denoise *d, int status)
                  s->number + 1, i + 1, s->schedule.count, t, clock_s() - start_s);
         if (leads) {
             progress_advance(&progress, i + 1);
-            log_debug("shot %d step %d: sigma %.6f, guidance %g, stg %g, %.3f s", s->number + 1, i + 1,
-                      t, g.use_cfg ? g.cfg : 1, g.use_stg ? g.stg : 0, clock_s() - start_s);
+            log_debug("shot %d step %d: sigma %.6f, guidance %g, stg %g, %.3f s", s->number + 1,
+                      i + 1, t, g.use_cfg ? g.cfg : 1, g.use_stg ? g.stg : 0, clock_s() - start_s);
         }
     }
     TRY(agree_to_go_on(d, status));

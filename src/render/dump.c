@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "media/partial.h"
 #include "model/safetensors.h"
+#include "parallel/heartbeat.h"
 
 #include <stdlib.h>
 #include <string.h>
