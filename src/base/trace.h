@@ -1,5 +1,5 @@
-/* --trace FILE: Chrome trace format (chrome://tracing, Perfetto), one row per rank. Spans are kept
- * in memory (a fixed number of them, allocated once; the oldest win and the rest are counted) and
+/* --trace FILE: Chrome trace format (chrome://tracing, Perfetto), two rows per rank (work and
+ * waiting). Spans are kept in memory (a fixed number of them, allocated once; the oldest win and the rest are counted) and
  * gathered by world_write_trace. */
 #ifndef RINGREEL_TRACE_H
 #define RINGREEL_TRACE_H

@@ -95,23 +95,12 @@ static const void *record_of(const struct job_options *job, const struct setting
     return s->scope == SCOPE_JOB ? (const void *)job : (const void *)&job->shots[shot];
 }
 
-static char *value_text(const struct setting *s, const void *record)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    CHECK(out, "out of memory");
-    setting_print(out, s, record);
-    fclose(out);
-    return text;
-}
-
 static bool same_in_all_shots(const struct job_options *job, const struct setting *s)
 {
-    char *first = value_text(s, record_of(job, s, 0));
+    char *first = setting_text(s, record_of(job, s, 0));
     bool same = true;
     for (int i = 1; i < job->shot_count && same && s->scope == SCOPE_SHOT; i++) {
-        char *other = value_text(s, record_of(job, s, i));
+        char *other = setting_text(s, record_of(job, s, i));
         same = strcmp(first, other) == 0;
         free(other);
     }

@@ -84,6 +84,8 @@ void setting_reset(const struct setting *s, void *record, struct text_pool *text
 
 /* The value as YAML on one line; setting_from_node reads it back unchanged. */
 void setting_print(FILE *out, const struct setting *s, const void *record);
+/* What setting_print writes, as a string; free() it. */
+char *setting_text(const struct setting *s, const void *record);
 bool setting_is_default(const struct setting *s, const void *record);
 /* "32 to 16384", "auto, cpu or cuda", "" where nothing limits the value */
 const char *setting_limits(char out[256], const struct setting *s);

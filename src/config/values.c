@@ -593,7 +593,7 @@ void setting_print(FILE *out, const struct setting *s, const void *record)
     }
 }
 
-static char *printed(const struct setting *s, const void *record)
+char *setting_text(const struct setting *s, const void *record)
 {
     char *text = NULL;
     size_t bytes = 0;
@@ -612,7 +612,7 @@ bool setting_is_default(const struct setting *s, const void *record)
     } initial;
     struct text_pool texts = {0};
     setting_reset(s, &initial, &texts);
-    char *a = printed(s, record), *b = printed(s, &initial);
+    char *a = setting_text(s, record), *b = setting_text(s, &initial);
     bool same = strcmp(a, b) == 0;
     free(a);
     free(b);

@@ -53,8 +53,7 @@ size_t transformer_packed_bytes(
 int transformer_set_text(struct transformer *t, int slot, const float *embeds, int tokens);
 
 /* Position of every token of the sequence: f x h x w latent grid in token order (spec 2.5), of
- * which this rank holds the shard. extra tokens (conditioning) come with a later issue: they will
- * precede the grid. */
+ * which this rank holds the shard. */
 struct latent_grid {
     int64_t f, h, w;
     double frame_rate;
