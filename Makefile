@@ -33,10 +33,11 @@ CXXFLAGS := -std=c++17 $(OPT) $(WARN)
 LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldl -lm -lstdc++ -lpthread
 
 # kernels/cpu/*_simd.c is compiled once per instruction set and chosen at run time; nothing else is tuned to one CPU.
-ISAS         := generic avx2 avx512
+ISAS         := generic avx2 avx512 avx512_bf16
 ISA_generic  :=
 ISA_avx2     := -mavx2 -mfma
 ISA_avx512   := -mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma -mprefer-vector-width=512
+ISA_avx512_bf16 := $(ISA_avx512) -mavx512bf16
 
 SIMD     := $(wildcard kernels/cpu/*_simd.c)
 SOURCES  := $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c)) $(filter-out $(SIMD),$(wildcard kernels/*.c kernels/cpu/*.c))

@@ -59,6 +59,7 @@ struct device {
     const struct ops *ops;
     int threads;
     int isa_level; /* device_isa_level of what the kernels were compiled for */
+    enum precision precision;
     void (*poll)(void *argument);
     void *poll_argument;
     void *backend; /* the backend's own */

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static const char *const isa_names[] = {"generic", "avx2", "avx512"};
+static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16"};
 enum { ISA_COUNT = sizeof isa_names / sizeof *isa_names };
 
 const char *device_best_isa(void)
@@ -14,7 +14,8 @@ const char *device_best_isa(void)
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return isa_names[avx2 ? (avx512 ? 2 : 1) : 0];
+    bool bf16 = __builtin_cpu_supports("avx512bf16");
+    return isa_names[avx2 ? (avx512 ? (bf16 ? 3 : 2) : 1) : 0];
 }
 
 int device_isa_level(const char *isa)
@@ -33,6 +34,7 @@ const char *device_isa_name(int level)
 const char *device_name(const struct device *dev) { return dev->ops->name; }
 const char *device_isa(const struct device *dev) { return device_isa_name(dev->isa_level); }
 int device_threads(const struct device *dev) { return dev->threads; }
+enum precision device_precision(const struct device *dev) { return dev->precision; }
 void device_close(struct device *dev)
 {
     if (dev) dev->ops->close(dev);
@@ -117,10 +119,11 @@ void op_linear_unpack(struct device *dev, struct linear *l)
     if (l->packed) dev->ops->linear_unpack(dev, l);
 }
 
-size_t op_linear_packed_bytes(const struct linear *l)
+size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l)
 {
-    size_t out = (size_t)whole_panels(l->out);
-    return sizeof(float) * out * ((size_t)l->in + 1);
+    size_t out = (size_t)whole_panels(l->out), in = (size_t)l->in;
+    size_t row = dev->precision == PRECISION_BF16 ? (in + 1) / 2 : in; /* pairs, or floats */
+    return sizeof(float) * out * (row + 1);
 }
 
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,

@@ -22,17 +22,23 @@
 
 struct device; /* one per rank */
 
-/* threads >= 1: worker threads of this rank. isa: NULL for the best this CPU has, else "avx2",
- * "avx512" or "generic" (ranks agree on the lowest, so that hosts of different age still give the
+/* Of the products of linear layers; everything else is fp32 on the CPU. BF16: inputs and weights
+ * are rounded to bf16 and summed in fp32, and weights kept in memory take half the room. */
+enum precision { PRECISION_F32, PRECISION_BF16 };
+
+/* threads >= 1: worker threads of this rank. isa: NULL for the best this CPU has, else a name that
+ * device_isa_level knows (ranks agree on the lowest, so that hosts of different age still give the
  * same bytes). */
-struct device *device_open_cpu(int threads, const char *isa);
+struct device *device_open_cpu(int threads, const char *isa, enum precision precision);
 void device_close(struct device *dev);
 const char *device_name(const struct device *dev); /* "cpu" */
 const char *device_isa(const struct device *dev);  /* "avx2" ... */
 const char *device_best_isa(void);                 /* what this CPU could do */
-int device_isa_level(const char *isa);             /* generic 0 < avx2 1 < avx512 2; -1 unknown */
+/* generic 0 < avx2 1 < avx512 2 < avx512_bf16 3; -1 unknown. Only bf16 products differ at 3. */
+int device_isa_level(const char *isa);
 const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
+enum precision device_precision(const struct device *dev);
 
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
@@ -56,7 +62,7 @@ struct linear linear_make(const struct tensor *weight, const struct tensor *bias
 /* Resident: reorders weights now (frees nothing of the checkpoint). */
 void op_linear_pack(struct device *dev, struct linear *l);
 void op_linear_unpack(struct device *dev, struct linear *l); /* frees what pack took */
-size_t op_linear_packed_bytes(const struct linear *l);
+size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l);
 
 /* y [S,out] = epilogue(x [S,in] W^T + b). `tile` (the granule) is the unit of rows within which a
  * backend may choose its algorithm; the last may be short. The CPU's rows do not depend on it.

@@ -39,10 +39,16 @@ static int by_value(const void *a, const void *b)
                      : "+r"(count)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",  \
                        "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm14", "xmm15")
 
+#define DOT(reg, unused, n) "vdpbf16ps %%" reg "14, %%" reg "15, %%" reg #n "\n"
+
 /* Runs `count` rounds of twelve multiply-adds; returns how many operations a round has. */
-static int spin(int isa_level, long count)
+static int spin(int isa_level, enum precision precision, long count)
 {
-    if (isa_level == 2) {
+    if (isa_level == 3 && precision == PRECISION_BF16) {
+        SPIN(TWELVE(DOT, "zmm", ), count);
+        return 12 * 16 * 4;
+    }
+    if (isa_level >= 2) {
         SPIN(TWELVE(FMA, "zmm", ), count);
         return 12 * 16 * 2;
     }
@@ -61,7 +67,7 @@ static double peak_gflops(struct device *dev)
     int per_round = 0, threads = device_threads(dev), level = device_isa_level(device_isa(dev));
     double start = now_s();
 #pragma omp parallel num_threads(threads) reduction(max : per_round)
-    per_round = spin(level, rounds);
+    per_round = spin(level, device_precision(dev), rounds);
     return 1e-9 * (double)rounds * per_round * threads / (now_s() - start);
 }
 
@@ -87,6 +93,7 @@ struct row {
     struct timing (*run)(struct device *dev, const struct row *row);
     int64_t size[5];
     double gflop, gbyte; /* of one run; 0 = not shown */
+    enum precision precision;
 };
 
 /* Runs `work` once to warm up and RUNS times more. */
@@ -174,24 +181,26 @@ static struct timing run_silu(struct device *dev, const struct row *row)
     return t;
 }
 
-#define LINEAR(rows, out, in, epilogue)                                                            \
+#define LINEAR_AS(kind, precision, rows, out, in, epilogue)                                        \
     {                                                                                              \
-        "linear " #rows " x " #in " -> " #out, run_linear, {rows, out, in, 128, epilogue},         \
-            2e-9 * rows *in *out, 0                                                                \
+        "linear" kind " " #rows " x " #in " -> " #out, run_linear, {rows, out, in, 128, epilogue}, \
+            2e-9 * rows *in *out, 0, precision                                                     \
     }
+#define LINEAR(...) LINEAR_AS("", PRECISION_F32, __VA_ARGS__)
+#define LINEAR_BF16(...) LINEAR_AS(" bf16", PRECISION_BF16, __VA_ARGS__)
 #define ATTENTION(n, heads, d, granule)                                                            \
     {                                                                                              \
         "attention " #n " tokens, d " #d ", granule " #granule, run_attention,                     \
-            {n, heads, d, granule}, 4e-9 * n *n *heads *d, 0                                       \
+            {n, heads, d, granule}, 4e-9 * n *n *heads *d, 0, PRECISION_F32                        \
     }
 #define CONV(c, t, h, w, k)                                                                        \
     {                                                                                              \
         "conv" #k " " #c " channels, " #t "x" #h "x" #w, run_conv, {c, t, h, w, k},                \
-            2e-9 * k *k *k *c *c *t *h *w, 0                                                       \
+            2e-9 * k *k *k *c *c *t *h *w, 0, PRECISION_F32                                        \
     }
 #define BYTES(label, function, rows, d)                                                            \
     {                                                                                              \
-        label " " #rows " x " #d, function, {rows, d}, 0, 8e-9 * rows *d                           \
+        label " " #rows " x " #d, function, {rows, d}, 0, 8e-9 * rows *d, PRECISION_F32            \
     }
 
 static const struct row table[] = {
@@ -200,6 +209,9 @@ static const struct row table[] = {
     LINEAR(128, 2048, 8192, EPILOGUE_NONE),
     LINEAR(6144, 2048, 2048, EPILOGUE_NONE),
     LINEAR(1536, 8192, 2048, EPILOGUE_GELU_TANH),
+    LINEAR_BF16(128, 2048, 2048, EPILOGUE_NONE),
+    LINEAR_BF16(128, 2048, 8192, EPILOGUE_NONE),
+    LINEAR_BF16(6144, 2048, 2048, EPILOGUE_NONE),
     ATTENTION(1536, 4, 64, 128),
     ATTENTION(1536, 4, 128, 128),
     ATTENTION(6144, 1, 64, 128),
@@ -216,12 +228,13 @@ static const struct row table[] = {
 
 static void print_table(int threads)
 {
-    struct device *dev = device_open_cpu(threads, NULL);
-    printf("\n%d thread%s, %s\n", threads, threads == 1 ? "" : "s", device_isa(dev));
+    struct device *devices[] = {[PRECISION_F32] = device_open_cpu(threads, NULL, PRECISION_F32),
+                                [PRECISION_BF16] = device_open_cpu(threads, NULL, PRECISION_BF16)};
+    printf("\n%d thread%s, %s\n", threads, threads == 1 ? "" : "s", device_best_isa());
     printf("%-44s %10s %10s %10s %8s %8s\n", "", "ms", "GFLOP/s", "peak", "% peak", "GB/s");
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         const struct row *row = table + i;
-        struct timing t = row->run(dev, row);
+        struct timing t = row->run(devices[row->precision], row);
         double gflops = row->gflop / t.seconds;
         printf("%-44s %10.2f", row->name, 1e3 * t.seconds);
         if (row->gflop > 0)
@@ -230,7 +243,7 @@ static void print_table(int threads)
         printf("\n");
         fflush(stdout);
     }
-    device_close(dev);
+    for (int i = 0; i < 2; i++) device_close(devices[i]);
 }
 
 int main(void)

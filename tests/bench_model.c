@@ -29,10 +29,10 @@ static double forward_gflop(double width, double blocks, double tokens, double t
 
 /* One step without guidance is one forward. */
 static void time_model(const char *label, const char *checkpoint, double width, int threads,
-                       struct latent_grid grid)
+                       enum precision precision, struct latent_grid grid)
 {
     enum { TEXT = 64 };
-    struct device *dev = device_open_cpu(threads, NULL);
+    struct device *dev = device_open_cpu(threads, NULL, precision);
     struct comm *self = comm_open_self();
     struct checkpoint *c;
     struct transformer *t;
@@ -109,12 +109,14 @@ void bench_models(int threads)
     printf("\nseconds per denoise step (one forward, no guidance), %d thread%s\n", threads,
            threads == 1 ? "" : "s");
     printf("%-52s %10s %10s\n", "", "s/step", "GFLOP/s");
-    time_model("models/tiny, 256x160x33, 200 tokens", "models/tiny/ltxv-tiny.safetensors", 128,
-               threads, (struct latent_grid){5, 5, 8, 25, 8, 32});
-    time_model("models/tiny, 768x512x33, 1920 tokens", "models/tiny/ltxv-tiny.safetensors", 128,
-               threads, (struct latent_grid){5, 16, 24, 25, 8, 32});
+    static const char tiny[] = "models/tiny/ltxv-tiny.safetensors";
+    const struct latent_grid small = {5, 5, 8, 25, 8, 32}, large = {5, 16, 24, 25, 8, 32},
+                             real = {3, 16, 24, 25, 8, 32};
+    time_model("models/tiny, 256x160x33, 200 tokens", tiny, 128, threads, PRECISION_F32, small);
+    time_model("models/tiny, 768x512x33, 1920 tokens", tiny, 128, threads, PRECISION_F32, large);
     time_model("2 blocks of 2B width, 768x512x17, 1152 tokens", two_blocks, 2048, threads,
-               (struct latent_grid){3, 16, 24, 25, 8, 32});
+               PRECISION_F32, real);
+    time_model("the same in bf16", two_blocks, 2048, threads, PRECISION_BF16, real);
     free(two_blocks);
     temp_dir_remove(dir);
 }

@@ -51,10 +51,7 @@ SIMD_INLINE void score_tile(const int rows, const int vectors, const struct tile
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) acc[i][v] = (vf){0};
     tile_sum(acc, rows, vectors, true, g);
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) vf_store(s + i * s_row + v * SIMD_WIDTH, acc[i][v]);
+    tile_store(acc, rows, vectors, s, s_row);
 }
 
 /* ---- o = o * alpha + p v --------------------------------------------------------------------- */
@@ -69,10 +66,7 @@ SIMD_INLINE void value_tile(const int rows, const int vectors, const struct tile
         for (int v = 0; v < vectors; v++)
             acc[i][v] = alpha[i] * vf_load(o + i * o_row + v * SIMD_WIDTH);
     tile_sum(acc, rows, vectors, false, g);
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) vf_store(o + i * o_row + v * SIMD_WIDTH, acc[i][v]);
+    tile_store(acc, rows, vectors, o, o_row);
 }
 
 #define DEFINE(rows)                                                                               \

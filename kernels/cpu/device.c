@@ -5,10 +5,14 @@
 
 #include <stdlib.h>
 
-static const struct rows_simd *const rows_tables[] = {&rows_generic, &rows_avx2, &rows_avx512};
-static const struct gemm_simd *const gemm_tables[] = {&gemm_generic, &gemm_avx2, &gemm_avx512};
-static const struct attention_simd *const attention_tables[] = {&attention_generic, &attention_avx2,
-                                                                &attention_avx512};
+#define EVERY_ISA(name)                                                                            \
+    {                                                                                              \
+        &name##_generic, &name##_avx2, &name##_avx512, &name##_avx512_bf16                         \
+    }
+static const struct rows_simd *const rows_tables[] = EVERY_ISA(rows);
+static const struct gemm_simd *const gemm_tables[] = EVERY_ISA(gemm);
+static const struct gemm_simd *const gemm_bf16_tables[] = EVERY_ISA(gemm_bf16);
+static const struct attention_simd *const attention_tables[] = EVERY_ISA(attention);
 
 float *cpu_floats(size_t count)
 {
@@ -77,7 +81,7 @@ static const struct ops cpu_ops = {
     .to_bytes = cpu_to_bytes,
 };
 
-struct device *device_open_cpu(int threads, const char *isa)
+struct device *device_open_cpu(int threads, const char *isa, enum precision precision)
 {
     int best = device_isa_level(device_best_isa()), level = isa ? device_isa_level(isa) : best;
     CHECK(threads >= 1, "%d threads", threads);
@@ -86,9 +90,14 @@ struct device *device_open_cpu(int threads, const char *isa)
     struct cpu *cpu = xcalloc(1, sizeof *cpu);
     cpu->rows = rows_tables[level];
     cpu->gemm = gemm_tables[level];
+    cpu->gemm_bf16 = gemm_bf16_tables[level];
     cpu->attention = attention_tables[level];
     cpu->threads = xcalloc((size_t)threads, sizeof *cpu->threads);
     struct device *dev = xcalloc(1, sizeof *dev);
-    *dev = (struct device){.ops = &cpu_ops, .threads = threads, .isa_level = level, .backend = cpu};
+    *dev = (struct device){.ops = &cpu_ops,
+                           .threads = threads,
+                           .isa_level = level,
+                           .precision = precision,
+                           .backend = cpu};
     return dev;
 }

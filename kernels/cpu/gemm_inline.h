@@ -18,6 +18,26 @@ SIMD_INLINE const float *tile_vector(const float *b, int64_t b_panel, int v)
     return b + v * SIMD_WIDTH / PANEL * b_panel + v * SIMD_WIDTH % PANEL;
 }
 
+/* acc = init, the same for every row, or what c holds when init is NULL */
+SIMD_INLINE void tile_load(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const int vectors,
+                           const float *c, int64_t c_row, const float *init)
+{
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            acc[i][v] = vf_load((init ? init : c + i * c_row) + v * SIMD_WIDTH);
+}
+
+SIMD_INLINE void tile_store(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const int vectors,
+                            float *c, int64_t c_row)
+{
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) vf_store(c + i * c_row + v * SIMD_WIDTH, acc[i][v]);
+}
+
 /* `rows`, `vectors` and `packed` are constants at every use, so that acc lives in registers. */
 SIMD_INLINE void tile_sum(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const int vectors,
                           const bool packed, const struct tile_ab *g)
@@ -50,5 +70,7 @@ SIMD_INLINE void tile_sum(vf acc[TILE_ROWS][TILE_VECTORS], const int rows, const
 #else
 #define TILE_CASES(use) use(1) use(2)
 #endif
+
+typedef void tile_function(const struct tile_ab *g, float *c, int64_t c_row, const float *init);
 
 #endif

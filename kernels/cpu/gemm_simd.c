@@ -5,16 +5,9 @@ SIMD_INLINE void product(const int rows, const int vectors, const bool packed,
                          const struct tile_ab *g, float *c, int64_t c_row, const float *init)
 {
     vf acc[TILE_ROWS][TILE_VECTORS];
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            acc[i][v] = vf_load((init ? init : c + i * c_row) + v * SIMD_WIDTH);
+    tile_load(acc, rows, vectors, c, c_row, init);
     tile_sum(acc, rows, vectors, packed, g);
-#pragma GCC unroll 12
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) vf_store(c + i * c_row + v * SIMD_WIDTH, acc[i][v]);
+    tile_store(acc, rows, vectors, c, c_row);
 }
 
 #define DEFINE(rows)                                                                               \
@@ -39,8 +32,6 @@ SIMD_INLINE void product(const int rows, const int vectors, const bool packed,
     }
 TILE_CASES(DEFINE)
 
-typedef void tile_function(const struct tile_ab *g, float *c, int64_t c_row, const float *init);
-
 #define PACKED(rows) packed_##rows,
 #define PACKED_ONE(rows) packed_one_##rows,
 #define STRIDED(rows) strided_##rows,
@@ -59,5 +50,6 @@ static void gemm_tile(int rows, int panels, bool packed, const struct tile_ab *g
 const struct gemm_simd SIMD_NAME(gemm) = {
     .tile_rows = TILE_ROWS,
     .tile_panels = TILE_PANELS,
+    .a_words = 1,
     .tile = gemm_tile,
 };

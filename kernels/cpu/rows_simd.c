@@ -141,6 +141,17 @@ static void rows_to_bytes(uint8_t *bytes, const float *y, int64_t n)
     if (i < n) bytes_of(bytes + i, vf_load_part(y + i, n - i), n - i);
 }
 
+/* Half a unit of the last kept place, less one when that place is even, is added and carries. */
+static void rows_to_bf16(uint16_t *restrict y, const float *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+        y[i] = (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded); /* NaN */
+    }
+}
+
 const struct rows_simd SIMD_NAME(rows) = {
     .norm = rows_norm,
     .norm_weight = rows_norm_weight,
@@ -151,4 +162,5 @@ const struct rows_simd SIMD_NAME(rows) = {
     .silu = rows_silu,
     .lincomb = rows_lincomb,
     .to_bytes = rows_to_bytes,
+    .to_bf16 = rows_to_bf16,
 };

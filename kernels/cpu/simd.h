@@ -22,8 +22,9 @@ struct rows_simd {
     void (*lincomb)(float *out, float a, const float *x, float b, const float *y,
                     int64_t n); /* y may be NULL */
     void (*to_bytes)(uint8_t *bytes, const float *y, int64_t n);
+    void (*to_bf16)(uint16_t *y, const float *x, int64_t n); /* to nearest, ties to even */
 };
-extern const struct rows_simd rows_generic, rows_avx2, rows_avx512;
+extern const struct rows_simd rows_generic, rows_avx2, rows_avx512, rows_avx512_bf16;
 
 /* A tile of C gains a sum of products (gemm_inline.h). A: element (i, k) of tap t is a[t][i * a_row
  * + k], or a[t][k * tile_rows + i] when packed. B: panels of 16 columns [k][16]; tap t begins at b
@@ -37,12 +38,20 @@ struct tile_ab {
 
 struct gemm_simd {
     int tile_rows, tile_panels; /* the largest tile */
+    int a_words;                /* floats of a packed row of `a` per k */
     /* c [rows][16 * panels], c_row floats apart, = (init or, when that is NULL, c) + a b; init [16
      * * panels] */
     void (*tile)(int rows, int panels, bool packed, const struct tile_ab *g, float *c,
                  int64_t c_row, const float *init);
 };
-extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512;
+extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512, gemm_avx512_bf16;
+
+/* The same of bf16 operands: every float of b holds a pair of them, the even input in its low half,
+ * and k counts pairs. So does a, or its pairs are taken apart: a_words is 2, and element k of row i
+ * is a[0][2 * k * tile_rows + i], the odd input, and a[0][(2 * k + 1) * tile_rows + i]. `packed` is
+ * true, `taps` 1. */
+extern const struct gemm_simd gemm_bf16_generic, gemm_bf16_avx2, gemm_bf16_avx512,
+    gemm_bf16_avx512_bf16;
 
 /* Query rows of one head, continued with packed keys and values (layout: attention.c). */
 struct attention_task {
@@ -61,7 +70,8 @@ struct attention_task {
 struct attention_simd {
     void (*attend)(const struct attention_task *task);
 };
-extern const struct attention_simd attention_generic, attention_avx2, attention_avx512;
+extern const struct attention_simd attention_generic, attention_avx2, attention_avx512,
+    attention_avx512_bf16;
 
 enum {
     QUERY_CHUNK = 96,

@@ -32,8 +32,9 @@ static const struct setting_choice bit_depths[] = {
     {.name = "8", .value = 8}, {.name = "10", .value = 10}, END};
 static const struct setting_choice backends[] = {
     {.name = "auto"}, {.name = "cpu"}, {.name = "cuda"}, END};
-static const struct setting_choice isas[] = {
-    {.name = "auto"}, {.name = "generic"}, {.name = "avx2"}, {.name = "avx512"}, END};
+static const struct setting_choice isas[] = {{.name = "auto"},        {.name = "generic"},
+                                             {.name = "avx2"},        {.name = "avx512"},
+                                             {.name = "avx512_bf16"}, END};
 static const struct setting_choice attention_orders[] = {
     {.name = "canonical", .value = ORDER_CANONICAL}, {.name = "ring", .value = ORDER_RING}, END};
 static const struct setting_choice weights_policies[] = {
@@ -93,7 +94,8 @@ const struct setting settings[] = {
      .initial = "base", .choices = pipeline_types, .help = "single pass"},
     {JOB(precision, precision), MODEL, .type = TYPE_WORD, .metavar = "TYPE", .initial = "auto",
      .choices = precisions,
-     .help = "lowest precision allowed; the cpu backend computes in float32 whatever it is"},
+     .help = "of the linear layers: auto is float32, all others round to bfloat16 and sum in "
+             "float32"},
 
     {SHOT(sampler), STEPS, .type = TYPE_CHOICE, .metavar = "NAME", .initial = "from_checkpoint",
      .choices = samplers, .help = "how noise levels are spaced"},

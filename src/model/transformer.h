@@ -44,8 +44,8 @@ int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
 int64_t transformer_channels(const struct transformer *t);      /* C = 128 */
 int64_t transformer_caption_width(const struct transformer *t); /* 4096 */
 int transformer_blocks(const struct transformer *t);            /* L */
-size_t transformer_packed_bytes(
-    const struct checkpoint *c); /* what `resident` would take; 0 if unknown */
+/* What `resident` would take; 0 if unknown. */
+size_t transformer_packed_bytes(const struct device *dev, const struct checkpoint *c);
 
 /* Text of one slot: embeds [tokens, caption_width] of the real tokens only (masked ones dropped:
  * spec 2.8). Computes the caption projection and every block's cross-attention K and V. Local

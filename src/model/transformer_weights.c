@@ -238,26 +238,27 @@ void transformer_weights_close(struct transformer_weights *w, struct device *dev
     release(w);
 }
 
-static size_t linears_bytes(const void *owner, const struct linear_entry *entries, int count)
+static size_t linears_bytes(const struct device *dev, const void *owner,
+                            const struct linear_entry *entries, int count)
 {
     size_t bytes = 0;
     for (int i = 0; i < count; i++) {
         const struct linear *l = (const void *)((const char *)owner + entries[i].place);
-        bytes += op_linear_packed_bytes(l);
+        bytes += op_linear_packed_bytes(dev, l);
     }
     return bytes;
 }
 
-size_t transformer_packed_bytes(const struct checkpoint *c)
+size_t transformer_packed_bytes(const struct device *dev, const struct checkpoint *c)
 {
     struct transformer_weights w;
     if (transformer_weights_open(&w, c) != STATUS_OK) {
         error_clear(); /* transformer_open will say it again, as an error */
         return 0;
     }
-    size_t bytes = linears_bytes(&w, global_linears, COUNT(global_linears));
+    size_t bytes = linears_bytes(dev, &w, global_linears, COUNT(global_linears));
     for (int i = 0; i < w.blocks; i++)
-        bytes += linears_bytes(&w.block[i], block_linears, COUNT(block_linears));
+        bytes += linears_bytes(dev, &w.block[i], block_linears, COUNT(block_linears));
     release(&w);
     return bytes;
 }

@@ -47,10 +47,12 @@ static int plan_transformer(struct engine *e, struct memory_plan *p)
     return STATUS_OK;
 }
 
-static int64_t expanded_bytes(const struct checkpoint *c, const char *weight)
+static int64_t expanded_bytes(const struct engine *e, const struct checkpoint *c,
+                              const char *weight)
 {
     const struct tensor *t = checkpoint_find(c, weight);
-    return t ? tensor_count(t) * (int64_t)sizeof(float) : 0;
+    size_t each = device_precision(e->dev) == PRECISION_BF16 ? sizeof(uint16_t) : sizeof(float);
+    return t ? tensor_count(t) * (int64_t)each : 0;
 }
 
 /* The text encoder's weights are always expanded at use, one layer at a time. */
@@ -58,12 +60,13 @@ static void plan_weights(const struct engine *e, struct memory_plan *p, bool res
 {
     int64_t layer = 0, text_layer = 0;
     if (e->mesh.denoises && resident)
-        memory_plan_add(p, "transformer weights", (int64_t)transformer_packed_bytes(e->checkpoint));
+        memory_plan_add(p, "transformer weights",
+                        (int64_t)transformer_packed_bytes(e->dev, e->checkpoint));
     if (e->mesh.denoises && !resident)
-        layer = expanded_bytes(e->checkpoint, "adaln_single.linear.weight"); /* the widest */
+        layer = expanded_bytes(e, e->checkpoint, "adaln_single.linear.weight"); /* the widest */
     if (e->mesh.codes) {
         memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
-        text_layer = expanded_bytes(e->codec.text_encoder,
+        text_layer = expanded_bytes(e, e->codec.text_encoder,
                                     "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
     }
     memory_plan_add(p, "one layer's weights", text_layer > layer ? text_layer : layer);

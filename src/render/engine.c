@@ -27,6 +27,13 @@ static int check_device(const struct job_options *job, int level, int best)
     return STATUS_OK;
 }
 
+/* The official configurations name the dtype of the weights; their products are in bf16. */
+static enum precision precision_of(const struct job_options *job)
+{
+    bool f32 = strcmp(job->precision, "auto") == 0 || strcmp(job->precision, "float32") == 0;
+    return f32 ? PRECISION_F32 : PRECISION_BF16;
+}
+
 /* All ranks compute with the lowest instruction set of any host, so that mixed machines still give
  * the same bytes. */
 static int open_device(struct engine *e)
@@ -37,8 +44,8 @@ static int open_device(struct engine *e)
     int status = check_device(job, level, best);
     level = world_min(e->world, level); /* also where the check failed: it is collective */
     TRY(status);
-    e->dev =
-        device_open_cpu(job->threads ? job->threads : e->world->processors, device_isa_name(level));
+    e->dev = device_open_cpu(job->threads ? job->threads : e->world->processors,
+                             device_isa_name(level), precision_of(job));
     device_set_poll(e->dev, heartbeat_poll, NULL);
     return STATUS_OK;
 }

@@ -47,10 +47,11 @@ int render_configure(struct job_options *job, struct world *world, int argc, cha
 static void print_mesh(const struct engine *e)
 {
     const struct mesh *m = &e->mesh;
-    log_info("version %s, %d rank%s: %d denoise, %d codec%s; %s (%s), %d thread%s a rank",
+    log_info("version %s, %d rank%s: %d denoise, %d codec%s; %s (%s, %s), %d thread%s a rank",
              RINGREEL_VERSION, e->world->size, e->world->size == 1 ? "" : "s", m->denoise_ranks,
              m->codec_ranks, e->world->size == 1 ? " (one rank in both roles)" : "",
-             device_name(e->dev), device_isa(e->dev), device_threads(e->dev),
+             device_name(e->dev), device_isa(e->dev),
+             device_precision(e->dev) == PRECISION_BF16 ? "bf16" : "fp32", device_threads(e->dev),
              device_threads(e->dev) == 1 ? "" : "s");
     if (m->idle_ranks)
         log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them",

@@ -72,6 +72,11 @@ begin 'an uneven shot with all guidance' --width 150 --height 90 --num-frames 30
 all_rank_counts
 ring_order
 
+# Operands in bf16, sums in fp32: a rounding is a row's own affair.
+begin 'bf16' --precision bfloat16 --width 150 --height 90 --num-frames 30
+same_bytes '3 ranks' 3
+same_bytes '5 ranks with weights streamed' 5 --weights stream
+
 # Longer and shorter shots by turns, and two codec ranks that take them by turns.
 write_job "$job" 'shots:' \
     "  - {output: $work/1.mp4, prompt: a red ball, seed: 3}" \

@@ -324,7 +324,7 @@ static void test_fp8_embedding_without_nan(void **state)
 static int open_device(void **state)
 {
     (void)state;
-    dev = device_open_cpu(1, NULL);
+    dev = device_open_cpu(1, NULL, PRECISION_F32);
     return dev ? 0 : -1;
 }
 

@@ -23,7 +23,7 @@ static int set_up(void **state)
     (void)state;
     directory = temp_dir_make();
     small_path = xasprintf("%s/small.safetensors", directory);
-    dev = device_open_cpu(2, NULL);
+    dev = device_open_cpu(2, NULL, PRECISION_F32);
     return dev ? 0 : -1;
 }
 
@@ -220,7 +220,7 @@ static void test_threads_and_residency_give_the_same_bytes(void **state)
     (void)state;
     struct reference_case x;
     struct checkpoint *c;
-    struct device *one = device_open_cpu(1, NULL);
+    struct device *one = device_open_cpu(1, NULL, PRECISION_F32);
     case_open(&x, "vae_091");
     for (int64_t f = 1; f <= 2; f++) {
         struct vae *a = open_vae(&c, x.checkpoint_path, dev, true);

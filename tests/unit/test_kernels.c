@@ -85,13 +85,13 @@ static void expect_same(const char *what, const float *a, const float *b, int64_
 typedef float *body(struct device *dev, const void *argument, int64_t *n);
 static void on_all_devices(const char *what, body *run, const void *argument)
 {
-    static const char *const isas[] = {"generic", "avx2", "avx512"};
+    static const char *const isas[] = {"generic", "avx2", "avx512", "avx512_bf16"};
     uint32_t first_seed = seed;
     for (int level = 0; level <= device_isa_level(device_best_isa()); level++) {
         float *first = NULL;
         int64_t n = 0;
         for (int threads = 1; threads <= 3; threads++) {
-            struct device *dev = device_open_cpu(threads, isas[level]);
+            struct device *dev = device_open_cpu(threads, isas[level], PRECISION_F32);
             assert_string_equal(device_isa(dev), isas[level]);
             assert_int_equal(device_threads(dev), threads);
             seed = first_seed;
@@ -165,7 +165,7 @@ static float *run_linear(struct device *dev, const void *argument, int64_t *n)
     op_linear(dev, mat_f32(streamed, c->rows, c->out), mat_f32(x, c->rows, c->in), &l, c->epilogue,
               c->tile);
     op_linear_pack(dev, &l);
-    assert_true(op_linear_packed_bytes(&l) >= sizeof(float) * (size_t)(c->in * c->out));
+    assert_true(op_linear_packed_bytes(dev, &l) >= sizeof(float) * (size_t)(c->in * c->out));
     op_linear(dev, mat_f32(y, c->rows, c->out), mat_f32(x, c->rows, c->in), &l, c->epilogue,
               c->tile);
     expect_same("linear, streamed", y, streamed, *n);
@@ -826,7 +826,7 @@ static void test_poll(void **state)
     for (int i = 0; i < 3; i++)
         for (int threads = 1; threads <= 3; threads += 2) {
             struct calls calls = {.caller = pthread_self()};
-            struct device *dev = device_open_cpu(threads, NULL);
+            struct device *dev = device_open_cpu(threads, NULL, PRECISION_F32);
             device_set_poll(dev, count_call, &calls);
             ops[i](dev, &calls);
             device_close(dev);

@@ -85,7 +85,7 @@ static void combine(struct guidance g, float out[4])
 {
     float u[] = {1, 2, 0, 1}, q[] = {1, 1, 1, 1}, scratch[4];
     float p[] = {2, 1, 1, 0};
-    struct device *dev = device_open_cpu(1, NULL);
+    struct device *dev = device_open_cpu(1, NULL, PRECISION_F32);
     struct comm *group = comm_open_self();
     struct shard_plan plan = shard_plan_make(4, 1);
     double parts[1];
