@@ -14,7 +14,7 @@ FLOORS = {"grey": (128, 130, 134), "white": (224, 224, 220), "black": (44, 45, 5
           "green": (98, 138, 102), "brown": (136, 106, 82), "purple": (118, 98, 148),
           "yellow": (200, 182, 122), "red": (154, 88, 84)}
 RADII = {"small": 12.0, "medium": 20.0, "large": 30.0}
-TEMPOS = {"slowly": (2.3, 3.2), "": (1.0, 1.7), "quickly": (0.6, 0.85)}     # seconds from end to end
+TEMPOS = {"slowly": (2.4, 3.2), "": (1.2, 1.8), "quickly": (0.75, 0.95)}    # seconds from end to end
 MOTIONS = {"still": (0, 0), "right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1),
            "down right": (1, 1), "down left": (-1, 1), "up right": (1, -1), "up left": (-1, -1)}
 LANES = (0.27, 0.5, 0.73)          # of the width or the height: where things rest and paths run
@@ -24,10 +24,10 @@ CLEAR = 4                          # a thing keeps this far from the edge, and f
 SIZES = ((96, 96), (128, 96), (96, 128), (128, 128), (160, 96), (160, 128), (128, 160), (192, 128),
          (160, 160), (192, 160), (256, 160), (224, 128), (256, 128), (64, 96), (96, 64), (64, 64))
 LENGTHS = (9, 17, 25, 33)
-RATES = (12, 15, 20, 24, 25, 30)
+RATES = (20, 24, 25, 30)
 
 EASE = 0.8                         # the last fifth of a path slows down
-SOFT = 1.4                         # pixels over which an edge fades
+SOFT = 2.0                         # pixels over which an edge fades
 LIGHT = np.array((-0.45, -0.6, 0.66), np.float32)
 SHADOW = (0.22, 0.32)              # its offset, in radii
 
@@ -93,7 +93,7 @@ def draw_scene(pick, size=None, frames=None, two=0.3, wanted=None):
             things.append(thing)
         if len(things) == want:
             break
-    rate = int(pick.choice(RATES, p=(0.1, 0.15, 0.15, 0.2, 0.2, 0.2)))
+    rate = int(pick.choice(RATES, p=(0.2, 0.25, 0.3, 0.25)))
     return {"width": int(width), "height": int(height), "frames": int(frames), "rate": rate, "floor": floor,
             "floor_tint": pick.uniform(-6, 6, 3).tolist(), "light": float(pick.uniform(0.96, 1.04)),
             "things": things}
