@@ -52,9 +52,6 @@ static int read_conv(const struct checkpoint *c, struct conv *conv, int64_t out,
     const struct tensor *weight, *bias;
     int64_t shape[] = {out, in, kernel, kernel, kernel};
     TRY(checkpoint_need(c, &weight, 5, shape, "%s.%s.weight", base, part));
-    if (tensor_count(weight) == 0)
-        return error_set(STATUS_INPUT, "%s: tensor %s.%s.weight is empty", checkpoint_path(c), base,
-                         part);
     TRY(checkpoint_need(c, &bias, 1, &weight->shape[0], "%s.%s.bias", base, part));
     *conv = conv_make(weight, bias);
     return STATUS_OK;
