@@ -2,6 +2,7 @@
  * log-variance, the tiny model; and against what it must be: causal, the same bytes on any number
  * of threads, refused by name where a checkpoint has no encoder or a wrong one. */
 #include "base/error.h"
+#include "model/checkpoint_names.h"
 #include "model/vae.h"
 #include "tests/support/synth.h"
 
@@ -9,9 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static char *directory, *synthetic;
+static char *directory;
 static struct device *dev;
 static struct safetensors *stored;
 
@@ -19,7 +21,6 @@ static int set_up(void **state)
 {
     (void)state;
     directory = temp_dir_make();
-    synthetic = xasprintf("%s/synthetic.safetensors", directory);
     dev = device_open_cpu(2, NULL);
     return safetensors_open(&stored, "tests/parity/data/vae_encode.safetensors");
 }
@@ -29,7 +30,6 @@ static int tear_down(void **state)
     (void)state;
     safetensors_close(stored);
     device_close(dev);
-    free(synthetic);
     temp_dir_remove(directory);
     return 0;
 }
@@ -53,16 +53,26 @@ static struct model open_file(const char *path, struct device *on, bool resident
     return m;
 }
 
+/* The checkpoint of a manifest, made when it is first asked for. The caller frees. */
+static char *synthetic(const char *name)
+{
+    char *manifest = xasprintf("tests/parity/data/%s.manifest.json", name);
+    char *path = xasprintf("%s/%s.safetensors", directory, name);
+    if (access(path, R_OK) != 0 && synth_checkpoint(manifest, path))
+        fail_msg("%s", error_message());
+    free(manifest);
+    return path;
+}
+
 /* `name`: of a manifest, or "tiny". */
 static struct model open_model(const char *name, struct device *on, bool resident)
 {
     if (strcmp(name, "tiny") == 0)
         return open_file("models/tiny/ltxv-tiny.safetensors", on, resident);
-    char *manifest = xasprintf("tests/parity/data/%s.manifest.json", name);
-    unlink(synthetic);
-    if (synth_checkpoint(manifest, synthetic)) fail_msg("%s", error_message());
-    free(manifest);
-    return open_file(synthetic, on, resident);
+    char *path = synthetic(name);
+    struct model m = open_file(path, on, resident);
+    free(path);
+    return m;
 }
 
 static void close_model(struct model *m)
@@ -326,6 +336,58 @@ static void test_bytes(void **state)
     device_close(one);
 }
 
+/* A synthetic checkpoint as a diffusers folder. */
+static void write_folder(const char *folder, const char *name, enum vae_generation generation)
+{
+    struct safetensors *from;
+    char *official = synthetic(name);
+    assert_int_equal(safetensors_open(&from, official), STATUS_OK);
+    free(official);
+    int count = safetensors_count(from);
+    struct tensor *list = xcalloc((size_t)count, sizeof *list);
+    for (int i = 0; i < count; i++) {
+        char new_name[TENSOR_NAME_BYTES];
+        list[i] = *safetensors_at(from, i);
+        assert_true(names_vae_to_diffusers(new_name, list[i].name + strlen("vae."), generation));
+        list[i].name = xstrdup(new_name);
+    }
+    char *inner = xasprintf("%s/vae", folder);
+    char *path = xasprintf("%s/diffusion_pytorch_model.safetensors", inner);
+    assert_int_equal(mkdir(folder, 0777), 0);
+    assert_int_equal(mkdir(inner, 0777), 0);
+    assert_int_equal(safetensors_write(path, list, count, NULL), STATUS_OK);
+    for (int i = 0; i < count; i++) free((void *)list[i].name);
+    free(list);
+    free(inner);
+    free(path);
+    safetensors_close(from);
+}
+
+static void test_diffusers_folders_give_the_same_bytes(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"vae_090", "vae_091", "vae_095"};
+    static const enum vae_generation generations[] = {VAE_0_9_0, VAE_0_9_1, VAE_0_9_5};
+    const struct clip_size s = {1, 2, 1};
+    for (int i = 0; i < 3; i++) {
+        struct model a = open_model(names[i], dev, true);
+        char *folder = xasprintf("%s/%s", directory, names[i]);
+        write_folder(folder, names[i], generations[i]);
+        struct model b = open_file(folder, dev, true);
+        float *video = random_video(a.v, s, 8);
+        struct posterior p = encode(a.v, video, s), q = encode(b.v, video, s);
+        size_t bytes = (size_t)(tokens_of(s) * vae_latent_channels(a.v)) * sizeof(float);
+        assert_memory_equal(p.mean, q.mean, bytes);
+        assert_memory_equal(p.log_variance, q.log_variance, bytes);
+        free_posterior(&p);
+        free_posterior(&q);
+        free(video);
+        free(folder);
+        close_model(&a);
+        close_model(&b);
+    }
+}
+
 /* A plan that grew over several sizes serves each of them; the mean alone may be asked for. */
 static void test_one_plan_serves_clips_of_all_sizes(void **state)
 {
@@ -375,16 +437,18 @@ static void test_clips_beyond_any_memory_are_refused(void **state)
 
 enum { MAX_TENSORS = 64 };
 
-/* Copies the synthetic checkpoint, without the tensors whose name begins with `drop`; the one called
+/* Copies the synthetic checkpoint `name`, without the tensors whose name begins with `drop`; the one called
  * `change` has half its inputs; `config` and `bias` replace the metadata and the encoder's last
  * bias. Each may be NULL. */
-static void rewrite(const char *to, const char *drop, const char *change, const char *config,
-                    const float *bias)
+static void rewrite(const char *to, const char *name, const char *drop, const char *change,
+                    const char *config, const float *bias)
 {
     struct safetensors *from;
     struct tensor list[MAX_TENSORS];
     int count = 0;
-    assert_int_equal(safetensors_open(&from, synthetic), STATUS_OK);
+    char *whole = synthetic(name);
+    assert_int_equal(safetensors_open(&from, whole), STATUS_OK);
+    free(whole);
     for (int i = 0; i < safetensors_count(from); i++) {
         struct tensor t = *safetensors_at(from, i);
         if (drop && strncmp(t.name, drop, strlen(drop)) == 0) continue;
@@ -438,9 +502,8 @@ static void test_wrong_encoders_are_refused_and_still_decode(void **state)
     char *path = xasprintf("%s/wrong.safetensors", directory);
     for (size_t i = 0; i < sizeof bad_cases / sizeof *bad_cases; i++) {
         const struct bad_case *bad = &bad_cases[i];
-        struct model whole = open_model(bad->model, dev, false), m = {0};
-        close_model(&whole);
-        rewrite(path, bad->drop, bad->change, bad->config, NULL);
+        struct model m = {0};
+        rewrite(path, bad->model, bad->drop, bad->change, bad->config, NULL);
         error_clear();
         int status = checkpoint_open(&m.c, path);
         if (status == STATUS_OK) status = vae_open(&m.v, dev, m.c);
@@ -462,11 +525,9 @@ static void test_log_variance_is_bounded(void **state)
 {
     (void)state;
     static const float bias[] = {1000, 0, 0, 0, 1000, -1000, NAN, 0};
-    struct model m = open_model("vae_per_channel", dev, false);
-    close_model(&m);
     char *path = xasprintf("%s/bounded.safetensors", directory);
-    rewrite(path, NULL, NULL, NULL, bias);
-    m = open_file(path, dev, false);
+    rewrite(path, "vae_per_channel", NULL, NULL, NULL, bias);
+    struct model m = open_file(path, dev, false);
     float *video = random_video(m.v, (struct clip_size){1, 1, 1}, 7);
     struct posterior p = encode(m.v, video, (struct clip_size){1, 1, 1});
     assert_true(p.mean[0] > 900);
@@ -485,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_parity_of_the_tiny_model),
         cmocka_unit_test(test_parity_of_other_log_variances),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_diffusers_folders_give_the_same_bytes),
         cmocka_unit_test(test_one_plan_serves_clips_of_all_sizes),
         cmocka_unit_test(test_clips_beyond_any_memory_are_refused),
         cmocka_unit_test(test_log_variance_is_bounded),
