@@ -51,6 +51,9 @@ struct ops {
                           const float *per_channel);
     void (*depth_to_space)(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss);
+    void (*space_to_depth)(struct device *dev, const struct clip *y, const struct clip *x,
+                           const struct clip *residual, int st, int ss);
+    void (*patchify)(struct device *dev, const struct clip *y, const float *x, int patch);
     void (*unpatchify)(struct device *dev, float *y, const struct clip *x, int patch);
     void (*to_bytes)(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
 };

@@ -282,7 +282,9 @@ struct conv conv_make(const struct tensor *weight, const struct tensor *bias)
                          .bias = bias,
                          .in = weight->shape[1],
                          .out = weight->shape[0],
-                         .kernel = (int)k};
+                         .kernel = (int)k,
+                         .stride_t = 1,
+                         .stride_s = 1};
 }
 
 void op_conv_pack(struct device *dev, struct conv *c)
@@ -307,11 +309,14 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     check_clip("conv3d", "x", x);
     check_clip("conv3d", "y", y);
     CHECK(c->packed, "conv3d: %s is not packed", c->weight->name);
-    CHECK(x->c == c->in && y->c == c->out && y->t == x->t && y->h == x->h && y->w == x->w &&
-              y->pad == 0,
-          "conv3d %s: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld]", c->weight->name,
-          (long long)x->t, (long long)x->h, (long long)x->w, (long long)x->c, (long long)y->t,
-          (long long)y->h, (long long)y->w, (long long)y->c);
+    int st = c->stride_t, ss = c->stride_s;
+    CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "conv3d %s: strides %d, %d",
+          c->weight->name, st, ss);
+    CHECK(x->c == c->in && y->c == c->out && y->t == (x->t - 1) / st + 1 &&
+              y->h == (x->h - 1) / ss + 1 && y->w == (x->w - 1) / ss + 1 && y->pad == 0,
+          "conv3d %s: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld], strides %d, %d",
+          c->weight->name, (long long)x->t, (long long)x->h, (long long)x->w, (long long)x->c,
+          (long long)y->t, (long long)y->h, (long long)y->w, (long long)y->c, st, ss);
     CHECK(c->kernel == 1 || x->pad == 1, "conv3d %s: x needs border columns", c->weight->name);
     CHECK(x->p != y->p, "conv3d %s: in place", c->weight->name);
     if (add) {
@@ -371,6 +376,37 @@ void op_depth_to_space(struct device *dev, const struct clip *y, const struct cl
               (long long)residual->h, (long long)residual->w, (long long)residual->c);
     }
     dev->ops->depth_to_space(dev, y, x, residual, st, ss);
+}
+
+void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
+                       const struct clip *residual, int st, int ss)
+{
+    check_clip("space_to_depth", "x", x);
+    check_clip("space_to_depth", "y", y);
+    CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "space_to_depth: strides %d, %d", st, ss);
+    int64_t p = (int64_t)st * ss * ss;
+    CHECK(y->c == x->c * p && st * y->t == x->t + (st - 1) && ss * y->h == x->h &&
+              ss * y->w == x->w && x->p != y->p,
+          "space_to_depth: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld]", (long long)x->t,
+          (long long)x->h, (long long)x->w, (long long)x->c, (long long)y->t, (long long)y->h,
+          (long long)y->w, (long long)y->c);
+    if (residual) {
+        check_clip("space_to_depth", "residual", residual);
+        CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
+                  residual->c * p % y->c == 0 && residual->p != y->p,
+              "space_to_depth: residual [%lld,%lld,%lld,%lld] for %lld channels",
+              (long long)residual->t, (long long)residual->h, (long long)residual->w,
+              (long long)residual->c, (long long)y->c);
+    }
+    dev->ops->space_to_depth(dev, y, x, residual, st, ss);
+}
+
+void op_patchify(struct device *dev, const struct clip *y, const float *x, int patch)
+{
+    check_clip("patchify", "y", y);
+    CHECK(x && patch > 0 && y->c == 3 * (int64_t)patch * patch, "patchify: %lld channels, patch %d",
+          (long long)y->c, patch);
+    dev->ops->patchify(dev, y, x, patch);
 }
 
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch)

@@ -150,7 +150,8 @@ void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat 
 struct conv {
     const struct tensor *weight, *bias;
     int64_t in, out;
-    int kernel; /* 3 or 1 */
+    int kernel;             /* 3 or 1 */
+    int stride_t, stride_s; /* 1 or 2, in time and in space; conv_make says 1 */
     void *packed;
     float *bias_f32;
 };
@@ -166,7 +167,7 @@ enum conv_time {
 
 /* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself). x has pad 1 when
  * kernel is 3; rows above and below the picture are zero, frames outside are copies of the nearest
- * of x (spec vae 1.3). y.pad is 0. Order of summation per output element: bias, then input-channel
+ * of x (spec vae 1.3). y.pad is 0; its extents are those of x, or (extent - 1) / stride + 1. Order of summation per output element: bias, then input-channel
  * blocks, kt, ky, kx, ci: fixed. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                enum conv_time time, const struct clip *add);
@@ -191,6 +192,15 @@ void op_add_noise_map(struct device *dev, const struct clip *y, const float *map
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                        const struct clip *residual, int st, int ss);
 
+/* Space-to-depth (spec vae 1.6), strides as above, y.t = (x.t + st-1) / st: y[t,h,w, (c*st + i1)
+ * *ss*ss + i2*ss+i3] = x[max(st*t+i1 - (st-1), 0), ss*h+i2, ss*w+i3, c]: where time is halved, frame
+ * 0 comes twice. residual non-NULL, of x's extents: adds its space-to-depth, with the mean of every
+ * residual.c*p / y.c consecutive channels in place of them. */
+void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
+                       const struct clip *residual, int st, int ss);
+
+/* The inverse of op_unpatchify: y [t,h,w,48] from pixels x [t][4h][4w][3]. y.pad as above. */
+void op_patchify(struct device *dev, const struct clip *y, const float *x, int patch);
 /* Pixels: y [t][4h][4w][3] fp32 in [-1,1] nominal from x [t,h,w,48] (spec vae 1.2: width offset is
  * the slower index). */
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);

@@ -14,7 +14,7 @@ import torch
 # fixture -> module of tools/fixtures that has a function of this name
 FIXTURES = {
     "transformer_small": "transformer", "block_2b": "transformer",
-    "vae_090": "vae", "vae_091": "vae", "vae_095": "vae",
+    "vae_090": "vae", "vae_091": "vae", "vae_095": "vae", "vae_encode": "vae",
     "schedules": "schedules", "t5_small": "text", "rng": "rng",
     "tokenizer": "text", "pipeline_tiny": "pipeline",
 }

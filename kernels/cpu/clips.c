@@ -98,6 +98,77 @@ void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct c
     }
 }
 
+/* One coarse position: channel c of fine pixel `sub` goes to c * p + sub. */
+static void interleave_channels(float *to, const float *const *from, int64_t channels, int64_t p)
+{
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t sub = 0; sub < p; sub++) to[c * p + sub] = from[sub][c];
+}
+
+/* `to` gains the means of every `group` consecutive ones of the interleaved channels. */
+static void add_group_means(float *to, int64_t channels, const float *const *from, int64_t p,
+                            int64_t group)
+{
+    int64_t c = 0, sub = 0;
+    for (int64_t o = 0; o < channels; o++) {
+        float sum = 0.0f;
+        for (int64_t k = 0; k < group; k++) {
+            sum += from[sub][c];
+            if (++sub == p) sub = 0, c++;
+        }
+        to[o] += sum / (float)group;
+    }
+}
+
+/* The fine pixels of one coarse position, in the order of their numbers. */
+static void fine_pixels(const float **fine, const struct clip *x, int64_t t, int64_t h, int64_t w,
+                        int st, int ss)
+{
+    for (int i1 = 0; i1 < st; i1++) {
+        int64_t from_t = st * t + i1 - (st - 1);
+        for (int i2 = 0; i2 < ss; i2++)
+            for (int i3 = 0; i3 < ss; i3++)
+                *fine++ = clip_at(x, from_t < 0 ? 0 : from_t, ss * h + i2, ss * w + i3);
+    }
+}
+
+void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
+                        const struct clip *residual, int st, int ss)
+{
+    int64_t p = (int64_t)st * ss * ss;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < y->t * y->h; r++) {
+        int64_t t = r / y->h, h = r % y->h;
+        const float *fine[2 * 2 * 2];
+        for (int64_t w = 0; w < y->w; w++) {
+            float *to = clip_at(y, t, h, w);
+            fine_pixels(fine, x, t, h, w, st, ss);
+            interleave_channels(to, fine, x->c, p);
+            if (!residual) continue;
+            fine_pixels(fine, residual, t, h, w, st, ss);
+            add_group_means(to, y->c, fine, p, residual->c * p / y->c);
+        }
+        clear_border(y, t, h);
+    }
+}
+
+void cpu_patchify(struct device *dev, const struct clip *y, const float *x, int patch)
+{
+    int64_t width = y->w * patch;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t r = 0; r < y->t * y->h; r++) {
+        int64_t t = r / y->h, h = r % y->h;
+        for (int64_t px = 0; px < width; px++) {
+            float *to = clip_at(y, t, h, px / patch);
+            for (int64_t q = 0; q < patch; q++)
+                for (int64_t c = 0; c < 3; c++)
+                    to[(c * patch + px % patch) * patch + q] =
+                        x[((r * patch + q) * width + px) * 3 + c];
+        }
+        clear_border(y, t, h);
+    }
+}
+
 void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
 {
     int64_t width = x->w * patch;

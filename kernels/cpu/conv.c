@@ -84,8 +84,9 @@ struct part {
 static void row_part(const struct job *j, const struct part *part, float *c, int64_t row)
 {
     const struct clip *x = j->x;
-    int kernel = j->conv->kernel, half = kernel / 2, taps = 0;
-    int64_t t = row / x->h + part->kt - j->front, y = row % x->h;
+    int kernel = j->conv->kernel, half = kernel / 2, step = j->conv->stride_s, taps = 0;
+    int64_t t = row / j->y->h * j->conv->stride_t + part->kt - j->front;
+    int64_t y = row % j->y->h * step, width = j->y->w, a_row = step * x->c;
     int from = y - half < 0 ? 1 : 0, to = y + half >= x->h ? kernel - 1 : kernel;
     t = t < 0 ? 0 : t >= x->t ? x->t - 1 : t;
     const float *a[TAPS_2D], *shifted[TAPS_2D];
@@ -94,18 +95,18 @@ static void row_part(const struct job *j, const struct part *part, float *c, int
             a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
                         (kx - half + x->pad) * x->c + part->input;
     int64_t b_tap = part->inputs * PANEL,
-            tiles = (x->w + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
+            tiles = (width + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
     struct tile_ab g = {.a = shifted,
                         .taps = taps,
-                        .a_row = x->c,
+                        .a_row = a_row,
                         .k = part->inputs,
                         .b = part->weights + from * kernel * b_tap,
                         .b_tap = b_tap,
                         .b_panel = part->panel_floats};
     for (int64_t i = 0; i < tiles;
          i++) { /* of nearly equal width: a narrow one would leave the multipliers idle */
-        int64_t first = i * x->w / tiles, end = (i + 1) * x->w / tiles;
-        for (int k = 0; k < taps; k++) shifted[k] = a[k] + first * x->c;
+        int64_t first = i * width / tiles, end = (i + 1) * width / tiles;
+        for (int k = 0; k < taps; k++) shifted[k] = a[k] + first * a_row;
         j->gemm->tile((int)(end - first), part->panels, false, &g, c + first * part->panels * PANEL,
                       part->panels * PANEL, part->init);
     }

@@ -56,6 +56,9 @@ void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *ma
                        const float *per_channel);
 void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                         const struct clip *residual, int st, int ss);
+void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
+                        const struct clip *residual, int st, int ss);
+void cpu_patchify(struct device *dev, const struct clip *y, const float *x, int patch);
 void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
 
 /* linear.c */

@@ -77,6 +77,8 @@ static const struct ops cpu_ops = {
     .copy_pad = cpu_copy_pad,
     .add_noise_map = cpu_add_noise_map,
     .depth_to_space = cpu_depth_to_space,
+    .space_to_depth = cpu_space_to_depth,
+    .patchify = cpu_patchify,
     .unpatchify = cpu_unpatchify,
     .to_bytes = cpu_to_bytes,
 };

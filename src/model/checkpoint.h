@@ -41,7 +41,8 @@ struct checkpoint_facts {
     int heads;              /* num_attention_heads, 32 when absent */
     float norm_eps;         /* 1e-6 */
     enum vae_generation vae;
-    bool vae_causal_decoder; /* false in every release */
+    bool vae_causal_decoder;    /* false in every release */
+    bool vae_constant_variance; /* latent_log_var "constant"; the other kinds show in shapes */
     struct scheduler_config scheduler;
 };
 

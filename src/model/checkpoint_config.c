@@ -39,6 +39,7 @@ static const struct rule vae_rules[] = {
     {"use_quant_conv", "[false]"},
     {"normalize_latent_channels", "[false]"},
     {"scaling_factor", "[1.0]"},
+    {"latent_log_var", "[\"per_channel\", \"uniform\", \"constant\", \"none\"]"},
 };
 
 static const struct rule diffusers_scheduler_rules[] = {
@@ -216,6 +217,8 @@ static int read_vae(struct checkpoint_facts *facts, const struct config_section 
 {
     TRY(check_rules(s, vae_rules, COUNT(vae_rules)));
     TRY(check_decoder_blocks(s));
+    const char *variance = json_string_value(json_object_get(s->json, "latent_log_var"));
+    facts->vae_constant_variance = variance && strcmp(variance, "constant") == 0;
     TRY(read_bool(s, "causal_decoder", &facts->vae_causal_decoder));
     return read_bool(s, "decoder_causal", &facts->vae_causal_decoder); /* diffusers */
 }

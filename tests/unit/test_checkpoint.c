@@ -246,7 +246,7 @@ static void test_fallbacks(void **state)
     assert_true(f.rope_max_pos[0] == 20 && f.rope_max_pos[1] == 2048 && f.rope_max_pos[2] == 2048);
     assert_int_equal(f.heads, 32);
     assert_int_equal(f.vae, VAE_0_9_0);
-    assert_false(f.vae_causal_decoder);
+    assert_false(f.vae_causal_decoder || f.vae_constant_variance);
     assert_int_equal(f.scheduler.allowed_count, 0);
     assert_int_equal(f.scheduler.base_resolution, 1024);
     expect_schedule(&f, SCHEDULER_UNIFORM, SHIFTING_SD3, 0.1);
@@ -290,7 +290,7 @@ static void test_metadata(void **state)
         "\"qk_norm\":\"rms_norm\","
         "\"unknown\":{\"a\":[1]}},"
         "\"vae\":{\"causal_decoder\":true,\"dims\":3,\"scaling_factor\":1,"
-        "\"norm_layer\":\"pixel_norm\","
+        "\"norm_layer\":\"pixel_norm\",\"latent_log_var\":\"constant\","
         "\"spatial_padding_mode\":\"zeros\","
         "\"decoder_blocks\":[[\"res_x\",{\"num_layers\":5,\"inject_noise\":true}],"
         "[\"compress_all\",{\"residual\":true,\"multiplier\":2}],[\"res_x_y\",1],"
@@ -305,7 +305,7 @@ static void test_metadata(void **state)
     assert_true(f.norm_eps == 1e-5f && f.rope_theta == 5000 && f.timestep_scale == 500);
     assert_true(f.rope_max_pos[0] == 10 && f.rope_max_pos[1] == 100.5 && f.rope_max_pos[2] == 200);
     assert_false(f.causal_temporal_positioning); /* the key wins over the VAE's generation */
-    assert_true(f.vae_causal_decoder);
+    assert_true(f.vae_causal_decoder && f.vae_constant_variance);
     expect_schedule(&f, SCHEDULER_CONSTANT, SHIFTING_SIMPLE_DIFFUSION, 0.25);
     assert_true(f.scheduler.shift == 0.5);
     assert_int_equal(f.scheduler.base_resolution, 4096);
@@ -358,6 +358,7 @@ static void test_refused_configs(void **state)
          "vae: spatial_padding_mode is \"reflect\""},
         {"{\"vae\":{\"norm_layer\":\"group_norm\"}}", "norm_layer"},
         {"{\"vae\":{\"dims\":[2,1]}}", "dims"},
+        {"{\"vae\":{\"latent_log_var\":\"shared\"}}", "latent_log_var is \"shared\""},
         {"{\"vae\":{\"use_quant_conv\":true}}", "use_quant_conv"},
         {"{\"vae\":{\"normalize_latent_channels\":true}}", "normalize_latent_channels"},
         {"{\"vae\":{\"scaling_factor\":0.5}}", "scaling_factor"},
