@@ -29,7 +29,7 @@ struct reader {
     int stream;
     int64_t frames; /* returned */
     int width, height;
-    bool drained; /* the decoder was told that no packet follows */
+    char *first_complaint; /* of the look ahead, which may have met the file's end; or NULL */
 };
 
 /* ---- the file under the container ------------------------------------------------------------ */
@@ -121,7 +121,9 @@ static int look_into_streams(struct reader *r)
                   av_dict_set(&options[i], "threads", "1", 0) >= 0,
               "out of memory");
     }
+    media_forget();
     int code = avformat_find_stream_info(r->format, options);
+    if (media_complained()) r->first_complaint = xstrdup(media_complaint(code));
     for (unsigned i = 0; i < n; i++) av_dict_free(&options[i]);
     free(options);
     return code >= 0 ? STATUS_OK : failed(r, "damaged", code);
@@ -178,18 +180,29 @@ int reader_open(struct reader **out, const char *path)
 
 /* ---- frames ---------------------------------------------------------------------------------- */
 
+/* Of files cut short the library logs it and then says "end" as of any other. */
+static int check_end(const struct reader *r)
+{
+    if (r->read_error) return failed(r, "cannot be read", 0);
+    if (media_complained()) return failed(r, "damaged", AVERROR_INVALIDDATA);
+    return r->first_complaint
+               ? error_set(STATUS_INPUT, "%s: damaged: %s", r->path, r->first_complaint)
+               : STATUS_OK;
+}
+
 /* Gives the decoder the next packet of the stream, or tells it that there is none. */
 static int feed(struct reader *r)
 {
     int code;
+    media_forget();
     do {
         av_packet_unref(r->packet);
         code = av_read_frame(r->format, r->packet);
     } while (code >= 0 && r->packet->stream_index != r->stream);
-    if (code < 0 && code != AVERROR_EOF) return failed(r, "damaged", code);
-    if (r->read_error) return failed(r, "cannot be read", 0);
-    r->drained = code == AVERROR_EOF;
-    code = avcodec_send_packet(r->decoder, r->drained ? NULL : r->packet);
+    bool is_end = code == AVERROR_EOF;
+    if (code < 0 && !is_end) return failed(r, "damaged", code);
+    if (is_end) TRY(check_end(r));
+    code = avcodec_send_packet(r->decoder, is_end ? NULL : r->packet);
     av_packet_unref(r->packet);
     return code >= 0 ? STATUS_OK : failed(r, "damaged", code);
 }
@@ -215,6 +228,7 @@ static int check_frame(struct reader *r)
 /* The next decoded frame, or drained with nothing left: *found is false then. */
 static int decode(struct reader *r, bool *found)
 {
+    media_forget();
     for (;;) {
         int code = avcodec_receive_frame(r->decoder, r->frame);
         *found = code >= 0;
@@ -255,6 +269,7 @@ void reader_close(struct reader *r)
     if (r->io) av_freep(&r->io->buffer);
     avio_context_free(&r->io);
     if (r->fd >= 0) close(r->fd);
+    free(r->first_complaint);
     free(r->path);
     free(r);
 }
