@@ -17,6 +17,7 @@ FIXTURES = {
     "vae_090": "vae", "vae_091": "vae", "vae_095": "vae", "vae_encode": "vae",
     "schedules": "schedules", "t5_small": "text", "rng": "rng",
     "tokenizer": "text", "pipeline_tiny": "pipeline",
+    "conditioning": "conditioning",
 }
 
 

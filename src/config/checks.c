@@ -165,6 +165,63 @@ static int check_guidance(const struct checker *c, const struct shot_options *sh
                       shot->skip_block_list.count, levels);
 }
 
+/* ---- conditioning ---------------------------------------------------------------------------- */
+
+/* An item's own strength is nearer to it than one for all, unless only the latter was given on the
+ * command line. */
+static void fill_strengths(const struct checker *c, struct shot_options *shot)
+{
+    bool wins = origin_of(c, "image_strength")->kind == FROM_FLAG &&
+                origin_of(c, given(c, "conditioning", "image"))->kind != FROM_FLAG;
+    for (int i = 0; i < shot->conditioning.count; i++) {
+        double *strength = &shot->conditioning.items[i].strength;
+        if (*strength < 0 || wins) *strength = shot->image_strength;
+    }
+}
+
+/* By the endings that the official command line takes for videos, and WebM. */
+static bool is_video_name(const char *path)
+{
+    static const char *const endings[] = {".mp4", ".avi", ".mov", ".mkv", ".webm"};
+    const char *dot = strrchr(path, '.');
+    for (size_t i = 0; dot && i < sizeof endings / sizeof *endings; i++)
+        if (strcasecmp(dot, endings[i]) == 0) return true;
+    return false;
+}
+
+static int check_conditioning(const struct checker *c, const struct shot_options *shot)
+{
+    const struct conditioning *list = &shot->conditioning;
+    const char *key = given(c, "conditioning", "image");
+    char shown[TEXT_SHOWN];
+    for (int i = 0; i < list->count; i++)
+        if (list->items[i].frame >= shot->num_frames)
+            return blame(c, key, "item %d: frame %lld is outside the video; allowed are 0 to %d",
+                         i + 1, (long long)list->items[i].frame, shot->num_frames - 1);
+    if (list->count > 1)
+        return blame(c, key, "more than one item is not supported yet; these are %d", list->count);
+    for (int i = 0; i < list->count; i++) {
+        if (list->items[i].frame > 0)
+            return blame(c, key, "frame %lld: only frame 0 is supported yet",
+                         (long long)list->items[i].frame);
+        if (is_video_name(list->items[i].media))
+            return blame(c, key, "%s: conditioning on a video is not supported yet; give an image",
+                         text_show(shown, list->items[i].media));
+    }
+    return STATUS_OK;
+}
+
+/* Somebody forgot the image. */
+static int check_strength_is_used(struct checker *c)
+{
+    for (int i = 0; i < c->job->shot_count; i++)
+        if (c->job->shots[i].conditioning.count > 0) return STATUS_OK;
+    for (c->shot = 0; c->shot < c->job->shot_count; c->shot++)
+        if (origin_of(c, "image_strength")->kind != FROM_DEFAULT)
+            return blame(c, "image_strength", "there is no image; give one with 'image'");
+    return STATUS_OK;
+}
+
 /* ---- decoding -------------------------------------------------------------------------------- */
 
 /* The default belongs to the default decode_timestep; to any other level the official pipeline
@@ -289,6 +346,9 @@ int checks_run(struct job_options *job, const struct origins *origins)
         TRY(check_prompt(&c, &job->shots[i]));
         TRY(check_steps(&c, &job->shots[i]));
         TRY(check_guidance(&c, &job->shots[i]));
+        fill_strengths(&c, &job->shots[i]);
+        TRY(check_conditioning(&c, &job->shots[i]));
     }
+    TRY(check_strength_is_used(&c));
     return check_outputs(&c);
 }

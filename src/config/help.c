@@ -123,7 +123,8 @@ void options_print_header(FILE *out, const struct job_options *job)
             job->job_file ? job->job_file : "from the command line", job->shot_count,
             job->shot_count == 1 ? "" : "s");
     for (int i = 0; i < settings_count; i++) {
-        same[i] = same_in_all_shots(job, &settings[i]);
+        same[i] = settings[i].folded || same_in_all_shots(job, &settings[i]);
+        if (settings[i].folded) continue;
         if (same[i]) print_header_line(out, &settings[i], record_of(job, &settings[i], 0));
     }
     for (int shot = 0; shot < job->shot_count && job->shot_count > 1; shot++) {
@@ -139,32 +140,39 @@ void options_print_header(FILE *out, const struct job_options *job)
 
 /* ---- a shot as a job file -------------------------------------------------------------------- */
 
-/* The sidecar lies elsewhere than the job file: model paths are written from the root. */
-static void print_model_path(FILE *out, const char *path)
+/* The sidecar lies elsewhere than the job file: paths of input are written from the root. */
+static void make_absolute(const struct setting *s, void *record, const char *folder,
+                          struct text_pool *texts)
 {
-    char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
-    char *whole = folder ? xasprintf("%s/%s", folder, path) : xstrdup(path);
-    text_print_quoted(out, whole);
-    free(whole);
-    free(folder);
+    const char **path;
+    for (int i = 0; folder && (path = setting_input_path(s, record, i)); i++) {
+        if (!*path || (*path)[0] == '/') continue;
+        char *whole = xasprintf("%s/%s", folder, *path);
+        *path = text_keep(texts, whole);
+        free(whole);
+    }
 }
 
 char *options_to_yaml(const struct job_options *job, int shot)
 {
-    char *text = NULL;
+    struct job_options whole_job = *job;
+    struct shot_options whole_shot = job->shots[shot];
+    struct text_pool texts = {0};
+    char *text = NULL, *folder = getcwd(NULL, 0);
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     CHECK(out, "out of memory");
     for (int i = 0; i < settings_count; i++) {
         const struct setting *s = &settings[i];
-        const char *record = record_of(job, s, shot);
+        void *record = s->scope == SCOPE_JOB ? (void *)&whole_job : (void *)&whole_shot;
+        if (s->folded) continue;
+        make_absolute(s, record, folder, &texts);
         fprintf(out, "%s: ", s->key);
-        if (s->type == TYPE_MODEL_PATH)
-            print_model_path(out, *(const char *const *)(record + s->offset));
-        else
-            setting_print(out, s, record);
+        setting_print(out, s, record);
         fputc('\n', out);
     }
     fclose(out);
+    free(folder);
+    text_pool_free(&texts);
     return text;
 }

@@ -27,30 +27,50 @@ static int fail_at(const struct parse *p, const struct yaml_node *at, const char
                      shown + 1, cause);
 }
 
-/* A model path in a job file starts from that file's folder. */
+/* Input files in a job file are looked for from that file's folder on. */
 static void move_to_job_folder(const struct parse *p, const struct setting *s, void *record)
 {
-    const char **path = (const char **)((char *)record + s->offset);
-    const char *slash = strrchr(p->origins->yaml_name, '/');
-    if (!*path || (*path)[0] == '/' || !slash) return;
-    char *moved =
-        xasprintf("%.*s%s", (int)(slash + 1 - p->origins->yaml_name), p->origins->yaml_name, *path);
-    *path = text_keep(p->job->texts, moved);
-    free(moved);
+    const char **path, *name = p->origins->yaml_name, *slash = strrchr(name, '/');
+    for (int i = 0; slash && (path = setting_input_path(s, record, i)); i++) {
+        if (!*path || (*path)[0] == '/') continue;
+        char *moved = xasprintf("%.*s%s", (int)(slash + 1 - name), name, *path);
+        *path = text_keep(p->job->texts, moved);
+        free(moved);
+    }
 }
 
-/* Duplicate keys are noticed through `seen`, one map's worth of settings. */
+/* Whoever set the same field under another name is overruled. */
+static void note_origin(struct origin *origins, const struct setting *s, struct origin at)
+{
+    const struct setting *other = setting_sharing_field(s);
+    if (other) origins[setting_index(other)] = (struct origin){.kind = FROM_DEFAULT};
+    origins[setting_index(s)] = at;
+}
+
+/* One map must not set a field twice, be it under two names. `seen` is one map's worth of
+ * settings. */
+static int check_once(const struct parse *p, const struct setting *s, const struct yaml_node *key,
+                      bool seen[SETTINGS_MAX])
+{
+    char cause[160];
+    const struct setting *other = setting_sharing_field(s);
+    if (seen[setting_index(s)]) return fail_at(p, key, key->text, "given twice in the same map");
+    seen[setting_index(s)] = true;
+    if (!other || !seen[setting_index(other)]) return STATUS_OK;
+    snprintf(cause, sizeof cause, "%s in the same map says the same; give one of them", other->key);
+    return fail_at(p, key, key->text, cause);
+}
+
 static int apply_setting(struct parse *p, const struct setting *s, const struct yaml_node *key,
                          const struct yaml_node *value, void *record, struct origin *origins,
                          bool seen[SETTINGS_MAX])
 {
     struct setting_problem problem;
-    if (seen[setting_index(s)]) return fail_at(p, key, key->text, "given twice in the same map");
-    seen[setting_index(s)] = true;
+    TRY(check_once(p, s, key, seen));
     if (!setting_from_node(s, record, p->job->texts, p->doc, value, &problem))
         return fail_at(p, problem.at, key->text, problem.why);
-    if (s->type == TYPE_MODEL_PATH) move_to_job_folder(p, s, record);
-    origins[setting_index(s)] = (struct origin){FROM_FILE, value->line, value->column};
+    move_to_job_folder(p, s, record);
+    note_origin(origins, s, (struct origin){FROM_FILE, value->line, value->column});
     return STATUS_OK;
 }
 
@@ -145,19 +165,18 @@ static int apply_flag(struct parse *p, const struct argument *a)
 {
     struct setting_problem problem;
     const struct setting *s = a->setting;
-    int index = setting_index(s);
     void *record = s->scope == SCOPE_JOB ? (void *)p->job : (void *)&p->base;
     if (!setting_from_text(s, record, p->job->texts, a->value, &problem))
         return error_set(STATUS_INPUT, "command line: %.*s: %s", a->flag_length, a->flag,
                          problem.why);
     if (s->scope == SCOPE_JOB) {
-        p->origins->of[index].kind = FROM_FLAG;
+        note_origin(p->origins->of, s, (struct origin){.kind = FROM_FLAG});
         return STATUS_OK;
     }
     for (int i = 0; i < p->job->shot_count; i++) {
         memcpy((char *)&p->job->shots[i] + s->offset, (char *)&p->base + s->offset,
                setting_bytes(s));
-        p->origins->shots[i].of[index].kind = FROM_FLAG;
+        note_origin(p->origins->shots[i].of, s, (struct origin){.kind = FROM_FLAG});
     }
     return STATUS_OK;
 }

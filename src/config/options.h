@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { MAX_LIST = 128, MAX_SHOTS = 4096, MAX_TEXT_TOKENS = 1024 };
+enum { MAX_LIST = 128, MAX_SHOTS = 4096, MAX_TEXT_TOKENS = 1024, MAX_CONDITIONING = 16 };
 
 struct float_list { /* a scalar is a list of one with is_scalar true */
     int count;
@@ -28,6 +28,17 @@ struct block_lists { /* one flat list (per_level false, count 1) or a list of li
         int count;
         int v[64];
     } lists[32];
+};
+
+/* What the model is shown of the video before it begins. */
+struct conditioning_item {
+    const char *media; /* an image */
+    int64_t frame;     /* of the video, from 0 on, at which it is put */
+    double strength;   /* 0: none, 1: kept as it is */
+};
+struct conditioning {
+    int count;
+    struct conditioning_item items[MAX_CONDITIONING];
 };
 
 struct text_pool;
@@ -54,6 +65,10 @@ struct shot_options {
     struct block_lists skip_block_list;
     enum stg_mode stg_mode;
     bool cfg_star_rescale;
+    struct conditioning conditioning;
+    double image_strength; /* already in the items that gave no strength */
+    double image_cond_noise_scale;
+    int conditioning_crf; /* of the H.264 round trip, 0: none */
     double decode_timestep,
         decode_noise_scale; /* decode_noise_scale < 0: not given, = decode_timestep */
     double tone_map_compression_ratio;

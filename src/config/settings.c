@@ -53,6 +53,7 @@ static const struct setting_choice weights_policies[] = {
 #define MODEL .group = "Model"
 #define STEPS .group = "Denoising"
 #define GUIDANCE .group = "Guidance"
+#define CONDITION .group = "Beginning from an image"
 #define FILE_OUT .group = "Decoding and file"
 #define MACHINE .group = "Machine and ranks"
 #define REPORT .group = "Reporting"
@@ -82,9 +83,9 @@ const struct setting settings[] = {
     {SHOT(frame_rate), WHAT, .type = TYPE_FLOAT, .metavar = "FPS", .initial = "30", .max = 1000,
      .above_min = true, .help = "frames a second, in the file and as the model sees time"},
 
-    {JOB(checkpoint_path, checkpoint_path), MODEL, .type = TYPE_MODEL_PATH, .metavar = "FILE",
+    {JOB(checkpoint_path, checkpoint_path), MODEL, .type = TYPE_INPUT_PATH, .metavar = "FILE",
      .help = "LTX-Video checkpoint: a .safetensors file or a diffusers folder (required)"},
-    {JOB(text_encoder_model_name_or_path, text_encoder_path), MODEL, .type = TYPE_MODEL_PATH,
+    {JOB(text_encoder_model_name_or_path, text_encoder_path), MODEL, .type = TYPE_INPUT_PATH,
      .metavar = "FOLDER",
      .help = "T5 encoder: a folder with text_encoder/ and tokenizer/ (required)"},
     {JOB(text_encoder_max_tokens, text_encoder_max_tokens), MODEL, .type = TYPE_INT, .metavar = "N",
@@ -129,6 +130,28 @@ const struct setting settings[] = {
      .initial = "attention_values", .choices = stg_modes, .help = "how these blocks are perturbed"},
     {SHOT(cfg_star_rescale), GUIDANCE, .type = TYPE_BOOL, .initial = "false",
      .help = "scale the negative prediction by its projection on the positive one"},
+
+    {SHOT(conditioning), CONDITION, .type = TYPE_CONDITIONING, .metavar = "ITEMS",
+     .help = "what the video begins from: [{media: first.png, frame: 0, strength: 1}]; only one "
+             "image, at frame 0, yet"},
+    {.key = "image",
+     .scope = SCOPE_SHOT,
+     .offset = offsetof(struct shot_options, conditioning),
+     CONDITION,
+     .type = TYPE_IMAGE,
+     .metavar = "FILE",
+     .folded = true,
+     .help = "the image that the video begins with: short for conditioning with one item"},
+    {SHOT(image_strength), CONDITION, .type = TYPE_FLOAT, .metavar = "X", .initial = "1", .max = 1,
+     .folded = true,
+     .help = "strength of items that give none; below 1 the image itself is changed too"},
+    {SHOT(image_cond_noise_scale), CONDITION, .type = TYPE_FLOAT, .metavar = "X", .initial = "0.15",
+     .max = 10,
+     .help = "noise on what is conditioned at full strength, so that it can begin to move"},
+    {SHOT(conditioning_crf), CONDITION, .type = TYPE_INT, .metavar = "N", .initial = "29",
+     .int_max = 51,
+     .help = "first compress images as a frame of H.264 video of this x264 quality: from a clean "
+             "still the model makes a video that stands still; 0 is off"},
 
     {SHOT(decode_timestep), FILE_OUT, .type = TYPE_FLOAT, .metavar = "T", .initial = "0.05",
      .max = 1, .help = "noise level that the decoder is told"},
@@ -193,7 +216,7 @@ size_t setting_bytes(const struct setting *s)
     switch (s->type) {
     case TYPE_TEXT:
     case TYPE_PATH:
-    case TYPE_MODEL_PATH:
+    case TYPE_INPUT_PATH:
     case TYPE_WORD:
         return sizeof(char *);
     case TYPE_CHOICE:
@@ -210,8 +233,34 @@ size_t setting_bytes(const struct setting *s)
         return sizeof(struct float_list);
     case TYPE_BLOCKS:
         return sizeof(struct block_lists);
+    case TYPE_CONDITIONING:
+    case TYPE_IMAGE:
+        return sizeof(struct conditioning);
     }
     return 0;
+}
+
+const struct setting *setting_sharing_field(const struct setting *s)
+{
+    for (int i = 0; i < settings_count; i++)
+        if (&settings[i] != s && settings[i].scope == s->scope && settings[i].offset == s->offset)
+            return &settings[i];
+    return NULL;
+}
+
+const char **setting_input_path(const struct setting *s, void *record, int i)
+{
+    void *field = (char *)record + s->offset;
+    struct conditioning *list = field;
+    switch (s->type) {
+    case TYPE_INPUT_PATH:
+        return i == 0 ? field : NULL;
+    case TYPE_CONDITIONING:
+    case TYPE_IMAGE:
+        return i < list->count ? &list->items[i].media : NULL;
+    default:
+        return NULL;
+    }
 }
 
 /* Names of the official command line, YAML files and pipeline call that mean something here, but
@@ -230,12 +279,13 @@ static const struct {
     {"downscale_factor", NULL, "the multi-scale pipeline is not supported yet"},
     {"first_pass", NULL, "the multi-scale pipeline is not supported yet"},
     {"second_pass", NULL, "the multi-scale pipeline is not supported yet"},
-    {"conditioning", NULL, "conditioning on images or videos is not supported yet"},
-    {"conditioning_items", NULL, "conditioning on images or videos is not supported yet"},
-    {"conditioning_media_paths", NULL, "conditioning on images or videos is not supported yet"},
-    {"conditioning_strengths", NULL, "conditioning on images or videos is not supported yet"},
-    {"conditioning_start_frames", NULL, "conditioning on images or videos is not supported yet"},
-    {"image_cond_noise_scale", NULL, "conditioning on images or videos is not supported yet"},
+    {"conditioning_items", NULL, "write 'conditioning: [{media: FILE, frame: 0, strength: 1}]'"},
+    {"conditioning_media_paths", NULL,
+     "write 'image', or 'conditioning: [{media: FILE, frame: 0, strength: 1}]'"},
+    {"conditioning_strengths", NULL,
+     "write 'image_strength', or 'conditioning: [{media: FILE, frame: 0, strength: 1}]'"},
+    {"conditioning_start_frames", NULL,
+     "write 'conditioning: [{media: FILE, frame: 0, strength: 1}]'"},
     {"input_media_path", NULL, "video to video is not supported yet"},
     {"media_items", NULL, "video to video is not supported yet"},
     {"latents", NULL, "latents as input are not supported yet"},

@@ -14,20 +14,22 @@
 
 enum setting_scope { SCOPE_JOB, SCOPE_SHOT };
 
-enum setting_type {                  /* in the struct */
-                    TYPE_TEXT,       /* const char *  */
-                    TYPE_PATH,       /* const char *: a file or folder, from the current folder */
-                    TYPE_MODEL_PATH, /* const char *: as TYPE_PATH, but from the job file's folder
+enum setting_type {                    /* in the struct */
+                    TYPE_TEXT,         /* const char *  */
+                    TYPE_PATH,         /* const char *: a file or folder, from the current folder */
+                    TYPE_INPUT_PATH,   /* const char *: as TYPE_PATH, but from the job file's folder
                                         inside one */
-                    TYPE_WORD,       /* const char *: the name of one of `choices` */
-                    TYPE_CHOICE,     /* int: the value of one of `choices` */
-                    TYPE_INT,        /* int */
-                    TYPE_INT64,      /* int64_t */
-                    TYPE_FLOAT,      /* double */
-                    TYPE_DURATION,   /* double, seconds; written as 600, 600s, 10m or 2h */
-                    TYPE_BOOL,       /* bool */
-                    TYPE_FLOATS,     /* struct float_list: a number or a list */
-                    TYPE_BLOCKS,     /* struct block_lists: a list, or a list of lists */
+                    TYPE_WORD,         /* const char *: the name of one of `choices` */
+                    TYPE_CHOICE,       /* int: the value of one of `choices` */
+                    TYPE_INT,          /* int */
+                    TYPE_INT64,        /* int64_t */
+                    TYPE_FLOAT,        /* double */
+                    TYPE_DURATION,     /* double, seconds; written as 600, 600s, 10m or 2h */
+                    TYPE_BOOL,         /* bool */
+                    TYPE_FLOATS,       /* struct float_list: a number or a list */
+                    TYPE_BLOCKS,       /* struct block_lists: a list, or a list of lists */
+                    TYPE_CONDITIONING, /* struct conditioning: a list of maps; as TYPE_INPUT_PATH */
+                    TYPE_IMAGE,        /* struct conditioning: the path of its only item */
 };
 
 struct setting_choice {
@@ -48,6 +50,7 @@ struct setting {
     bool above_min;           /* min itself is not allowed */
     bool list_may_be_empty;   /* TYPE_FLOATS: empty means none given */
     bool nullable;            /* TYPE_FLOAT: "null" is stored as -1 */
+    bool folded;              /* ends up in the field of another row; only that is printed */
     const struct setting_choice *choices; /* ends with a NULL name */
     char short_flag;                      /* 'o' for -o, 0 for none */
     const char *metavar, *help;
@@ -60,6 +63,10 @@ extern const int settings_count; /* <= SETTINGS_MAX */
 const struct setting *setting_find(const char *key);
 static inline int setting_index(const struct setting *s) { return (int)(s - settings); }
 size_t setting_bytes(const struct setting *s); /* of its field */
+/* Another row that sets the same field, NULL if there is none. */
+const struct setting *setting_sharing_field(const struct setting *s);
+/* The paths of input files in the field, NULL after the last. */
+const char **setting_input_path(const struct setting *s, void *record, int i);
 
 /* Why an unknown key is refused, as the tail of a message: official but not supported yet, or
  * unknown with the nearest known name. `value` (may be NULL) is its scalar; NULL is returned when

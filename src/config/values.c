@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "config/conditioning.h"
 
 #include <errno.h>
 #include <math.h>
@@ -40,8 +41,10 @@ static void print_limits(FILE *out, const struct setting *s)
     switch (s->type) {
     case TYPE_TEXT:
     case TYPE_PATH:
-    case TYPE_MODEL_PATH:
+    case TYPE_INPUT_PATH:
     case TYPE_BOOL:
+    case TYPE_CONDITIONING:
+    case TYPE_IMAGE:
         break;
     case TYPE_WORD:
     case TYPE_CHOICE:
@@ -80,8 +83,11 @@ static const char *allowed(char out[256], const struct setting *s)
     case TYPE_TEXT:
         return "text";
     case TYPE_PATH:
-    case TYPE_MODEL_PATH:
+    case TYPE_INPUT_PATH:
+    case TYPE_IMAGE:
         return "a path";
+    case TYPE_CONDITIONING:
+        return "a list of maps such as {media: FILE, frame: 0, strength: 1}";
     case TYPE_BOOL:
         return "true or false";
     case TYPE_WORD:
@@ -254,6 +260,16 @@ static bool read_text(const struct setting *s, struct scalar v, struct setting_p
     return true;
 }
 
+/* null: none, where another image is the default. */
+static bool read_image(const struct setting *s, struct scalar v, struct setting_problem *p,
+                       struct text_pool *texts, struct conditioning *list)
+{
+    *list = (struct conditioning){.items[0].strength = -1};
+    if (!read_text(s, v, p, texts, &list->items[0].media)) return false;
+    list->count = list->items[0].media != NULL;
+    return true;
+}
+
 /* Every type but lists. */
 static bool read_scalar(const struct setting *s, void *record, struct text_pool *texts,
                         struct scalar v, struct setting_problem *p)
@@ -266,7 +282,7 @@ static bool read_scalar(const struct setting *s, void *record, struct text_pool 
     switch (s->type) {
     case TYPE_TEXT:
     case TYPE_PATH:
-    case TYPE_MODEL_PATH:
+    case TYPE_INPUT_PATH:
         return read_text(s, v, p, texts, to);
     case TYPE_WORD:
         if (!find_choice(s, v, p, &choice)) return false;
@@ -299,8 +315,11 @@ static bool read_scalar(const struct setting *s, void *record, struct text_pool 
         if (!read_bool(s, v, p, &yes)) return false;
         *(bool *)to = yes;
         return true;
+    case TYPE_IMAGE:
+        return read_image(s, v, p, texts, to);
     case TYPE_FLOATS:
     case TYPE_BLOCKS:
+    case TYPE_CONDITIONING:
         break;
     }
     return false;
@@ -462,6 +481,11 @@ static bool list_from_brackets(const struct setting *s, void *record, struct tex
 
 /* ---- the public functions -------------------------------------------------------------------- */
 
+static bool is_list(const struct setting *s)
+{
+    return s->type == TYPE_FLOATS || s->type == TYPE_BLOCKS || s->type == TYPE_CONDITIONING;
+}
+
 bool setting_from_node(const struct setting *s, void *record, struct text_pool *texts,
                        const struct yaml_doc *doc, const struct yaml_node *node,
                        struct setting_problem *problem)
@@ -469,10 +493,13 @@ bool setting_from_node(const struct setting *s, void *record, struct text_pool *
     problem->at = node;
     void *to = field(s, record);
     if (node->kind == YAML_MAP) return refuse_kind(s, problem, "a map");
-    if (s->type == TYPE_FLOATS || s->type == TYPE_BLOCKS) {
+    if (s->type == TYPE_CONDITIONING && node->kind == YAML_SCALAR)
+        return refuse(s, problem, node->text);
+    if (is_list(s)) {
         memset(to, 0, setting_bytes(s));
-        return s->type == TYPE_FLOATS ? floats_from_node(s, to, doc, node, problem)
-                                      : blocks_from_node(s, to, doc, node, problem);
+        return s->type == TYPE_FLOATS   ? floats_from_node(s, to, doc, node, problem)
+               : s->type == TYPE_BLOCKS ? blocks_from_node(s, to, doc, node, problem)
+                                        : conditioning_from_node(to, texts, doc, node, problem);
     }
     if (node->kind == YAML_SEQUENCE) return refuse_kind(s, problem, "a list");
     struct scalar v = {node->text, node->plain ? PLAIN : QUOTED};
@@ -486,10 +513,11 @@ bool setting_from_text(const struct setting *s, void *record, struct text_pool *
 {
     problem->at = NULL;
     void *to = field(s, record);
-    if (s->type != TYPE_FLOATS && s->type != TYPE_BLOCKS)
+    if (!is_list(s))
         return read_scalar(s, record, texts, (struct scalar){text, FROM_FLAG}, problem);
     if (text[0] == '[') return list_from_brackets(s, record, texts, text, problem);
     memset(to, 0, setting_bytes(s));
+    if (s->type == TYPE_CONDITIONING) return *text ? refuse(s, problem, text) : true;
     return s->type == TYPE_FLOATS ? floats_from_text(s, to, text, problem)
                                   : blocks_from_text(s, to, text, problem);
 }
@@ -556,7 +584,7 @@ void setting_print(FILE *out, const struct setting *s, const void *record)
     switch (s->type) {
     case TYPE_TEXT:
     case TYPE_PATH:
-    case TYPE_MODEL_PATH:
+    case TYPE_INPUT_PATH:
         if (*(const char *const *)from)
             text_print_quoted(out, *(const char *const *)from);
         else
@@ -589,6 +617,10 @@ void setting_print(FILE *out, const struct setting *s, const void *record)
         break;
     case TYPE_BLOCKS:
         print_blocks(out, from);
+        break;
+    case TYPE_CONDITIONING:
+    case TYPE_IMAGE:
+        conditioning_print(out, from);
         break;
     }
 }

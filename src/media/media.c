@@ -54,6 +54,8 @@ const char *media_complaint(int code)
     return first_error;
 }
 
+bool media_complained(void) { return first_error[0] != '\0'; }
+
 const char *media_skipped_setting(void) { return first_skipped; }
 
 const enum AVPixelFormat *media_pixel_formats(const AVCodec *encoder)

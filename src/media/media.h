@@ -14,6 +14,7 @@ void media_start(void);
  * same thread. */
 void media_forget(void);
 const char *media_complaint(int code);
+bool media_complained(void); /* did they log an error? */
 /* The first warning since media_forget that an encoder skipped one of its private settings ("Error
  * parsing option 'aq-mod = 3'"); "" when there is none. x264 and x265 go on then; we do not. */
 const char *media_skipped_setting(void);

@@ -74,7 +74,9 @@ static const struct bad_case bad_cases[] = {
     {BASE "shots: [{}]\nshots: [{}]\n", "", "shots: given twice"},
     {BASE "first_pass: {}\n", "", "first_pass: the multi-scale pipeline is not supported yet"},
     {BASE "enhance_prompt: true\n", "", "prompt enhancement is not supported"},
-    {BASE "conditioning_media_paths: [a]\n", "", "conditioning on images or videos is not"},
+    {BASE "conditioning_media_paths: [a]\n", "",
+     "job.yaml:4:1: conditioning_media_paths: write 'image'"},
+    {BASE "conditioning_items: []\n", "", "write 'conditioning: [{media: FILE"},
     {BASE "spatial_upscaler_model_path: x\n", "", "not supported yet"},
     {BASE "downscale_factor: 0.5\n", "", "not supported yet"},
     {BASE "pipeline_type: multi-scale\n", "",
@@ -119,7 +121,55 @@ static const struct bad_case bad_cases[] = {
     {BASE "skip_block_list: [[1], 2]\n", "", "job.yaml:4:24: skip_block_list: must be a list of"},
     {BASE "skip_block_list: [1, [2]]\n", "", "not a list at this place"},
     {BASE "skip_block_list: [-1]\n", "", "block numbers from 0 to 1023"},
+    {BASE "image: [a.png]\n", "", "job.yaml:4:8: image: must be a path, not a list"},
+    {BASE "image: 7\n", "", "image: must be text, not the number '7'; put it in quotes"},
+    {BASE "image: ''\n", "", "image: must be a path, not empty text"},
+    {BASE "image_strength: 1.5\n", "", "image_strength: must be a number from 0 to 1, not '1.5'"},
+    {BASE "image_cond_noise_scale: -1\n", "", "image_cond_noise_scale: must be a number from 0"},
+    {BASE "conditioning_crf: 52\n", "", "conditioning_crf: must be a whole number from 0 to 51"},
+    {BASE "conditioning: a.png\n", "",
+     "job.yaml:4:15: conditioning: must be a list of maps such as {media: FILE, frame: 0, "
+     "strength: "
+     "1}, not 'a.png'"},
+    {BASE "conditioning:\n", "", "conditioning: must be a list of maps"},
+    {BASE "conditioning: {media: a.png}\n", "", "conditioning: must be a list of maps"},
+    {BASE "conditioning: [a.png]\n", "",
+     "job.yaml:4:16: conditioning: every item must be a map such as {media: FILE"},
+    {BASE "conditioning:\n  - {strength: 1}\n", "",
+     "job.yaml:5:5: conditioning: media: missing; give the path"},
+    {BASE "conditioning:\n  - {media: }\n", "", "media: missing"},
+    {BASE "conditioning:\n  - {media: 7}\n", "",
+     "job.yaml:5:13: conditioning: media: must be text, not the number '7'"},
+    {BASE "conditioning:\n  - {media: [a]}\n", "", "media: must be a path, not a list"},
+    {BASE "conditioning:\n  - {media: \xff}\n", "", "not valid UTF-8"},
+    {BASE "conditioning:\n  - media: a.png\n    strength: 1.01\n", "",
+     "job.yaml:6:15: conditioning: strength: must be a number from 0 to 1, or null, not '1.01'"},
+    {BASE "conditioning:\n  - {media: a.png, strength: .nan}\n", "", "from 0 to 1, or null"},
+    {BASE "conditioning:\n  - {media: a.png, strength: '1'}\n", "", "not quoted text"},
+    {BASE "conditioning:\n  - {media: a.png, frame: -1}\n", "",
+     "job.yaml:5:27: conditioning: frame: must be a whole number from 0 to 99999, not '-1'"},
+    {BASE "conditioning:\n  - {media: a.png, frame: 1.5}\n", "", "frame: must be a whole number"},
+    {BASE "conditioning:\n  - {media: a.png, medium: b}\n", "",
+     "job.yaml:5:20: conditioning: 'medium': unknown; the keys of an item are media, frame and"},
+    {BASE "conditioning:\n  - {media: a.png, media: b.png}\n", "",
+     "job.yaml:5:20: conditioning: media: given twice in the same map"},
+    {BASE "conditioning: []\nconditioning: []\n", "", "conditioning: given twice"},
+    {BASE "image: a.png\nconditioning: []\n", "",
+     "job.yaml:5:1: conditioning: image in the same map says the same; give one of them"},
+    {BASE "shots: [{conditioning: [], image: a.png}]\n", "",
+     "job.yaml:4:28: image: conditioning in the same map says the same"},
     /* rules between settings */
+    {BASE "num_frames: 17\nconditioning: [{media: a.png, frame: 17}]\n", "",
+     "job.yaml:5:15: conditioning: item 1: frame 17 is outside the video; allowed are 0 to 16"},
+    {BASE "conditioning: [{media: a.png, frame: 8}]\n", "", "frame 8: only frame 0 is supported"},
+    {BASE "conditioning: [{media: a.png}, {media: b.png}]\n", "",
+     "job.yaml:4:15: conditioning: more than one item is not supported yet; these are 2"},
+    {BASE "conditioning: [{media: a.MP4}]\n", "",
+     "conditioning: 'dir/a.MP4': conditioning on a video is not supported yet; give an image"},
+    {BASE "shots: [{}, {image: b.mov}]\n", "",
+     "job.yaml:4:21: image: 'dir/b.mov': conditioning on a video is not supported yet; give an "
+     "image (shot 2)"},
+    {BASE "image_strength: 0.5\n", "", "job.yaml:4:17: image_strength: there is no image; give"},
     {"prompt: a\n", "", "dir/job.yaml: checkpoint_path: missing"},
     {"prompt: a\ncheckpoint_path: c\n", "", "text_encoder_model_name_or_path: missing"},
     {MODELS, "", "dir/job.yaml: prompt: missing"},
@@ -171,6 +221,16 @@ static const struct bad_case bad_cases[] = {
     {BASE, "--shots|a", "top level of a job file only"},
     {BASE, "--pipeline-config|a", "name the job file without a flag"},
     {BASE, "--input_media_path|a", "video to video is not supported yet"},
+    {BASE, "--image|a.mkv", "command line: image: 'a.mkv': conditioning on a video"},
+    {BASE, "--image=", "command line: --image: must be a path, not empty text"},
+    {BASE, "--image", "command line: --image: needs a value"},
+    {BASE, "--image-strength|2|--image|a", "command line: --image-strength: must be a number from"},
+    {BASE, "--image-strength|0.5", "command line: image_strength: there is no image; give one"},
+    {BASE, "--conditioning|a.png", "command line: --conditioning: must be a list of maps such as"},
+    {BASE, "--conditioning|[{media: a.png", "command line: --conditioning: must be a list of maps"},
+    {BASE, "--conditioning|[{media: a.png, frame: x}]",
+     "command line: --conditioning: frame: must be a whole number"},
+    {BASE, "--conditioning_media_paths|a.png", "--conditioning_media_paths: write 'image'"},
     {BASE, "a.yaml|b.yaml", "two job files, 'a.yaml' and 'b.yaml'"},
     {BASE, "--timesteps|1,,0.5", "command line: --timesteps: must be a number"},
     {BASE, "--guidance-scale|[1", "command line: --guidance-scale: must be a number or a list"},
@@ -225,6 +285,8 @@ static void test_limits(void **state)
         {BASE "stg_scale: [", "1,", MAX_LIST + 1, "]\n", "has more than 128 numbers"},
         {BASE "skip_block_list: [", "1,", 65, "]\n", "has more than 64 blocks in one list"},
         {BASE "skip_block_list: [", "[],", 33, "]\n", "has more than 32 lists"},
+        {BASE "conditioning: [", "{media: a},", MAX_CONDITIONING + 1, "]\n",
+         "conditioning: has more than 16 items"},
         {BASE "negative_prompt: ", "long ", 4u << 20, "\n", "a job file has at most 4 MiB"},
         {BASE "stg_scale: [", "1,", YAML_MAX_NODES, "]\n", "too many values"},
         {BASE "x: ", "[", 1u << 20, "", "nested too deeply"},
@@ -453,6 +515,57 @@ static void test_lists(void **state)
     options_free(&job);
 }
 
+/* Which item a shot ends up with, whoever gave it. */
+static void test_conditioning(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *yaml, *flags, *media; /* NULL: none */
+        double strength;
+    } cases[] = {
+        {BASE, "", NULL, 0},
+        {BASE "image: a.png\n", "", "dir/a.png", 1},
+        {BASE "image: /a.png\nimage_strength: 0.5\n", "", "/a.png", 0.5},
+        {BASE "image: a.png\n", "--image-strength|0", "dir/a.png", 0},
+        {BASE "image: a.png\n", "--image|b.png", "b.png", 1},
+        {BASE, "--image|b.png|--image-strength=0.25", "b.png", 0.25},
+        {BASE, "--image|[1].png", "[1].png", 1},
+        {BASE "conditioning: [{media: a.png, frame: 0, strength: 0.5}]\n", "", "dir/a.png", 0.5},
+        {BASE "conditioning: [{media: a.png}]\nimage_strength: 0.75\n", "", "dir/a.png", 0.75},
+        {BASE "conditioning: [{media: a, strength: 0.5}]\nimage_strength: 0.75\n", "", "dir/a",
+         0.5},
+        {BASE "conditioning: [{media: a, strength: 0.5}]\n", "--image-strength|0.75", "dir/a",
+         0.75},
+        {BASE, "--conditioning|[{media: a, strength: 0.5}]|--image-strength|0.75", "a", 0.5},
+        {BASE "conditioning: [{media: a, strength: 0.5}]\n", "--image|b", "b", 1},
+        {BASE "image: a\n", "--conditioning|[]", NULL, 0},
+        {BASE "image: a\n", "--image|b|--conditioning|[{media: c}]|--image|d", "d", 1},
+        {BASE "image: a\nshots: [{conditioning: [{media: b}]}]\n", "", "dir/b", 1},
+        {BASE "conditioning: [{media: b}]\nshots: [{image: a}]\n", "", "dir/a", 1},
+        {BASE "image: a\nshots: [{image: null}]\n", "", NULL, 0},
+        {BASE "image: a\nshots: [{}]\n", "", "dir/a", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job_options job;
+        parse_well(&job, cases[i].yaml, cases[i].flags);
+        const struct conditioning *list = &job.shots[0].conditioning;
+        assert_int_equal(list->count, cases[i].media != NULL);
+        if (list->count > 0) {
+            assert_string_equal(list->items[0].media, cases[i].media);
+            assert_true(list->items[0].frame == 0);
+            if (list->items[0].strength != cases[i].strength)
+                fail_msg("case %zu: strength %g", i, list->items[0].strength);
+        }
+        options_free(&job);
+    }
+    struct job_options job; /* a strength that only some shots have a use for */
+    parse_well(&job, BASE "image_strength: 0.5\nshots: [{}, {image: a.png}]\n", "");
+    assert_int_equal(job.shots[0].conditioning.count, 0);
+    assert_true(job.shots[1].conditioning.items[0].strength == 0.5);
+    assert_true(job.shots[0].image_cond_noise_scale == 0.15 && job.shots[0].conditioning_crf == 29);
+    options_free(&job);
+}
+
 static void test_values(void **state)
 {
     (void)state;
@@ -515,7 +628,7 @@ static const char *sample(const struct setting *s)
     switch (s->type) {
     case TYPE_TEXT:
     case TYPE_PATH:
-    case TYPE_MODEL_PATH:
+    case TYPE_INPUT_PATH:
         return "/some/text";
     case TYPE_WORD:
     case TYPE_CHOICE:
@@ -535,6 +648,10 @@ static const char *sample(const struct setting *s)
         return "true";
     case TYPE_BLOCKS:
         return "3";
+    case TYPE_CONDITIONING:
+        return "[{media: /a.png, strength: 0.5}]";
+    case TYPE_IMAGE:
+        return "/a.png";
     }
     return "";
 }
@@ -555,18 +672,20 @@ static void test_every_key_from_both(void **state)
     for (int i = 0; i < settings_count; i++) {
         const struct setting *s = &settings[i];
         struct job_options from_file, from_flag;
-        bool required = s->type == TYPE_MODEL_PATH || strcmp(s->key, "prompt") == 0;
+        bool required = s->type == TYPE_INPUT_PATH || strcmp(s->key, "prompt") == 0;
+        bool needs_image = strcmp(s->key, "image_strength") == 0;
         char yaml[512], flag[256];
-        snprintf(yaml, sizeof yaml, "%s%s: %s\n%s",
-                 strcmp(s->key, "checkpoint_path") == 0 ? "" : "checkpoint_path: /c\n", s->key,
-                 sample(s), strcmp(s->key, "prompt") == 0 ? "" : "prompt: a\n");
+        snprintf(yaml, sizeof yaml, "%s%s%s: %s\n%s",
+                 strcmp(s->key, "checkpoint_path") == 0 ? "" : "checkpoint_path: /c\n",
+                 needs_image ? "image: /a\n" : "", s->key, sample(s),
+                 strcmp(s->key, "prompt") == 0 ? "" : "prompt: a\n");
         if (strcmp(s->key, "text_encoder_model_name_or_path") != 0)
             strcat(yaml, "text_encoder_model_name_or_path: /t\n");
         snprintf(flag, sizeof flag, "--%s=%s", s->key, sample(s));
         for (char *c = flag; *c && *c != '='; c++)
             if (*c == '_') *c = '-';
         parse_well(&from_file, yaml, "");
-        parse_well(&from_flag, BASE, flag);
+        parse_well(&from_flag, needs_image ? BASE "image: /a\n" : BASE, flag);
         char *a = value_of(&from_file, s), *b = value_of(&from_flag, s);
         assert_string_equal(a, b);
         bool fixed = strcmp(sample(s), s->initial ? s->initial : "") == 0;
@@ -632,10 +751,13 @@ static void test_header(void **state)
 {
     (void)state;
     struct job_options job;
-    parse_well(&job, BASE "width: 64\nseed: 171198\nshots: [{seed: 1}, {}]\n", "");
+    parse_well(&job, BASE "width: 64\nseed: 171198\nimage: a.png\nshots: [{seed: 1}, {}]\n", "");
     char *header = print_to_text(&job);
     assert_non_null(strstr(header, "  * width                            64\n"));
     assert_non_null(strstr(header, "    height                           704\n"));
+    assert_non_null(strstr(header, "  * conditioning                     [{media: \"dir/a.png\", "
+                                   "frame: 0, strength: 1}]\n"));
+    assert_null(strstr(header, "image_strength")); /* it is in the items */
     assert_non_null(strstr(header, "  shot 1\n"));
     assert_non_null(strstr(header, "  * seed                             1\n"));
     assert_non_null(strstr(header, "    seed                             171198\n"));
@@ -651,6 +773,14 @@ static void assert_same_settings(const struct job_options *a, int shot, const st
         const struct setting *s = &settings[i];
         const char *x = s->scope == SCOPE_JOB ? (const char *)a : (const char *)&a->shots[shot];
         const char *y = s->scope == SCOPE_JOB ? (const char *)b : (const char *)b->shots;
+        if (s->folded) continue;
+        if (s->type == TYPE_CONDITIONING) { /* holds pointers */
+            char *one = setting_text(s, x), *other = setting_text(s, y);
+            assert_string_equal(one, other);
+            free(one);
+            free(other);
+            continue;
+        }
         bool text = s->type <= TYPE_WORD;
         const char *p = text ? *(const char *const *)(x + s->offset) : NULL;
         const char *q = text ? *(const char *const *)(y + s->offset) : NULL;
@@ -707,6 +837,7 @@ static void test_round_trip(void **state)
                     "skip_block_list: [[], [3], [4, 5]]\n"
                     "decode_noise_scale: null\ndecode_timestep: -0.0\nstg_mode: stg_t\n"
                     "seed: 9223372036854775807\nrng: diffusers\nattention_order: ring\n"
+                    "conditioning: [{media: \"/a 'b': {c}.png\", strength: 0.30000000000000004}]\n"
                     "timeout: 1.5h\ndigest: true\nencoder_options: crf=1:x='y'\n"
                     "shots: [{prompt: b}, {width: 33, timesteps: [0.5]},\n"
                     "        {timesteps: 1}]\n",
@@ -720,11 +851,16 @@ static void test_yaml_model_paths(void **state)
 {
     (void)state;
     struct job_options job, again;
-    parse_well(&job, "checkpoint_path: c\ntext_encoder_model_name_or_path: t\nprompt: a\n", "");
+    parse_well(&job,
+               "checkpoint_path: c\ntext_encoder_model_name_or_path: t\nprompt: a\nimage: i.png\n",
+               "");
     char *yaml = options_to_yaml(&job, 0), *here = realpath(".", NULL), expected[4096];
     parse_well(&again, yaml, "");
     snprintf(expected, sizeof expected, "%s/dir/c", here);
     assert_string_equal(again.checkpoint_path, expected);
+    snprintf(expected, sizeof expected, "%s/dir/i.png", here);
+    assert_string_equal(again.shots[0].conditioning.items[0].media, expected);
+    assert_string_equal(job.shots[0].conditioning.items[0].media, "dir/i.png");
     free(here);
     free(yaml);
     options_free(&again);
@@ -804,6 +940,7 @@ int main(void)
         cmocka_unit_test(test_decode_noise),
         cmocka_unit_test(test_official_configuration),
         cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_conditioning),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_find_job_file),
         cmocka_unit_test(test_every_key_from_both),
