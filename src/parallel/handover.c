@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 
-enum { TAG_TEXT_HEAD = 21, TAG_TEXT, TAG_LATENTS_HEAD, TAG_LATENTS, TAG_CODEC_END };
+enum { TAG_TEXT_HEAD = 21, TAG_TEXT, TAG_CONDITION, TAG_LATENTS_HEAD, TAG_LATENTS, TAG_CODEC_END };
 enum { LEADER = 0 }; /* world rank of the denoise leader */
 
 static bool leads(const struct handover *h)
@@ -12,21 +12,23 @@ static bool leads(const struct handover *h)
     return h->mesh->denoises && comm_rank(h->mesh->denoise_group) == 0;
 }
 
-void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh, int64_t text_width,
-                      int64_t max_text_tokens, int64_t max_tokens, int64_t channels)
+void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh,
+                      const struct handover_sizes *sizes)
 {
     h->mesh = mesh;
-    h->text_width = text_width;
-    h->max_text_tokens = max_text_tokens;
-    h->channels = channels;
+    h->text_width = sizes->text_width;
+    h->channels = sizes->channels;
     h->max_payload_rows =
-        mesh->codes ? max_tokens : shard_most_tokens(max_tokens, mesh->denoise_ranks);
+        mesh->codes ? sizes->tokens : shard_most_tokens(sizes->tokens, mesh->denoise_ranks);
     if (!mesh->codes && !mesh->denoises) return;
     for (int i = 0; i < HANDOVER_SLOTS; i++) {
-        if (mesh->codes || i == 0)
-            h->text[i].payload = arena_floats(a, HANDOVER_TEXTS * max_text_tokens * text_width);
+        if (mesh->codes || i == 0) {
+            h->text[i].payload =
+                arena_floats(a, HANDOVER_TEXTS * sizes->text_tokens * sizes->text_width);
+            h->text[i].condition = arena_floats(a, sizes->conditioned * sizes->channels);
+        }
         if (mesh->denoises || i == 0)
-            h->latents[i].payload = arena_floats(a, h->max_payload_rows * channels);
+            h->latents[i].payload = arena_floats(a, h->max_payload_rows * sizes->channels);
     }
     if (leads(h)) h->codecs = arena_take(a, (size_t)mesh->codec_ranks * sizeof *h->codecs);
 }
@@ -35,7 +37,7 @@ static struct comm *world_of(struct handover *h) { return h->mesh->world->comm; 
 
 static void wait_for_slot(struct handover *h, struct handover_slot *slot)
 {
-    for (int i = 0; i < 2; i++) comm_wait(world_of(h), &slot->transfers[i]);
+    for (int i = 0; i < 3; i++) comm_wait(world_of(h), &slot->transfers[i]);
 }
 
 static void receive_head(struct handover *h, struct handover_head *head, int from, int tag)
@@ -54,17 +56,25 @@ static struct handover_slot *next_text_slot(struct handover *h)
     return slot;
 }
 
-float *handover_text_buffer(struct handover *h) { return next_text_slot(h)->payload; }
-
-void handover_send_text(struct handover *h, const struct handover_head *head)
+struct shot_input handover_input_buffer(struct handover *h)
 {
     struct handover_slot *slot = next_text_slot(h);
+    return (struct shot_input){.embeds = slot->payload, .condition = slot->condition};
+}
+
+void handover_send_input(struct handover *h, const struct shot_input *input)
+{
+    struct handover_slot *slot = next_text_slot(h);
+    const struct handover_head *head = &input->head;
     slot->head = *head;
     h->texts_sent++;
     comm_send_bytes_start(world_of(h), &slot->transfers[0], &slot->head, sizeof slot->head, LEADER,
                           TAG_TEXT_HEAD);
     comm_send_start(world_of(h), &slot->transfers[1], slot->payload,
                     head->tokens[0] + head->tokens[1], h->text_width, LEADER, TAG_TEXT);
+    if (head->conditioned)
+        comm_send_start(world_of(h), &slot->transfers[2], slot->condition, head->conditioned,
+                        h->channels, LEADER, TAG_CONDITION);
 }
 
 static void receive_latents_payload(struct handover *h, const struct shard_plan *plan)
@@ -97,7 +107,7 @@ int handover_receive_latents(struct handover *h, int shot, const struct shard_pl
     return STATUS_OK;
 }
 
-void handover_poll(struct handover *h) { comm_poll(world_of(h), h->text[0].transfers, 2); }
+void handover_poll(struct handover *h) { comm_poll(world_of(h), h->text[0].transfers, 3); }
 
 void handover_end_codec(struct handover *h, int status,
                         struct shard_plan (*plan_of)(void *argument, int shot), void *argument)
@@ -151,26 +161,36 @@ static bool take_text(struct handover *h, int codec)
     comm_receive_start(world_of(h), &t, slot->payload, slot->head.tokens[0] + slot->head.tokens[1],
                        h->text_width, from, TAG_TEXT);
     comm_wait(world_of(h), &t);
+    if (slot->head.conditioned) {
+        comm_receive_start(world_of(h), &t, slot->condition, slot->head.conditioned, h->channels,
+                           from, TAG_CONDITION);
+        comm_wait(world_of(h), &t);
+    }
     c->texts_taken++;
     return true;
 }
 
-int handover_receive_text(struct handover *h, int shot, struct handover_head *head, float **text)
+static void share_rows(struct comm *group, float *rows, int64_t count, int64_t cols)
+{
+    struct transfer t = {0};
+    comm_broadcast_start(group, &t, rows, count, cols, 0);
+    comm_wait(group, &t);
+}
+
+int handover_receive_input(struct handover *h, int shot, struct shot_input *input)
 {
     struct handover_slot *slot = &h->text[0];
+    const struct handover_head *head = &slot->head;
     struct comm *group = h->mesh->denoise_group;
     double start_s = clock_s();
     if (leads(h) && !take_text(h, mesh_codec_of(h->mesh, shot))) slot->head.shot = HANDOVER_END;
     comm_broadcast_bytes(group, &slot->head, sizeof slot->head, 0);
-    *head = slot->head;
-    *text = slot->payload;
+    *input = (struct shot_input){*head, slot->payload, slot->condition};
     if (head->shot == HANDOVER_END) return STATUS_STOPPED;
     CHECK(head->shot == shot, "the text of shot %lld came where shot %d was due",
           (long long)head->shot + 1, shot + 1);
-    struct transfer t = {0};
-    comm_broadcast_start(group, &t, slot->payload, head->tokens[0] + head->tokens[1], h->text_width,
-                         0);
-    comm_wait(group, &t);
+    share_rows(group, slot->payload, head->tokens[0] + head->tokens[1], h->text_width);
+    if (head->conditioned) share_rows(group, slot->condition, head->conditioned, h->channels);
     trace_span("comm", "hand-over of text", 1, shot, -1, start_s);
     return STATUS_OK;
 }

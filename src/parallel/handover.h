@@ -1,5 +1,5 @@
-/* What moves between denoise and codec ranks: prompt embeddings one way, latents the other, and how
- * either side ends.
+/* What moves between denoise and codec ranks: what a shot begins from one way, latents the other,
+ * and how either side ends.
  *
  * Neither side waits for the other to take a message: sends are started from buffers that stay put
  * (two slots a direction) and progress while the sender works on the next shot. A slot that is
@@ -29,14 +29,23 @@ struct handover_head {
     int64_t shot;                   /* HANDOVER_END: the sender ends, no payload follows */
     int64_t status;                 /* of an end: enum status */
     int64_t tokens[HANDOVER_TEXTS]; /* text: real tokens, 0 for a text that is not used */
+    int64_t conditioned;            /* text: latents of an image, 0 without one */
     int64_t texts_sent;             /* of a codec rank's end */
 };
 enum { HANDOVER_END = -1 };
 
+/* What a shot begins from. */
+struct shot_input {
+    struct handover_head head;
+    float *embeds;    /* [tokens[0] + tokens[1], text_width]: the negative's rows first */
+    float *condition; /* [conditioned, C] normalised latents of an image */
+};
+
 struct handover_slot {
     struct handover_head head;
-    float *payload;
-    struct transfer transfers[2]; /* head, payload */
+    float *payload;               /* embeddings or latents */
+    float *condition;             /* of a text */
+    struct transfer transfers[3]; /* head, payload, condition */
 };
 
 /* What the leader keeps of each codec rank. */
@@ -48,8 +57,7 @@ struct handover_codec {
 
 struct handover {
     struct mesh *mesh;
-    int64_t text_width,
-        max_text_tokens; /* payload of a text message: both texts, one after the other */
+    int64_t text_width;
     int64_t max_payload_rows,
         channels; /* latents: rows of this rank (denoise) or of the whole clip (codec) */
     struct handover_slot
@@ -63,14 +71,18 @@ struct handover {
     bool denoise_ended; /* codec: the leader has said so */
 };
 
-/* Local. Lays out the buffers (called twice, arena.h). max_tokens: longest sequence of any shot. */
-void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh, int64_t text_width,
-                      int64_t max_text_tokens, int64_t max_tokens, int64_t channels);
+/* The longest of any shot. */
+struct handover_sizes {
+    int64_t text_tokens, text_width, tokens, channels, conditioned;
+};
+/* Local. Lays out the buffers (called twice, arena.h). */
+void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh,
+                      const struct handover_sizes *sizes);
 
 /* ---- codec ranks ----------------------------------------------------------------------------- */
-float *handover_text_buffer(
-    struct handover *h); /* of the next text: waits for the send before last */
-void handover_send_text(struct handover *h, const struct handover_head *head);
+/* Room for the next shot's, to be filled and sent; waits for the send before last. */
+struct shot_input handover_input_buffer(struct handover *h);
+void handover_send_input(struct handover *h, const struct shot_input *input);
 /* Waits for the latents of `shot` [S, C] token-major; *latents points into the slot. STATUS_STOPPED
  * when the denoise ranks ended instead. */
 int handover_receive_latents(struct handover *h, int shot, const struct shard_plan *plan,
@@ -83,9 +95,8 @@ void handover_end_codec(struct handover *h, int status,
                         struct shard_plan (*plan_of)(void *argument, int shot), void *argument);
 
 /* ---- denoise ranks: Collective over the denoise group ---------------------------------------- */
-/* *text points into the slot: [tokens[0] + tokens[1], width]. STATUS_STOPPED when that codec rank
- * ended instead. */
-int handover_receive_text(struct handover *h, int shot, struct handover_head *head, float **text);
+/* *input points into the slot. STATUS_STOPPED when that codec rank ended instead. */
+int handover_receive_input(struct handover *h, int shot, struct shot_input *input);
 float *handover_latents_buffer(struct handover *h,
                                int shot); /* [S_loc, C]; waits for the send before last */
 void handover_send_latents(struct handover *h, int shot, int64_t rows);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "model/rope.h"
+#include "render/conditioning.h"
 #include "render/engine.h"
 
 #include <limits.h>
@@ -17,7 +18,11 @@ static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_init(&e->arenas[i], names[i]);
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
-        if (engine_decodes(e, i) && !vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w))
+        if (!engine_decodes(e, i)) continue;
+        bool fits = vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w);
+        if (fits && conditioning_tokens(s))
+            fits = vae_encode_plan(e->codec.vae, &e->codec.decode, 1, s->h, s->w);
+        if (!fits)
             return error_set(STATUS_INPUT,
                              "shot %d: %dx%d, %d frames are too many for the memory of any machine",
                              i + 1, s->options->width, s->options->height, s->options->num_frames);
@@ -64,6 +69,8 @@ static void plan_weights(const struct engine *e, struct memory_plan *p, bool res
                         (int64_t)transformer_packed_bytes(e->dev, e->checkpoint));
     if (e->mesh.denoises && !resident)
         layer = expanded_bytes(e, e->checkpoint, "adaln_single.linear.weight"); /* the widest */
+    if (engine_encodes(e))
+        memory_plan_add(p, "VAE encoder weights", vae_encoder_packed_bytes(e->codec.vae, resident));
     if (e->mesh.codes) {
         memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
         text_layer = expanded_bytes(e, e->codec.text_encoder,

@@ -6,6 +6,7 @@
 #include "base/trace.h"
 #include "media/digest.h"
 #include "parallel/heartbeat.h"
+#include "render/conditioning.h"
 #include "render/dump.h"
 #include "render/noise.h"
 #include "render/sidecar.h"
@@ -28,14 +29,14 @@ static int encode_one(struct engine *e, const char *text, float *embeds, int64_t
     return t5_encode(e->codec.t5, ids, count, embeds);
 }
 
-int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head,
-                      float *embeds)
+static int encode_texts(struct engine *e, const struct shot *s, struct shot_input *input)
 {
     double start_s = clock_s();
-    *head = (struct handover_head){.shot = s->number};
+    struct handover_head *head = &input->head;
     phase_set("shot %d encode text", s->number + 1);
-    if (s->uses_negative) TRY(encode_one(e, s->options->negative_prompt, embeds, &head->tokens[0]));
-    TRY(encode_one(e, s->options->prompt, embeds + head->tokens[0] * e->text_width,
+    if (s->uses_negative)
+        TRY(encode_one(e, s->options->negative_prompt, input->embeds, &head->tokens[0]));
+    TRY(encode_one(e, s->options->prompt, input->embeds + head->tokens[0] * e->text_width,
                    &head->tokens[1]));
     trace_span("codec", "encode text", 0, s->number, -1, start_s);
     log_debug("shot %d: %lld text tokens, negative %lld, in %.3f s", s->number + 1,
@@ -43,6 +44,13 @@ int codec_encode_text(struct engine *e, const struct shot *s, struct handover_he
     log_json("stage", "\"name\":\"encode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
     return STATUS_OK;
+}
+
+int codec_encode_input(struct engine *e, const struct shot *s, struct shot_input *input)
+{
+    input->head = (struct handover_head){.shot = s->number, .conditioned = conditioning_tokens(s)};
+    TRY(encode_texts(e, s, input));
+    return input->head.conditioned ? conditioning_encode(e, s, input->condition) : STATUS_OK;
 }
 
 /* ---- latents to pixels ----------------------------------------------------------------------- */
@@ -94,14 +102,13 @@ static void report_decode(void *argument, int64_t done, int64_t total)
 
 static void decode(struct engine *e, const struct shot *s, const float *latents)
 {
-    struct rng r;
+    struct rng r = conditioning_global_stream(e, s);
     struct progress progress;
     char label[48];
     snprintf(label, sizeof label, "shot %d/%d decode", s->number + 1, e->job->shot_count);
     phase_set("shot %d decode", s->number + 1);
     progress_start(&progress, label, NULL, 1);
     struct vae_progress report = {report_decode, &progress};
-    rng_seed(&r, (uint64_t)s->options->seed);
     skip_step_noise(&r, s, e->channels);
     prepare_latents(e, s, latents, e->codec.latents, &r);
     vae_decode(e->codec.vae, &e->codec.decode, e->codec.video, e->codec.latents, s->f, s->h, s->w,
@@ -216,10 +223,9 @@ static int encode_ahead(struct queue *q, int until)
 {
     struct handover *h = &q->e->handover;
     for (; q->encoded < until && q->encoded < shots_of_rank(q->e); q->encoded++) {
-        struct handover_head head;
-        float *buffer = handover_text_buffer(h);
-        TRY(codec_encode_text(q->e, &q->e->shots[shot_of(q->e, q->encoded)], &head, buffer));
-        handover_send_text(h, &head);
+        struct shot_input input = handover_input_buffer(h);
+        TRY(codec_encode_input(q->e, &q->e->shots[shot_of(q->e, q->encoded)], &input));
+        handover_send_input(h, &input);
     }
     return STATUS_OK;
 }

@@ -5,9 +5,8 @@
 
 #include "render/engine.h"
 
-/* Encodes the shot's texts into embeds (room for both at full length) and fills head->tokens. */
-int codec_encode_text(struct engine *e, const struct shot *s, struct handover_head *head,
-                      float *embeds);
+/* Fills the input, which has room, with the shot's texts and the image it begins from. */
+int codec_encode_input(struct engine *e, const struct shot *s, struct shot_input *input);
 
 /* Decodes latents [S, C], writes the video, its sidecar and what --digest and --dump ask for. */
 int codec_decode_shot(struct engine *e, const struct shot *s, const float *latents);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "render/conditioning.h"
 #include "render/dump.h"
 #include "render/guidance.h"
 #include "render/noise.h"
@@ -18,7 +19,9 @@ struct denoise {
     const struct shard_plan *plan;
     struct mat x, u, p, q, scratch; /* [S_loc, C] */
     struct sequence_sums *sums;
-    struct rng per_step; /* the reference's global generator: stochastic sampling */
+    struct rng noise; /* the reference's generator: initial noise, then that on conditioned rows */
+    struct rng per_step; /* its global generator: stochastic sampling */
+    struct conditioned conditioned;
 };
 
 static struct denoise begin(struct engine *e, struct shot *s)
@@ -40,7 +43,8 @@ static struct denoise begin(struct engine *e, struct shot *s)
     run.p = mat_f32(d->velocity[1], rows, e->channels);
     run.q = mat_f32(d->velocity[2], rows, e->channels);
     run.scratch = mat_f32(d->scratch, rows, e->channels);
-    rng_seed(&run.per_step, (uint64_t)s->options->seed);
+    rng_seed(&run.noise, (uint64_t)s->options->seed);
+    run.per_step = conditioning_global_stream(e, s);
     return run;
 }
 
@@ -56,6 +60,7 @@ static void predict(struct denoise *d, const struct guidance *g, float t)
 {
     struct transformer *model = d->e->denoiser.transformer;
     struct timesteps times = {.count = 1, .values = &t};
+    if (d->conditioned.any) times = conditioning_levels(&d->conditioned, t);
     if (g->use_cfg) transformer_forward(model, d->u, d->x, &times, 0, NULL);
     transformer_forward(model, d->p, d->x, &times, 1, NULL);
     if (g->use_stg) {
@@ -66,19 +71,36 @@ static void predict(struct denoise *d, const struct guidance *g, float t)
     guidance_combine(g, d->sums, d->u, d->p, d->q, d->scratch);
 }
 
-/* x <- the latents at the next level: Euler, or full re-noising of the predicted clean latents. */
-static void advance(struct denoise *d, float t)
+/* Rows [first, end) of x <- the latents at the next level: Euler, or full re-noising of the predicted
+ * clean latents with the rows of scratch. */
+static void advance_rows(struct denoise *d, int64_t first, int64_t end, float t)
 {
     struct device *dev = d->e->dev;
-    int64_t n = d->x.rows * d->x.cols;
+    int64_t at = first * d->x.cols, n = (end - first) * d->x.cols;
+    float *x = (float *)d->x.p + at, *velocity = (float *)d->p.p + at;
     float dt = t - schedule_next(&d->shot->schedule, t), next = t - dt;
     if (!d->shot->options->stochastic_sampling) {
-        op_lincomb(dev, d->x.p, 1, d->x.p, -dt, d->p.p, n);
+        op_lincomb(dev, x, 1, x, -dt, velocity, n);
         return;
     }
-    draw(d, &d->per_step, RNG_TORCH, d->scratch);
-    op_lincomb(dev, d->x.p, 1, d->x.p, -t, d->p.p, n);
-    op_lincomb(dev, d->x.p, 1 - next, d->x.p, next, d->scratch.p, n);
+    op_lincomb(dev, x, 1, x, -t, velocity, n);
+    op_lincomb(dev, x, 1 - next, x, next, (float *)d->scratch.p + at, n);
+}
+
+static void advance(struct denoise *d, float t)
+{
+    struct conditioned *c = &d->conditioned;
+    if (d->shot->options->stochastic_sampling) draw(d, &d->per_step, RNG_TORCH, d->scratch);
+    if (c->any && conditioning_is_free(c, t)) advance_rows(d, 0, c->start.rows, c->levels[0]);
+    advance_rows(d, c->start.rows, d->x.rows, t);
+}
+
+/* Conditioned rows are shown to the network with noise that is drawn anew at every step. */
+static void refresh_conditioned(struct denoise *d, float t)
+{
+    if (!d->conditioned.draws) return;
+    draw(d, &d->noise, RNG_TORCH, d->scratch);
+    conditioning_refresh(&d->conditioned, d->e, d->x, t, d->scratch.p);
 }
 
 /* Damaged weights (NaN or infinity in a file) would otherwise end in black and exit code 0. */
@@ -103,15 +125,15 @@ static int dump_step(struct denoise *d, int i)
                         d->e->channels, parts, 2);
 }
 
-static int dump_start(struct denoise *d, const struct handover_head *head, const float *text)
+static int dump_start(struct denoise *d, const struct shot_input *input)
 {
     if (!d->e->job->dump) return STATUS_OK;
     struct dump_part noise = {"noise", d->x.p};
     int status = dump_sharded(d->e->job->dump, d->shot->number, "noise", d->e->mesh.denoise_group,
                               d->plan, d->e->channels, &noise, 1);
     if (comm_rank(d->e->mesh.denoise_group) == 0 && status == STATUS_OK)
-        status = dump_inputs(d->e->job->dump, d->shot->number, text, head->tokens, d->e->text_width,
-                             d->shot->schedule.sigma, d->shot->schedule.count);
+        status = dump_inputs(d->e->job->dump, d->shot->number, input, d->e->text_width,
+                             d->e->channels, d->shot->schedule.sigma, d->shot->schedule.count);
     return status;
 }
 
@@ -126,12 +148,13 @@ static int agree_to_go_on(struct denoise *d, int mine)
     return handover_should_stop(&d->e->handover) == STATUS_OK ? STATUS_OK : STATUS_STOPPED;
 }
 
-static int set_texts(struct denoise *d, const struct handover_head *head, const float *text)
+static int set_texts(struct denoise *d, const struct shot_input *input)
 {
     struct transformer *model = d->e->denoiser.transformer;
-    if (d->shot->uses_negative) TRY(transformer_set_text(model, 0, text, (int)head->tokens[0]));
-    return transformer_set_text(model, 1, text + head->tokens[0] * d->e->text_width,
-                                (int)head->tokens[1]);
+    const int64_t *tokens = input->head.tokens;
+    if (d->shot->uses_negative) TRY(transformer_set_text(model, 0, input->embeds, (int)tokens[0]));
+    return transformer_set_text(model, 1, input->embeds + tokens[0] * d->e->text_width,
+                                (int)tokens[1]);
 }
 
 static int run_steps(struct denoise *d, int status)
@@ -149,6 +172,7 @@ static int run_steps(struct denoise *d, int status)
         phase_set("shot %d step %d/%d", s->number + 1, i + 1, s->schedule.count);
         transformer_set_phase(d->e->denoiser.transformer, s->number, i);
         struct guidance g = guidance_at(s->options, t);
+        refresh_conditioned(d, t);
         predict(d, &g, t);
         advance(d, t);
         TRY(check_finite(d, i)); /* the same on every rank */
@@ -167,16 +191,15 @@ static int run_steps(struct denoise *d, int status)
     return STATUS_OK;
 }
 
-int denoise_shot(struct engine *e, struct shot *s, const struct handover_head *head,
-                 const float *text, float *latents)
+int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input, float *latents)
 {
     double start_s = clock_s();
     struct denoise d = begin(e, s);
-    struct rng noise;
-    rng_seed(&noise, (uint64_t)s->options->seed);
-    draw(&d, &noise, s->options->rng, d.x);
-    TRY(set_texts(&d, head, text));
-    TRY(run_steps(&d, dump_start(&d, head, text)));
+    draw(&d, &d.noise, s->options->rng, d.x);
+    TRY(set_texts(&d, input));
+    int status = dump_start(&d, input);
+    d.conditioned = conditioning_begin(e, s, d.plan, d.x, input->condition);
+    TRY(run_steps(&d, status));
     memcpy(latents, d.x.p, (size_t)(d.x.rows * d.x.cols) * sizeof *latents);
     log_json("stage", "\"name\":\"denoise\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
@@ -186,12 +209,11 @@ int denoise_shot(struct engine *e, struct shot *s, const struct handover_head *h
 static int denoise_one(struct engine *e, int number)
 {
     struct handover *h = &e->handover;
-    struct handover_head head;
-    float *text;
+    struct shot_input input;
     phase_set("shot %d, waiting for its text", number + 1);
-    TRY(handover_receive_text(h, number, &head, &text));
+    TRY(handover_receive_input(h, number, &input));
     float *latents = handover_latents_buffer(h, number);
-    TRY(denoise_shot(e, &e->shots[number], &head, text, latents));
+    TRY(denoise_shot(e, &e->shots[number], &input, latents));
     handover_send_latents(
         h, number,
         shard_tokens(transformer_plan(e->denoiser.transformer), comm_rank(e->mesh.denoise_group)));

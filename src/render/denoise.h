@@ -5,11 +5,9 @@
 
 #include "render/engine.h"
 
-/* From noise to latents. text: rows of the negative (head->tokens[0], 0 if unused), then of the
- * prompt. latents [S_loc, C] <- the final, normalised latents of this rank's shard. STATUS_STOPPED
+/* From noise to latents. latents [S_loc, C] <- the final, normalised latents of this rank's shard. STATUS_STOPPED
  * when a codec rank failed. */
-int denoise_shot(struct engine *e, struct shot *s, const struct handover_head *head,
-                 const float *text, float *latents);
+int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input, float *latents);
 
 /* What a denoise rank does in a world of two or more. */
 int denoise_loop(struct engine *e);

@@ -85,16 +85,17 @@ int dump_sharded(const char *dir, int shot, const char *file, struct comm *group
     return status;
 }
 
-int dump_inputs(const char *dir, int shot, const float *embeds, const int64_t tokens[2],
-                int64_t width, const float *sigmas, int steps)
+int dump_inputs(const char *dir, int shot, const struct shot_input *input, int64_t width,
+                int64_t channels, const float *sigmas, int steps)
 {
-    struct tensor t[5];
+    struct tensor t[6];
     int count = 0;
+    const int64_t *tokens = input->head.tokens;
     int64_t longest = tokens[0] > tokens[1] ? tokens[0] : tokens[1];
     int32_t *mask = xmalloc((size_t)longest *
                             sizeof *mask); /* every row is a real token: pads are never computed */
     for (int64_t i = 0; i < longest; i++) mask[i] = 1;
-    t[count++] = tensor_2d("prompt_embeds", embeds + tokens[0] * width, tokens[1], width);
+    t[count++] = tensor_2d("prompt_embeds", input->embeds + tokens[0] * width, tokens[1], width);
     t[count++] = (struct tensor){.name = "prompt_mask",
                                  .dtype = DTYPE_I32,
                                  .rank = 1,
@@ -102,7 +103,7 @@ int dump_inputs(const char *dir, int shot, const float *embeds, const int64_t to
                                  .data = mask,
                                  .bytes = (size_t)tokens[1] * sizeof *mask};
     if (tokens[0]) {
-        t[count++] = tensor_2d("negative_embeds", embeds, tokens[0], width);
+        t[count++] = tensor_2d("negative_embeds", input->embeds, tokens[0], width);
         t[count++] = (struct tensor){.name = "negative_mask",
                                      .dtype = DTYPE_I32,
                                      .rank = 1,
@@ -110,6 +111,8 @@ int dump_inputs(const char *dir, int shot, const float *embeds, const int64_t to
                                      .data = mask,
                                      .bytes = (size_t)tokens[0] * sizeof *mask};
     }
+    if (input->head.conditioned)
+        t[count++] = tensor_2d("condition", input->condition, input->head.conditioned, channels);
     t[count++] = (struct tensor){.name = "sigmas",
                                  .dtype = DTYPE_F32,
                                  .rank = 1,

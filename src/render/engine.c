@@ -6,6 +6,7 @@
 #include "model/rope.h"
 #include "parallel/heartbeat.h"
 #include "render/budget.h"
+#include "render/conditioning.h"
 #include "render/dump.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
@@ -126,6 +127,13 @@ bool engine_decodes(const struct engine *e, int shot)
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
 }
 
+bool engine_encodes(const struct engine *e)
+{
+    for (int i = 0; i < e->job->shot_count; i++)
+        if (engine_decodes(e, i) && conditioning_tokens(&e->shots[i])) return true;
+    return false;
+}
+
 struct video_settings engine_output(const struct engine *e, int shot)
 {
     const struct shot_options *o = &e->job->shots[shot];
@@ -159,7 +167,7 @@ struct transformer_settings engine_transformer_settings(const struct engine *e, 
     return (struct transformer_settings){.max_tokens = e->max_tokens,
                                          .max_text_tokens = e->job->text_encoder_max_tokens,
                                          .text_slots = HANDOVER_TEXTS,
-                                         .max_times = 1,
+                                         .max_times = conditioning_most_tokens(e) ? 2 : 1,
                                          .order = e->job->attention_order,
                                          .resident = resident};
 }
@@ -186,19 +194,32 @@ static int open_denoiser(struct engine *e)
 
 static void lay_out_exchange(struct engine *e, struct arena *a)
 {
+    int64_t conditioned = conditioning_most_tokens(e);
     if (e->mesh.denoises) {
-        int64_t floats = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks) * e->channels;
+        int64_t tokens = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks);
+        int64_t floats = tokens * e->channels;
         e->denoiser.x = arena_floats(a, floats);
         e->denoiser.scratch = arena_floats(a, floats);
         for (int i = 0; i < 3; i++) e->denoiser.velocity[i] = arena_floats(a, floats);
+        if (conditioned) {
+            e->denoiser.start = arena_floats(a, floats);
+            e->denoiser.row_index = arena_take(a, (size_t)tokens * sizeof *e->denoiser.row_index);
+        }
         e->denoiser.sums.dev = e->dev;
         e->denoiser.sums.group = e->mesh.denoise_group;
         sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens),
                               e->mesh.denoise_ranks);
     }
-    if (e->mesh.codes) e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
-    handover_lay_out(&e->handover, a, &e->mesh, e->text_width, e->job->text_encoder_max_tokens,
-                     e->max_tokens, e->channels);
+    if (e->mesh.codes) {
+        e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
+        e->codec.log_variance = arena_floats(a, conditioned * e->channels);
+    }
+    struct handover_sizes sizes = {.text_tokens = e->job->text_encoder_max_tokens,
+                                   .text_width = e->text_width,
+                                   .tokens = e->max_tokens,
+                                   .channels = e->channels,
+                                   .conditioned = conditioned};
+    handover_lay_out(&e->handover, a, &e->mesh, &sizes);
 }
 
 /* Room for the largest of this rank's shots. */
@@ -230,6 +251,7 @@ static void take_memory(struct engine *e)
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
     engine_lay_out(e);
     if (e->mesh.codes && e->resident) vae_make_resident(e->codec.vae);
+    if (engine_encodes(e) && e->resident) vae_encoder_make_resident(e->codec.vae);
 }
 
 /* ---- open, close ----------------------------------------------------------------------------- */
@@ -250,6 +272,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, check_widths(e)));
     share_factors(e, factors);
     TRY(world_agree(world, prepare_shots(e, factors)));
+    TRY(world_agree(world, conditioning_open(e)));
     TRY(world_agree(world, budget_plan(&budget, e)));
     TRY(world_agree(world, budget_decide(&budget, e)));
     budget_print(&budget, e);

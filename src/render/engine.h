@@ -19,7 +19,9 @@
 struct denoiser { /* on denoise ranks */
     struct transformer *transformer;
     float *x, *velocity[3],
-        *scratch; /* [S_loc, C] each; velocities: negative, positive, perturbed */
+        *scratch;       /* [S_loc, C] each; velocities: negative, positive, perturbed */
+    float *start;       /* [S_loc, C] and */
+    int32_t *row_index; /* [S_loc], when some shot begins from an image */
     struct sequence_sums sums;
 };
 
@@ -30,6 +32,7 @@ struct codec { /* on codec ranks */
     struct checkpoint *text_encoder;
     struct vae_regions decode; /* large enough for each of this rank's shots, as all below */
     float *latents;            /* [S, C] scratch for un-normalising */
+    float *log_variance;       /* [h w, C] of an image */
     float *video;              /* [frames, height, width, 3] of the padded size */
     uint8_t *
         frames; /* [height, width, 3] of the asked size: one frame, or all of a shot under --dump */
@@ -63,6 +66,7 @@ void engine_close(struct engine *e);
 struct video_settings engine_output(const struct engine *e,
                                     int shot);         /* how shot `shot` is written */
 bool engine_decodes(const struct engine *e, int shot); /* does this rank decode it? */
+bool engine_encodes(const struct engine *e);           /* and begin one of these from an image? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
 void engine_lay_out(struct engine *e); /* e->arenas; called twice, see arena.h */
 

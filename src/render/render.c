@@ -64,6 +64,9 @@ static void print_mesh(const struct engine *e)
                  i + 1, e->job->shot_count, s->options->width, s->options->height,
                  s->options->num_frames, s->options->frame_rate, (long long)s->tokens,
                  (long long)p.granules, (long long)p.granule, s->schedule.count);
+        if (s->options->conditioning.count)
+            log_info("shot %d/%d: begins from %s", i + 1, e->job->shot_count,
+                     s->options->conditioning.items[0].media);
         if (p.granules < m->denoise_ranks)
             log_warn(
                 "shot %d: %lld granules for %d denoise ranks: %lld rank(s) idle during this shot",
@@ -91,10 +94,10 @@ int render_announce(const struct engine *e)
 
 static int render_shot_alone(struct engine *e, struct shot *s)
 {
-    struct handover_head head;
-    float *text = e->handover.text[0].payload, *latents = e->handover.latents[0].payload;
-    TRY(codec_encode_text(e, s, &head, text));
-    TRY(denoise_shot(e, s, &head, text, latents));
+    struct shot_input input = handover_input_buffer(&e->handover);
+    float *latents = e->handover.latents[0].payload;
+    TRY(codec_encode_input(e, s, &input));
+    TRY(denoise_shot(e, s, &input, latents));
     return codec_decode_shot(e, s, latents);
 }
 

@@ -17,6 +17,14 @@ static json_t *describe_file(const char *path)
                      found ? (json_int_t)st.st_size : (json_int_t)0);
 }
 
+static json_t *describe_images(const struct conditioning *c)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < c->count; i++)
+        json_array_append_new(list, describe_file(c->items[i].media));
+    return list;
+}
+
 static json_t *describe_sigmas(const struct schedule *s)
 {
     json_t *list = json_array();
@@ -30,17 +38,18 @@ static json_t *describe(const struct engine *e, const struct shot *s,
     char *yaml = options_to_yaml(e->job, s->number);
     const struct shot_options *o = s->options;
     json_t *root = json_pack(
-        "{s:s, s:s, s:o, s:o, s:{s:i, s:i, s:s, s:s, s:i}, s:I, s:o, s:{s:[I,I,I,I], s:s}, "
+        "{s:s, s:s, s:o, s:o, s:o, s:{s:i, s:i, s:s, s:s, s:i}, s:I, s:o, s:{s:[I,I,I,I], s:s}, "
         "s:{s:[i,i,i,i], s:f, s:s}, s:f, s:s}",
         "ringreel", RINGREEL_VERSION, "media", media_versions(), "checkpoint",
         describe_file(e->job->checkpoint_path), "text_encoder",
-        describe_file(e->job->text_encoder_path), "ranks", "denoise", e->mesh.denoise_ranks,
-        "codec", e->mesh.codec_ranks, "backend", device_name(e->dev), "isa", device_isa(e->dev),
-        "threads_per_rank", device_threads(e->dev), "seed", (json_int_t)o->seed, "sigmas",
-        describe_sigmas(&s->schedule), "latents", "shape", (json_int_t)e->channels,
-        (json_int_t)s->f, (json_int_t)s->h, (json_int_t)s->w, "sha256", facts->latents_sha256,
-        "frames", "shape", o->num_frames, o->height, o->width, 3, "frame_rate", o->frame_rate,
-        "sha256", facts->frames_sha256, "decode_seconds", facts->decode_s, "job", yaml);
+        describe_file(e->job->text_encoder_path), "images", describe_images(&o->conditioning),
+        "ranks", "denoise", e->mesh.denoise_ranks, "codec", e->mesh.codec_ranks, "backend",
+        device_name(e->dev), "isa", device_isa(e->dev), "threads_per_rank", device_threads(e->dev),
+        "seed", (json_int_t)o->seed, "sigmas", describe_sigmas(&s->schedule), "latents", "shape",
+        (json_int_t)e->channels, (json_int_t)s->f, (json_int_t)s->h, (json_int_t)s->w, "sha256",
+        facts->latents_sha256, "frames", "shape", o->num_frames, o->height, o->width, 3,
+        "frame_rate", o->frame_rate, "sha256", facts->frames_sha256, "decode_seconds",
+        facts->decode_s, "job", yaml);
     free(yaml);
     CHECK(root, "the sidecar's description does not match its format");
     return root;

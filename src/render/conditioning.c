@@ -1,0 +1,146 @@
+#include "render/conditioning.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/trace.h"
+#include "media/condition.h"
+#include "parallel/heartbeat.h"
+#include "render/noise.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct conditioning_item *item_of(const struct shot *s)
+{
+    const struct conditioning *c = &s->options->conditioning;
+    return c->count ? &c->items[0] : NULL; /* the settings allow one, at frame 0 */
+}
+
+int64_t conditioning_tokens(const struct shot *s) { return item_of(s) ? s->h * s->w : 0; }
+
+int64_t conditioning_most_tokens(const struct engine *e)
+{
+    int64_t most = 0;
+    for (int i = 0; i < e->job->shot_count; i++) {
+        int64_t tokens = conditioning_tokens(&e->shots[i]);
+        most = tokens > most ? tokens : most;
+    }
+    return most;
+}
+
+/* ---- codec ranks ----------------------------------------------------------------------------- */
+
+/* pixels [height, width, 3] of the padded size */
+static int read_image(const struct shot *s, float *pixels)
+{
+    const struct shot_options *o = s->options;
+    struct condition_size size = {.width = o->width,
+                                  .height = o->height,
+                                  .padded_width = (int)s->width,
+                                  .padded_height = (int)s->height,
+                                  .left = (int)s->left,
+                                  .top = (int)s->top};
+    return condition_image(pixels, item_of(s)->media, &size, o->conditioning_crf);
+}
+
+static int check_image(const struct shot *s)
+{
+    float *pixels = xmalloc((size_t)(s->height * s->width * 3) * sizeof *pixels);
+    int status = read_image(s, pixels);
+    free(pixels);
+    return status;
+}
+
+int conditioning_open(struct engine *e)
+{
+    for (int i = 0; i < e->job->shot_count; i++) {
+        if (!engine_decodes(e, i) || !item_of(&e->shots[i])) continue;
+        TRY(vae_open_encoder(e->codec.vae, e->checkpoint));
+        TRY(check_image(&e->shots[i]));
+        heartbeat_worked();
+    }
+    return STATUS_OK;
+}
+
+/* Between two shots nothing else uses the memory of the decoder and its video. */
+int conditioning_encode(struct engine *e, const struct shot *s, float *condition)
+{
+    struct codec *c = &e->codec;
+    struct rng global;
+    int64_t tokens = conditioning_tokens(s);
+    double start_s = clock_s();
+    phase_set("shot %d encode image", s->number + 1);
+    TRY(read_image(s, c->video));
+    vae_encode(c->vae, &c->decode, condition, c->log_variance, c->video, 1, s->h, s->w, NULL);
+    rng_seed(&global, (uint64_t)s->options->seed);
+    vae_sample(c->vae, condition, condition, c->log_variance, tokens, &global, c->latents);
+    vae_normalize(c->vae, condition, tokens);
+    trace_span("codec", "encode image", 0, s->number, -1, start_s);
+    log_json("stage", "\"name\":\"encode image\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+             clock_s() - start_s);
+    return STATUS_OK;
+}
+
+/* ---- the random streams ---------------------------------------------------------------------- */
+
+struct rng conditioning_global_stream(const struct engine *e, const struct shot *s)
+{
+    struct rng r;
+    rng_seed(&r, (uint64_t)s->options->seed);
+    if (item_of(s)) noise_draw(&r, RNG_TORCH, conditioning_tokens(s), e->channels, 0, 0, NULL);
+    return r;
+}
+
+/* ---- denoise ranks --------------------------------------------------------------------------- */
+
+/* torch.lerp: from the nearer end, so that weights of 0 and 1 give the ends themselves. */
+static float lerp(float a, float b, float weight)
+{
+    return weight < 0.5f ? a + weight * (b - a) : b - (b - a) * (1 - weight);
+}
+
+struct conditioned conditioning_begin(struct engine *e, const struct shot *s,
+                                      const struct shard_plan *plan, struct mat x,
+                                      const float *condition)
+{
+    const struct conditioning_item *item = item_of(s);
+    if (!item) return (struct conditioned){0};
+    struct denoiser *d = &e->denoiser;
+    int64_t first = shard_first_token(plan, comm_rank(e->mesh.denoise_group));
+    int64_t rows = conditioning_tokens(s) - first;
+    rows = rows < 0 ? 0 : rows > x.rows ? x.rows : rows;
+    float strength = (float)item->strength, *values = x.p;
+    for (int64_t i = 0; i < rows * x.cols; i++)
+        values[i] = lerp(values[i], condition[first * x.cols + i], strength);
+    memcpy(d->start, values, (size_t)(rows * x.cols) * sizeof *values);
+    for (int64_t i = 0; i < x.rows; i++) d->row_index[i] = i >= rows;
+    double noise = s->options->image_cond_noise_scale;
+    return (struct conditioned){.any = true,
+                                .start = mat_f32(d->start, rows, x.cols),
+                                .free_below = 1 - strength,
+                                .noise = strength > 1 - 1e-6f ? noise : 0,
+                                .draws = noise > 0,
+                                .row_index = d->row_index};
+}
+
+void conditioning_refresh(const struct conditioned *c, struct engine *e, struct mat x, float t,
+                          const float *noise)
+{
+    if (c->noise > 0)
+        op_lincomb(e->dev, x.p, 1, c->start.p, (float)c->noise * (t * t), noise,
+                   c->start.rows * c->start.cols);
+}
+
+struct timesteps conditioning_levels(struct conditioned *c, float t)
+{
+    c->levels[0] = fminf(t, c->free_below);
+    c->levels[1] = t;
+    return (struct timesteps){.count = 2, .values = c->levels, .row_index = c->row_index};
+}
+
+bool conditioning_is_free(const struct conditioned *c, float t)
+{
+    return t - 1e-6f < c->free_below;
+}
