@@ -76,7 +76,7 @@ $(foreach i,$(ISAS),$(eval $(call simd_rule,$(i))))
 
 # ---- tests ---------------------------------------------------------------------------------------------------------
 
-TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/parity/test_*.c)
+TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/parity/test_*.c tests/semantic/test_*.c)
 TESTS        := $(TEST_SOURCES:%.c=$(BUILD)/%) $(patsubst %.c,$(BUILD)/%,$(wildcard tests/mpi/*.c))
 TEST_HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 

@@ -75,7 +75,7 @@ main() {
         exit 1
     fi
     shopt -s nullglob
-    for source in tests/unit/test_*.c tests/parity/test_*.c tests/mpi/*.sh tests/bad/*.sh; do
+    for source in tests/unit/test_*.c tests/parity/test_*.c tests/semantic/test_*.c tests/mpi/*.sh tests/bad/*.sh; do
         name=${source#tests/} name=${name%.*}
         chosen "$name" "$@" || continue
         case $source in
