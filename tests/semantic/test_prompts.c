@@ -5,7 +5,7 @@
  *     RINGREEL_MODEL=FOLDER     another model, laid out as models/tiny
  *     RINGREEL_SHEETS=FOLDER    pictures to look at: a row of five frames for each prompt
  *
- * With the sanitizers only a few prompts are rendered and no figure is asserted: what is tested
+ * With the sanitizers one prompt of each list is rendered and no figure is asserted: what is tested
  * here is the model, not the memory. */
 #include "base/error.h"
 #include "model/safetensors.h"
@@ -19,7 +19,7 @@
 enum { WIDTH = 160, HEIGHT = 128, FRAMES = 25, RATE = 24 };
 enum { LONG_FRAMES = 97, LARGE_WIDTH = 2 * WIDTH, LARGE_HEIGHT = 2 * HEIGHT };
 enum { SEED = 1001 }; /* of the first prompt of a list, and one more for each after it */
-enum { A_FEW = 2 };
+enum { WITH_SANITIZERS = 1 };
 
 /* Shares of all that is asked for. */
 static const double right_at_least = 0.90;
@@ -53,7 +53,7 @@ static bool sanitized(void)
     return value && strcmp(value, "1") == 0;
 }
 
-static int as_many(int count) { return sanitized() ? A_FEW : count; }
+static int how_many(int count) { return sanitized() ? WITH_SANITIZERS : count; }
 
 /* The job file that users are shown, but for its prompt. */
 static void copy_settings(FILE *job)
@@ -207,7 +207,7 @@ static struct take *both;
 
 static const struct take *rendered(bool guided)
 {
-    int count = as_many(COUNT(prompts));
+    int count = how_many(COUNT(prompts));
     if (!both) {
         both = xcalloc(2 * (size_t)count, sizeof *both);
         plan(both, prompts, count, FRAMES, HEIGHT, WIDTH);
@@ -223,14 +223,14 @@ static const struct take *rendered(bool guided)
 static int drop_both(void **state)
 {
     (void)state;
-    if (both) drop_takes(both, 2 * as_many(COUNT(prompts)));
+    if (both) drop_takes(both, 2 * how_many(COUNT(prompts)));
     return 0;
 }
 
 static void renders_show_what_is_asked(void **state)
 {
     (void)state;
-    int count = as_many(COUNT(prompts));
+    int count = how_many(COUNT(prompts));
     const struct take *takes = rendered(true);
     double share = judge("prompts", takes, count, 0);
     expect("prompts", share, right_at_least, takes, count);
@@ -260,7 +260,7 @@ static void wrong_prompts_are_told(void **state)
 static void guidance_helps(void **state)
 {
     (void)state;
-    int count = as_many(COUNT(prompts));
+    int count = how_many(COUNT(prompts));
     double with = judge("guided", rendered(true), count, 0);
     double without = judge("guidance off", rendered(false), count, 0);
     if (!sanitized() && without > with - guidance_gain)
@@ -271,7 +271,7 @@ static void guidance_helps(void **state)
 static void test_list(const char *name, const struct question *questions, int count, int frames,
                       int height, int width, double limit)
 {
-    count = as_many(count);
+    count = how_many(count);
     struct take *takes = xcalloc((size_t)count, sizeof *takes);
     plan(takes, questions, count, frames, height, width);
     render(takes, count);
@@ -328,7 +328,7 @@ static double share_of(enum scene_attribute attribute, const struct take *takes,
 static void images_begin_to_move(void **state)
 {
     (void)state;
-    int count = as_many(COUNT(image_prompts));
+    int count = how_many(COUNT(image_prompts));
     struct take *takes = xcalloc((size_t)count, sizeof *takes);
     plan(takes, image_prompts, count, FRAMES, HEIGHT, WIDTH);
     for (int i = 0; i < count; i++) paint_image(&takes[i]);

@@ -15,7 +15,7 @@ static const double stands_out = 0.1; /* so much colour is another colour; noise
 static const double edge = 0.5;       /* of the mean of what stands out: where a soft edge is cut */
 static const double of_one_colour = 0.6; /* share of the thing that its colour must cover */
 static const double of_floor = 0.55;     /* share of the picture that the floor must cover */
-static const double alike = 0.55;        /* overlap with an outline, below which it is no shape */
+static const double alike = 0.85;        /* correlation with a shape, below which it is none */
 static const double moved = 0.12, rested = 0.08; /* shares of the side of the picture */
 static const double slanted = 3.5; /* a path this much longer along one side is straight */
 enum { LEAST_AREA = 120, MOST_AREA = 6000 }; /* half and twice of what the world's things cover */
@@ -26,9 +26,16 @@ struct glance {
     double floor[3];          /* its colour */
     int64_t area, pixels;     /* of what stands out; of the frame */
     double x, y;              /* its middle, in pixels */
-    int64_t inner;            /* pixels of area that are no edge */
+    int64_t inner;            /* pixels of area that stand out clearly */
     int64_t colours[COLOURS]; /* of these, by the nearest colour */
-    double overlap[SHAPES];   /* with the ideal outline of that area and middle */
+};
+
+/* A thing by itself: how strongly it stands out, around its middle, in a square of four times the
+ * radius of the disc of its area. So all things have one size. */
+enum { SIDE = 48 };
+static const double span = 4, cell = 4.0 / SIDE;
+struct portrait {
+    double is[SIDE][SIDE];
 };
 
 /* ---- colour ---------------------------------------------------------------------------------- */
@@ -95,63 +102,21 @@ static int nearest_floor(const double rgb[3])
 
 /* ---- one frame ------------------------------------------------------------------------------- */
 
-/* An ideal shape of radius 1: its area, and where its middle lies below the centre. */
-struct ideal {
-    double area, down;
-};
-
-static struct ideal ideal_shape(int shape)
+/* How strongly pixels stand out from the floor (0: not at all), and which do: [height][width].
+ * Returns the mean of those that do. */
+static double stand_out(uint8_t *out, double *much, const uint8_t *rgb, const struct glance *g)
 {
-    enum { REACH = 80, RADIUS = 50 };
-    double count = 0, down = 0;
-    for (int y = -REACH; y <= REACH; y++) {
-        for (int x = -REACH; x <= REACH; x++) {
-            if (scene_distance(shape, x, y, RADIUS) >= 0) continue;
-            count++;
-            down += y;
-        }
-    }
-    return (struct ideal){count / (RADIUS * RADIUS), down / count / RADIUS};
-}
-
-static const struct ideal *ideals(void)
-{
-    static struct ideal all[SHAPES];
-    if (!all[BALL].area)
-        for (int shape = 1; shape < SHAPES; shape++) all[shape] = ideal_shape(shape);
-    return all;
-}
-
-/* Pixels of both over pixels of either. */
-static double overlap(const uint8_t *mask, int height, int width, const struct glance *g, int shape)
-{
-    const struct ideal *ideal = &ideals()[shape];
-    double r = sqrt((double)g->area / ideal->area), y0 = g->y - ideal->down * r, reach = 1.5 * r;
-    int64_t both = 0, inside = 0;
-    for (int i = (int)fmax(y0 - reach, 0); i < height && i < y0 + reach; i++) {
-        for (int j = (int)fmax(g->x - reach, 0); j < width && j < g->x + reach; j++) {
-            if (scene_distance(shape, j + 0.5 - g->x, i + 0.5 - y0, r) >= 0) continue;
-            inside++;
-            both += mask[(int64_t)i * width + j];
-        }
-    }
-    return (double)both / (double)(g->area + inside - both);
-}
-
-/* Which pixels stand out from the floor: out [height][width]. */
-static void stand_out(uint8_t *out, const uint8_t *rgb, const struct glance *g)
-{
-    double *much = xcalloc((size_t)g->pixels, sizeof *much), sum = 0, count = 0;
+    double sum = 0, count = 0;
     for (int64_t i = 0; i < g->pixels; i++) {
         double pixel[3] = {rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]};
         much[i] = contrast(pixel, g->floor);
-        if (much[i] <= stands_out) continue;
+        if (much[i] <= stands_out) much[i] = 0;
         sum += much[i];
-        count++;
+        count += much[i] > 0;
     }
-    double limit = count > 0 ? fmax(edge * sum / count, stands_out) : stands_out;
-    for (int64_t i = 0; i < g->pixels; i++) out[i] = much[i] > limit;
-    free(much);
+    double mean = count > 0 ? sum / count : 0;
+    for (int64_t i = 0; i < g->pixels; i++) out[i] = much[i] > edge * mean;
+    return mean;
 }
 
 /* Of a pixel and those around it, how many are set? */
@@ -169,22 +134,44 @@ static bool is_thing(const struct glance *g)
     return g->area >= LEAST_AREA && g->area <= MOST_AREA;
 }
 
-/* out, mask: [height][width] of scratch. */
-static void glance(struct glance *g, const uint8_t *rgb, int height, int width, uint8_t *out,
-                   uint8_t *mask)
+/* Adds to the portrait; much: [height][width]. */
+static void portray(struct portrait *p, const double *much, int height, int width,
+                    const struct glance *g)
+{
+    double unit = sqrt((double)g->area / M_PI);
+    for (int i = 0; i < SIDE; i++) {
+        for (int j = 0; j < SIDE; j++) {
+            double x = g->x + ((j + 0.5) * cell - span / 2) * unit - 0.5;
+            double y = g->y + ((i + 0.5) * cell - span / 2) * unit - 0.5;
+            int x0 = (int)floor(x), y0 = (int)floor(y);
+            if (x0 < 0 || y0 < 0 || x0 + 1 >= width || y0 + 1 >= height) continue;
+            const double *at = much + (int64_t)y0 * width + x0;
+            double u = x - x0, v = y - y0;
+            p->is[i][j] += (1 - v) * ((1 - u) * at[0] + u * at[1]) +
+                           v * ((1 - u) * at[width] + u * at[width + 1]);
+        }
+    }
+}
+
+struct scratch {
+    double *much; /* [height][width] */
+    uint8_t *out; /* [height][width] */
+};
+
+static void glance(struct glance *g, struct portrait *p, const uint8_t *rgb, int height, int width,
+                   struct scratch *s)
 {
     *g = (struct glance){.pixels = (int64_t)height * width};
     median_colour(g->floor, rgb, g->pixels);
-    stand_out(out, rgb, g);
+    double mean = stand_out(s->out, s->much, rgb, g);
     for (int64_t i = 0; i < g->pixels; i++) {
         int y = (int)(i / width), x = (int)(i % width);
-        int around = out[i] ? neighbours(out, height, width, y, x) : 0;
-        mask[i] = around >= NEIGHBOURS;
-        if (!mask[i]) continue;
+        int around = s->out[i] ? neighbours(s->out, height, width, y, x) : 0;
+        if (around < NEIGHBOURS) continue;
         g->area++;
         g->x += x + 0.5;
         g->y += y + 0.5;
-        if (around < 9) continue; /* an edge has mixed colours */
+        if (s->much[i] < mean) continue; /* an edge has mixed colours */
         double pixel[3] = {rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]};
         g->inner++;
         g->colours[nearest_colour(pixel)]++;
@@ -192,8 +179,89 @@ static void glance(struct glance *g, const uint8_t *rgb, int height, int width, 
     if (!is_thing(g)) return;
     g->x /= (double)g->area;
     g->y /= (double)g->area;
-    for (int shape = 1; shape < SHAPES; shape++)
-        g->overlap[shape] = overlap(mask, height, width, g, shape);
+    portray(p, s->much, height, width, g);
+}
+
+/* ---- shapes ---------------------------------------------------------------------------------- */
+
+/* An ideal shape, drawn with radius r, its middle at (x, y) of the portrait, more or less soft. */
+static const double softness[] = {0.05, 0.15, 0.25, 0.35, 0.45};
+enum { SOFTNESSES = sizeof softness / sizeof *softness };
+struct ideal {
+    struct portrait picture;
+    double r, x, y;
+};
+
+static void blur_line(double *line, int stride, double sigma)
+{
+    double source[SIDE];
+    for (int i = 0; i < SIDE; i++) source[i] = line[i * stride];
+    for (int i = 0; i < SIDE; i++) {
+        double sum = 0, weights = 0;
+        for (int k = 0; k < SIDE; k++) {
+            double w = exp(-0.5 * (k - i) * (k - i) / (sigma * sigma));
+            sum += w * source[k];
+            weights += w;
+        }
+        line[i * stride] = sum / weights;
+    }
+}
+
+static void draw_ideal(struct ideal *ideal, int shape, double blur)
+{
+    struct portrait *p = &ideal->picture;
+    for (int i = 0; i < SIDE; i++) {
+        for (int j = 0; j < SIDE; j++) {
+            double x = (j + 0.5) * cell - span / 2, y = (i + 0.5) * cell - span / 2;
+            double d = scene_distance(shape, x - ideal->x, y - ideal->y, ideal->r);
+            p->is[i][j] = fmin(fmax(0.5 - d / cell, 0), 1);
+        }
+    }
+    for (int i = 0; i < SIDE; i++) blur_line(&p->is[i][0], 1, blur / cell);
+    for (int j = 0; j < SIDE; j++) blur_line(&p->is[0][j], SIDE, blur / cell);
+}
+
+/* Moves and scales it so that what stands out has its middle in the middle and the area of a disc
+ * of radius 1, as portraits have. */
+static void fit_ideal(struct ideal *ideal, int shape, double blur)
+{
+    *ideal = (struct ideal){.r = 1};
+    for (int round = 0; round < 4; round++) {
+        double most = 0, area = 0, x = 0, y = 0;
+        draw_ideal(ideal, shape, blur);
+        const double *is = &ideal->picture.is[0][0];
+        for (int i = 0; i < SIDE * SIDE; i++) most = fmax(most, is[i]);
+        for (int i = 0; i < SIDE * SIDE; i++) {
+            if (is[i] <= edge * most) continue;
+            area += cell * cell;
+            x += ((i % SIDE + 0.5) * cell - span / 2) * cell * cell;
+            y += ((i / SIDE + 0.5) * cell - span / 2) * cell * cell;
+        }
+        ideal->x -= x / area;
+        ideal->y -= y / area;
+        ideal->r *= sqrt(M_PI / area);
+    }
+    draw_ideal(ideal, shape, blur);
+}
+
+static const struct ideal *ideals(int shape)
+{
+    static struct ideal all[SHAPES][SOFTNESSES];
+    if (all[shape][0].r == 0)
+        for (int b = 0; b < SOFTNESSES; b++) fit_ideal(&all[shape][b], shape, softness[b]);
+    return all[shape];
+}
+
+static double correlation(const struct portrait *a, const struct portrait *b)
+{
+    const double *p = &a->is[0][0], *q = &b->is[0][0];
+    double pq = 0, pp = 0, qq = 0;
+    for (int i = 0; i < SIDE * SIDE; i++) {
+        pq += p[i] * q[i];
+        pp += p[i] * p[i];
+        qq += q[i] * q[i];
+    }
+    return pq / sqrt(pp * qq);
 }
 
 /* ---- all frames ------------------------------------------------------------------------------ */
@@ -220,23 +288,32 @@ static int see_colour(const struct glance *g)
     return share[most] > of_one_colour ? most : UNSAID;
 }
 
-static int see_shape(const struct glance *g)
+/* The best correlation over all degrees of softness; *radius: that shape's, where a portrait's unit
+ * is 1. */
+static int see_shape(const struct portrait *p, double *radius)
 {
-    double share[SHAPES] = {0};
-    int most = UNSAID;
-    for (int s = 0; s < FILM_SAMPLES; s++)
-        for (int k = 1; k < SHAPES; k++) share[k] += g[s].overlap[k] / FILM_SAMPLES;
-    for (int k = 1; k < SHAPES; k++)
-        if (share[k] > share[most]) most = k;
-    return share[most] > alike ? most : UNSAID;
+    double best = alike;
+    int shape = UNSAID;
+    *radius = 1;
+    for (int k = 1; k < SHAPES; k++) {
+        for (int b = 0; b < SOFTNESSES; b++) {
+            const struct ideal *ideal = &ideals(k)[b];
+            double like = correlation(p, &ideal->picture);
+            if (like <= best) continue;
+            best = like;
+            shape = k;
+            *radius = ideal->r;
+        }
+    }
+    return shape;
 }
 
-static int see_size(const struct glance *g, int shape)
+static int see_size(const struct glance *g, double radius)
 {
     double area = 0, least = INFINITY;
     int nearest = UNSAID;
     for (int s = 0; s < FILM_SAMPLES; s++) area += (double)g[s].area / FILM_SAMPLES;
-    double radius = sqrt(area / ideals()[shape ? shape : BALL].area);
+    radius *= sqrt(area / M_PI);
     for (int k = 1; k < SIZES; k++) {
         double far = fabs(log(radius / scene_radii[k]));
         if (far < least) least = far, nearest = k;
@@ -273,23 +350,25 @@ static int see_lane(double share)
 
 struct scene scene_measure(const struct film *film)
 {
+    size_t pixels = (size_t)film->height * film->width;
+    struct scratch scratch = {.much = xcalloc(pixels, sizeof(double)), .out = xcalloc(pixels, 1)};
     struct glance g[FILM_SAMPLES];
-    uint8_t *scratch = xcalloc((size_t)film->height * film->width, 2);
-    uint8_t *mask = scratch + (size_t)film->height * film->width;
-    double x = 0, y = 0;
+    struct portrait portrait = {0};
+    double x = 0, y = 0, radius;
     bool there = true;
     for (int s = 0; s < FILM_SAMPLES; s++) {
-        glance(&g[s], film_sample(film, s), film->height, film->width, scratch, mask);
+        glance(&g[s], &portrait, film_sample(film, s), film->height, film->width, &scratch);
         there = there && is_thing(&g[s]);
         x += g[s].x / FILM_SAMPLES / film->width;
         y += g[s].y / FILM_SAMPLES / film->height;
     }
-    free(scratch);
+    free(scratch.much);
+    free(scratch.out);
     struct scene seen = {.floor = see_floor(g)};
     if (!there) return seen;
     seen.colour = see_colour(g);
-    seen.shape = see_shape(g);
-    seen.size = see_size(g, seen.shape);
+    seen.shape = see_shape(&portrait, &radius);
+    seen.size = see_size(g, radius);
     seen.motion = see_motion(&g[0], &g[FILM_SAMPLES - 1], film->height, film->width);
     seen.column = see_lane(x);
     seen.row = see_lane(y);

@@ -218,6 +218,27 @@ static void vanishing_shows_nothing(void **state)
     film_free(&film);
 }
 
+/* Red and at rest, but none of the shapes. */
+static void a_bar_has_no_shape(void **state)
+{
+    (void)state;
+    struct scene floor = {.floor = ON_GREY};
+    struct film film = film_make(FRAMES, HEIGHT, WIDTH);
+    floor = scene_complete(&floor);
+    for (int f = 0; f < FRAMES; f++) {
+        uint8_t *frame = film_frame(&film, f);
+        scene_paint(frame, HEIGHT, WIDTH, &floor, -1000, -1000);
+        for (int y = 60; y < 70; y++)
+            for (int x = 50; x < 110; x++)
+                memcpy(frame + 3 * (y * WIDTH + x), (uint8_t[]){226, 38, 36}, 3);
+    }
+    struct scene seen = scene_measure(&film);
+    film_free(&film);
+    assert_int_equal(seen.shape, UNSAID);
+    assert_int_equal(seen.colour, RED);
+    assert_int_equal(seen.motion, STILL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +250,7 @@ int main(void)
         cmocka_unit_test(empty_floors_show_nothing),
         cmocka_unit_test(noise_shows_nothing),
         cmocka_unit_test(vanishing_shows_nothing),
+        cmocka_unit_test(a_bar_has_no_shape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
