@@ -3,8 +3,9 @@
  *
  * scene_measure is plain image processing, nothing is learnt: the floor is the median colour; what
  * differs from it in colour, not only in brightness, is the thing that stands on it. Its colour is
- * the nearest of the palette, its shape the one whose ideal picture, more or less blurred, correlates
- * best, its motion the way from the first sampled frame to the last. */
+ * the nearest of the palette, its shape the one whose ideal picture, more or less blurred, is most
+ * like it on the mean of all sampled frames,
+ * its motion the way from the first sampled frame to the last. */
 #ifndef RINGREEL_TESTS_SCENE_H
 #define RINGREEL_TESTS_SCENE_H
 

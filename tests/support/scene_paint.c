@@ -1,4 +1,4 @@
-/* The synthetic world and its painter: the outlines, light and shadow of tools/tiny/world.py, without
+/* The synthetic world and its painter: outlines, light and shadow of tools/tiny/world.py, without
  * its variations of tint, tempo and place. */
 #include "base/error.h"
 #include "tests/support/scene.h"
@@ -99,7 +99,7 @@ static double floor_glow(double u, double v)
     return 1.08 - 0.34 * ((u - 0.42) * (u - 0.42) + (v - 0.4) * (v - 0.4));
 }
 
-/* pixel: the floor, over which the thing's shadow and the thing are laid; (x, y) from its middle. */
+/* pixel: the floor, over which shadow and thing are laid; (x, y): from the middle of the thing. */
 static void lay_thing(double pixel[3], const struct scene *scene, double x, double y)
 {
     double r = scene_radii[scene->size], surface[2];
