@@ -1,6 +1,7 @@
 /* The whole pipeline, prompt to pixels, against the official LTXVideoPipeline in fp32 on the CPU
  * (tools/oracle.py): the program renders models/tiny with the fixture's settings and --dump, and
- * every dumped tensor is compared.
+ * every dumped tensor is compared. Two fixtures: videos from the prompt alone, and videos that begin
+ * from an image.
  *
  * Tolerance 1e-5 relative RMS: both sides compute in fp32 with other orders of summation; measured
  * 2e-7 to 2e-6. Pixels within 1/255: truncation to bytes turns a last-bit difference into one unit
@@ -15,9 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STRIDE = 5 }; /* of the sampled videos */
 static const double tolerance = 1e-5;
 static struct safetensors *reference;
+static int64_t stride; /* of the sampled videos */
 
 static const char *fact(int number, const char *key)
 {
@@ -27,11 +28,19 @@ static const char *fact(int number, const char *key)
     return value ? value : "";
 }
 
-static const struct tensor *expected(int number, const char *key)
+/* NULL if the case has none. */
+static const struct tensor *find(int number, const char *key)
 {
     char name[64];
     snprintf(name, sizeof name, "case%d.%s", number, key);
-    return fixture(reference, name);
+    return safetensors_find(reference, name);
+}
+
+static const struct tensor *expected(int number, const char *key)
+{
+    const struct tensor *t = find(number, key);
+    if (!t) fail_msg("%s: no case%d.%s", safetensors_path(reference), number, key);
+    return t;
 }
 
 /* Flags from the fixture's metadata: names are the program's own. */
@@ -48,6 +57,10 @@ static void render(int number, const char *dir)
                                        "rescaling_scale",
                                        "skip_block_list",
                                        "stg_mode",
+                                       "image",
+                                       "image_strength",
+                                       "image_cond_noise_scale",
+                                       "conditioning_crf",
                                        "decode_timestep",
                                        "decode_noise_scale"};
     const char *program = getenv("RINGREEL") ? getenv("RINGREEL") : "./ringreel";
@@ -121,15 +134,15 @@ static void compare_steps(int number, const char *dir)
     free(all);
 }
 
-/* The fixture holds all bytes of case 0 and every STRIDE-th of the others. */
+/* The fixture holds all bytes of a case or every stride-th. */
 static void compare_frames(int number, const char *dir)
 {
-    bool whole = number == 0;
-    const struct tensor *theirs = expected(number, whole ? "bytes" : "bytes.sample");
+    const struct tensor *whole = find(number, "bytes");
+    const struct tensor *theirs = whole ? whole : expected(number, "bytes.sample");
     struct safetensors *f = dumped(dir, "frames");
     const struct tensor *ours = fixture(f, "frames");
     const uint8_t *a = ours->data, *b = theirs->data;
-    int64_t n = tensor_count(theirs), step = whole ? 1 : STRIDE, differ = 0, worst = 0;
+    int64_t n = tensor_count(theirs), step = whole ? 1 : stride, differ = 0, worst = 0;
     assert_int_equal((tensor_count(ours) + step - 1) / step, n);
     for (int64_t i = 0; i < n; i++) {
         int difference = abs((int)a[i * step] - (int)b[i]);
@@ -155,6 +168,8 @@ static void test_case(int number)
                        fixture(reference, "negative_embeds"));
     compare_tensor("noise", dir, "noise", "noise", fixture(reference, "initial_noise"));
     compare_tensor("sigmas", dir, "inputs", "sigmas", expected(number, "sigmas"));
+    if (fact(number, "image")[0])
+        compare_tensor("condition", dir, "inputs", "condition", expected(number, "condition"));
     compare_steps(number, dir);
     compare_frames(number, dir);
     temp_dir_remove(dir);
@@ -164,6 +179,11 @@ static void guidance(void **state) { (void)state, test_case(0); }
 static void no_guidance(void **state) { (void)state, test_case(1); }
 static void stg_and_rescale(void **state) { (void)state, test_case(2); }
 static void stochastic(void **state) { (void)state, test_case(3); }
+
+static void image(void **state) { (void)state, test_case(0); }
+static void soft_image(void **state) { (void)state, test_case(1); }
+static void soft_image_stochastic(void **state) { (void)state, test_case(2); }
+static void padded_image(void **state) { (void)state, test_case(3); }
 
 /* The initial noise is the reference's bit for bit, not merely close. */
 static void noise_is_bit_exact(void **state)
@@ -179,13 +199,26 @@ static void noise_is_bit_exact(void **state)
     temp_dir_remove(dir);
 }
 
-static int open_reference(void **state)
+static int open_fixture(const char *path)
 {
-    (void)state;
-    return safetensors_open(&reference, "tests/parity/data/pipeline_tiny.safetensors");
+    if (safetensors_open(&reference, path) != STATUS_OK) return -1;
+    stride = strtoll(safetensors_metadata(reference, "video.stride"), NULL, 10);
+    return stride > 0 ? 0 : -1;
 }
 
-static int close_reference(void **state)
+static int open_text(void **state)
+{
+    (void)state;
+    return open_fixture("tests/parity/data/pipeline_tiny.safetensors");
+}
+
+static int open_image(void **state)
+{
+    (void)state;
+    return open_fixture("tests/parity/data/pipeline_image.safetensors");
+}
+
+static int close_fixture(void **state)
 {
     (void)state;
     safetensors_close(reference);
@@ -194,10 +227,17 @@ static int close_reference(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest from_text[] = {
         cmocka_unit_test(guidance),           cmocka_unit_test(no_guidance),
         cmocka_unit_test(stg_and_rescale),    cmocka_unit_test(stochastic),
         cmocka_unit_test(noise_is_bit_exact),
     };
-    return cmocka_run_group_tests(tests, open_reference, close_reference);
+    const struct CMUnitTest from_image[] = {
+        cmocka_unit_test(image),
+        cmocka_unit_test(soft_image),
+        cmocka_unit_test(soft_image_stochastic),
+        cmocka_unit_test(padded_image),
+    };
+    int failed = cmocka_run_group_tests(from_text, open_text, close_fixture);
+    return failed + cmocka_run_group_tests(from_image, open_image, close_fixture);
 }
