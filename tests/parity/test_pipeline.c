@@ -43,8 +43,9 @@ static const struct tensor *expected(int number, const char *key)
     return t;
 }
 
-/* Flags from the fixture's metadata: names are the program's own. */
-static void render(int number, const char *dir)
+/* Flags from the fixture's metadata: names are the program's own. Pictures may have any size, which
+ * most kinds of video may not. */
+static void render_with(int number, const char *dir, const char *more)
 {
     static const char *const keys[] = {"width",
                                        "height",
@@ -69,7 +70,7 @@ static void render(int number, const char *dir)
                       "%s render --quiet --checkpoint-path models/tiny/ltxv-tiny.safetensors "
                       "--text-encoder-model-name-or-path models/tiny --prompt '%s' "
                       "--negative-prompt '%s' --seed %s "
-                      "--dump %s -o %s/out.mp4",
+                      "--dump %s -o %s/%%04d.png",
                       program, safetensors_metadata(reference, "prompt"),
                       safetensors_metadata(reference, "negative_prompt"),
                       safetensors_metadata(reference, "seed"), dir, dir);
@@ -84,9 +85,12 @@ static void render(int number, const char *dir)
     if (strcmp(fact(number, "cfg_star_rescale"), "true") == 0)
         at += snprintf(command + at, sizeof command - (size_t)at, " --cfg-star-rescale");
     if (strcmp(fact(number, "stochastic_sampling"), "true") == 0)
-        snprintf(command + at, sizeof command - (size_t)at, " --stochastic-sampling");
+        at += snprintf(command + at, sizeof command - (size_t)at, " --stochastic-sampling");
+    snprintf(command + at, sizeof command - (size_t)at, " %s", more);
     assert_int_equal(system(command), 0);
 }
+
+static void render(int number, const char *dir) { render_with(number, dir, ""); }
 
 static struct safetensors *dumped(const char *dir, const char *file)
 {
@@ -199,6 +203,60 @@ static void noise_is_bit_exact(void **state)
     temp_dir_remove(dir);
 }
 
+/* A dumped tensor of at least *count values; if that is 0, it becomes their number. The caller
+ * frees. */
+static float *dumped_floats(const char *dir, const char *file, const char *name, int64_t *count)
+{
+    struct safetensors *f = dumped(dir, file);
+    const struct tensor *t = fixture(f, name);
+    float *values = tensor_floats(t);
+    if (*count == 0) *count = tensor_count(t);
+    assert_true(*count <= tensor_count(t));
+    safetensors_close(f);
+    return values;
+}
+
+/* Releases both. */
+static void assert_same_floats(float *a, float *b, int64_t count)
+{
+    assert_memory_equal(a, b, (size_t)count * sizeof *a);
+    free(a);
+    free(b);
+}
+
+/* At strength 1 and without noise on it, latent frame 0 is the image bit for bit, from the first
+ * step to the last. */
+static void full_strength_is_exact(void **state)
+{
+    (void)state;
+    char *dir = temp_dir_make();
+    render_with(0, dir, "--image-cond-noise-scale 0");
+    static const char *const steps[][2] = {{"step_000", "latents_000"},
+                                           {"step_003", "latents_003"}};
+    for (int i = 0; i < 2; i++) {
+        int64_t count = 0;
+        float *condition = dumped_floats(dir, "inputs", "condition", &count);
+        assert_same_floats(dumped_floats(dir, steps[i][0], steps[i][1], &count), condition, count);
+    }
+    temp_dir_remove(dir);
+}
+
+/* At strength 0 the latents are those of a run without an image, bit for bit. */
+static void no_strength_changes_nothing(void **state)
+{
+    (void)state;
+    int64_t count = 0;
+    char *with = temp_dir_make(), *without = temp_dir_make();
+    render(0, without);
+    render_with(0, with,
+                "--image tests/parity/data/conditioning_wide.png --image-strength 0 "
+                "--conditioning-crf 0");
+    float *theirs = dumped_floats(without, "latents", "latents", &count);
+    assert_same_floats(dumped_floats(with, "latents", "latents", &count), theirs, count);
+    temp_dir_remove(with);
+    temp_dir_remove(without);
+}
+
 static int open_fixture(const char *path)
 {
     if (safetensors_open(&reference, path) != STATUS_OK) return -1;
@@ -230,13 +288,14 @@ int main(void)
     const struct CMUnitTest from_text[] = {
         cmocka_unit_test(guidance),           cmocka_unit_test(no_guidance),
         cmocka_unit_test(stg_and_rescale),    cmocka_unit_test(stochastic),
-        cmocka_unit_test(noise_is_bit_exact),
+        cmocka_unit_test(noise_is_bit_exact), cmocka_unit_test(no_strength_changes_nothing),
     };
     const struct CMUnitTest from_image[] = {
         cmocka_unit_test(image),
         cmocka_unit_test(soft_image),
         cmocka_unit_test(soft_image_stochastic),
         cmocka_unit_test(padded_image),
+        cmocka_unit_test(full_strength_is_exact),
     };
     int failed = cmocka_run_group_tests(from_text, open_text, close_fixture);
     return failed + cmocka_run_group_tests(from_image, open_image, close_fixture);
