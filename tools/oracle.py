@@ -16,7 +16,7 @@ FIXTURES = {
     "transformer_small": "transformer", "block_2b": "transformer",
     "vae_090": "vae", "vae_091": "vae", "vae_095": "vae", "vae_encode": "vae",
     "schedules": "schedules", "t5_small": "text", "rng": "rng",
-    "tokenizer": "text", "pipeline_tiny": "pipeline",
+    "tokenizer": "text", "pipeline_tiny": "pipeline", "pipeline_image": "pipeline",
     "conditioning": "conditioning",
 }
 

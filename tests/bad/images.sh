@@ -65,6 +65,6 @@ image_files() {
     write_job "$job" "output: $work/videos/clip.mp4" 'image: none.png'
     one 'an image beside the job file' "$work/none.png: No such file" render "$job"
 }
-skip 'images that cannot be read' 'rendering from an image comes next'
+image_files
 
 finish

@@ -77,6 +77,13 @@ begin 'bf16' --precision bfloat16 --width 150 --height 90 --num-frames 30
 same_bytes '3 ranks' 3
 same_bytes '5 ranks with weights streamed' 5 --weights stream
 
+# The image is 25 of 75 tokens: one and a half granules, on one or two ranks. Strength 0.8 freezes it at 1 and 0.5 and
+# frees it at 0.15; every rank draws from both streams of random numbers.
+image=$PWD/tests/parity/data/conditioning_wide.png
+begin 'begun from an image' --image "$image" --image-strength 0.8 --timesteps 1,0.5,0.15 --stochastic-sampling \
+    --width 150 --height 150
+all_rank_counts
+
 # Longer and shorter shots by turns, and two codec ranks that take them by turns.
 write_job "$job" 'shots:' \
     "  - {output: $work/1.mp4, prompt: a red ball, seed: 3}" \
@@ -87,5 +94,18 @@ begin 'four shots' --num-inference-steps 2
 same_bytes '1 denoise and 1 codec rank' 2
 leaks=1 same_bytes '3 denoise and 2 codec ranks' 5 --codec-ranks 2
 same_bytes '1 denoise and 3 codec ranks' 4 --codec-ranks 3
+
+# Some with an image, which the codec rank of that shot encodes between texts and latents of others.
+write_job "$job" 'conditioning_crf: 0' 'shots:' \
+    "  - {output: $work/1.mp4, image: $image, image_cond_noise_scale: 0.5}" \
+    "  - {output: $work/2.mp4, num_frames: 9, width: 128}" \
+    "  - {output: $work/3.mp4, num_frames: 25, conditioning: [{media: $image, strength: 0.4}], conditioning_crf: 29}" \
+    "  - {output: $work/4.mp4, num_frames: 1, image: $image}" \
+    "  - {output: $work/5.mp4, num_frames: 9}" \
+    "  - {output: $work/6.mp4, image: $image, stochastic_sampling: true, seed: 3}"
+begin 'six shots, some begun from an image' --num-inference-steps 2
+same_bytes '1 denoise and 1 codec rank' 2
+leaks=1 same_bytes '3 denoise and 2 codec ranks' 5 --codec-ranks 2
+same_bytes '2 denoise and 2 codec ranks, weights streamed' 4 --codec-ranks 2 --weights stream
 
 finish

@@ -8,6 +8,14 @@ import torch
 from . import autoencoder, progress, world
 
 SHARD = 200
+LONG, LONG_SIZES = 65, ((64, 64), (96, 64), (64, 96), (96, 96))    # every eighth clip: few tokens, late positions
+
+
+def scene_of(seed, i):
+    pick = np.random.default_rng([seed, 4, i])
+    if i % 8 == 7:
+        return world.draw_scene(pick, LONG_SIZES[pick.integers(len(LONG_SIZES))], LONG, two=0.0)
+    return world.draw_scene(pick, two=0.35)
 
 
 def make(vae, work, count, seed, deadline, device):
@@ -22,7 +30,7 @@ def make(vae, work, count, seed, deadline, device):
             break
         rows = []
         for i in range(k * SHARD, min(count, (k + 1) * SHARD)):
-            scene = world.draw_scene(np.random.default_rng([seed, 4, i]), two=0.35)
+            scene = scene_of(seed, i)
             latent = autoencoder.encode(vae, world.render(scene)).half().cpu()
             rows.append((json.dumps(scene), latent))
         progress.save(rows, file)
