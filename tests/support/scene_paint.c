@@ -13,7 +13,7 @@ const double scene_floors[FLOORS][3] = {
     [ON_GREY] = {128, 130, 134},  [ON_WHITE] = {224, 224, 220},  [ON_BLACK] = {44, 45, 50},
     [ON_BLUE] = {84, 110, 160},   [ON_GREEN] = {98, 138, 102},   [ON_BROWN] = {136, 106, 82},
     [ON_PURPLE] = {118, 98, 148}, [ON_YELLOW] = {200, 182, 122}, [ON_RED] = {154, 88, 84}};
-const double scene_radii[SIZES] = {[SMALL] = 12, [MEDIUM] = 20, [LARGE] = 30};
+const double scene_radii[SIZES] = {[SMALL] = 16, [MEDIUM] = 24, [LARGE] = 34};
 const double scene_lanes[4] = {0.5, 0.27, 0.5, 0.73};
 const int scene_steps[MOTIONS][2] = {
     [RIGHTWARDS] = {1, 0}, [LEFTWARDS] = {-1, 0}, [UPWARDS] = {0, -1},  [DOWNWARDS] = {0, 1},
@@ -21,7 +21,7 @@ const int scene_steps[MOTIONS][2] = {
 
 static const double path_begins = 0.2, path_ends = 0.8; /* shares of the side */
 static const double clear = 4;                          /* pixels between a thing and the edge */
-static const double soft = 2;                           /* pixels over which an edge fades */
+static const double soft = 2.6;                         /* pixels over which an edge fades */
 static const double light[3] = {-0.45, -0.6, 0.66};     /* where it comes from */
 static const double shadow[2] = {0.22, 0.32};           /* its offset, in radii */
 
@@ -150,7 +150,7 @@ static double place(int step, int lane, double p, double side, double radius)
 {
     double from = step ? (step > 0 ? path_begins : path_ends) : scene_lanes[lane];
     double to = step ? (step > 0 ? path_ends : path_begins) : scene_lanes[lane];
-    double margin = 1.05 * radius + clear;
+    double margin = 1.24 * radius + clear;
     from = clamp(from * side, margin, side - margin);
     to = clamp(to * side, margin, side - margin);
     return from + p * (to - from);
