@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "model/rope.h"
 #include "render/conditioning.h"
+#include "render/decode.h"
 #include "render/engine.h"
 
 #include <limits.h>
@@ -11,21 +12,35 @@
 
 /* ---- memory: planned ------------------------------------------------------------------------- */
 
+/* Room for this stream, too. */
+static bool plan_stream(struct engine *e, const struct vae_task *task)
+{
+    struct arena *largest = &e->codec.streams, memory = {.name = largest->name};
+    struct vae_stream *s;
+    if (vae_stream_open(&s, e->codec.vae, task) != STATUS_OK) {
+        error_clear();
+        return false;
+    }
+    vae_stream_lay_out(s, &memory);
+    vae_stream_close(s);
+    if (memory.used_bytes > largest->size_bytes) largest->size_bytes = memory.used_bytes;
+    return true;
+}
+
 static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
 {
-    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE decode",
-                                                     "decoded video", "frames"};
+    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE", "images",
+                                                     "frames"};
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_init(&e->arenas[i], names[i]);
+    arena_init(&e->codec.streams, names[ARENA_VAE]);
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         if (!engine_decodes(e, i)) continue;
-        bool fits = vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w);
-        if (fits && conditioning_tokens(s))
-            fits = vae_encode_plan(e->codec.vae, &e->codec.decode, 1, s->h, s->w);
-        if (!fits)
+        struct vae_task decode = decode_task(e, s), encode = conditioning_task(e, s);
+        if (!plan_stream(e, &decode) || (conditioning_tokens(s) && !plan_stream(e, &encode)))
             return error_set(STATUS_INPUT,
-                             "shot %d: %dx%d, %d frames are too many for the memory of any machine",
-                             i + 1, s->options->width, s->options->height, s->options->num_frames);
+                             "shot %d: %dx%d is too large for the memory of any machine", i + 1,
+                             s->options->width, s->options->height);
     }
     engine_lay_out(e);
     for (int i = 0; i < ENGINE_ARENAS; i++)
@@ -126,10 +141,8 @@ static int refuse(const struct engine *e, const struct budget *n)
     if (e->resident && n->host_bytes[false] <= n->available && !n->host_cramped[false])
         snprintf(advice, sizeof advice, ", or --weights stream (%s)",
                  memory_text(n->host_bytes[false], streamed));
-    else if (!e->mesh.codes)
-        snprintf(advice, sizeof advice, ", or denoise ranks on more hosts");
     else
-        snprintf(advice, sizeof advice, "; more ranks do not: one decodes a whole shot");
+        snprintf(advice, sizeof advice, ", or ranks on more hosts");
     return error_set(STATUS_INPUT,
                      "not enough memory: %s; %s rank %d, for shot %d (%dx%d, %d frames): %s; fewer "
                      "frames or a smaller "

@@ -7,6 +7,7 @@
 #include "parallel/heartbeat.h"
 #include "render/budget.h"
 #include "render/conditioning.h"
+#include "render/decode.h"
 #include "render/dump.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
@@ -58,6 +59,7 @@ static int open_codec(struct engine *e)
     struct codec *c = &e->codec;
     char spiece[4096];
     if (!e->mesh.codes) return STATUS_OK;
+    c->group = comm_open_self();
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
     TRY(tokenizer_open(&c->tokenizer, spiece));
@@ -213,6 +215,8 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
     if (e->mesh.codes) {
         e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
         e->codec.log_variance = arena_floats(a, conditioned * e->channels);
+        e->codec.encoded =
+            arena_floats(a, conditioned ? conditioned * vae_encoder_outputs(e->codec.vae) : 0);
     }
     struct handover_sizes sizes = {.text_tokens = e->job->text_encoder_max_tokens,
                                    .text_width = e->text_width,
@@ -222,28 +226,38 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
     handover_lay_out(&e->handover, a, &e->mesh, &sizes);
 }
 
+struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task)
+{
+    struct vae_stream *s;
+    struct arena memory = e->codec.streams;
+    CHECK(vae_stream_open(&s, e->codec.vae, task) == STATUS_OK, "%s", error_message());
+    vae_stream_lay_out(s, &memory);
+    return s;
+}
+
 /* Room for the largest of this rank's shots. */
-static void lay_out_pixels(struct engine *e, struct arena *video, struct arena *frames)
+static void lay_out_pixels(struct engine *e, struct arena *images, struct arena *frames)
 {
     int64_t floats = 0, bytes = 0;
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         const struct shot_options *o = s->options;
         if (!engine_decodes(e, i)) continue;
-        int64_t padded = s->frames * s->height * s->width * 3;
+        int64_t padded = conditioning_tokens(s) ? s->height * s->width * 3 : 0;
         int64_t kept = (e->job->dump ? (int64_t)o->num_frames : 1) * o->height * o->width * 3;
         floats = padded > floats ? padded : floats;
         bytes = kept > bytes ? kept : bytes;
     }
-    e->codec.video = arena_floats(video, floats);
+    e->codec.image = arena_floats(images, floats);
     e->codec.frames = arena_take(frames, (size_t)bytes);
 }
 
 void engine_lay_out(struct engine *e)
 {
     lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
-    vae_lay_out(&e->codec.decode, &e->arenas[ARENA_DECODE]);
-    lay_out_pixels(e, &e->arenas[ARENA_VIDEO], &e->arenas[ARENA_FRAMES]);
+    struct arena *streams = &e->codec.streams;
+    streams->base = arena_take(&e->arenas[ARENA_VAE], streams->size_bytes);
+    lay_out_pixels(e, &e->arenas[ARENA_IMAGES], &e->arenas[ARENA_FRAMES]);
 }
 
 static void take_memory(struct engine *e)
@@ -286,6 +300,7 @@ void engine_close(struct engine *e)
 {
     transformer_close(e->denoiser.transformer);
     vae_close(e->codec.vae);
+    if (e->codec.group) comm_close(e->codec.group);
     t5_close(e->codec.t5);
     tokenizer_close(e->codec.tokenizer);
     checkpoint_close(e->codec.text_encoder);

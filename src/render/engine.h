@@ -30,15 +30,17 @@ struct codec { /* on codec ranks */
     struct t5 *t5;
     struct vae *vae;
     struct checkpoint *text_encoder;
-    struct vae_regions decode; /* large enough for each of this rank's shots, as all below */
-    float *latents;            /* [S, C] scratch for un-normalising */
-    float *log_variance;       /* [h w, C] of an image */
-    float *video;              /* [frames, height, width, 3] of the padded size */
+    struct comm *group;     /* who shares a picture */
+    struct arena streams;   /* memory of one stream of the VAE, large enough for each of this
+                                  rank's shots, as all below */
+    float *latents;         /* [S, C] scratch for un-normalising */
+    float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
+    float *log_variance;    /* [h w, C] of an image */
     uint8_t *
         frames; /* [height, width, 3] of the asked size: one frame, or all of a shot under --dump */
 };
 
-enum engine_arena { ARENA_EXCHANGE, ARENA_DECODE, ARENA_VIDEO, ARENA_FRAMES, ENGINE_ARENAS };
+enum engine_arena { ARENA_EXCHANGE, ARENA_VAE, ARENA_IMAGES, ARENA_FRAMES, ENGINE_ARENAS };
 
 struct engine {
     struct world *world;
@@ -68,6 +70,8 @@ struct video_settings engine_output(const struct engine *e,
 bool engine_decodes(const struct engine *e, int shot); /* does this rank decode it? */
 bool engine_encodes(const struct engine *e);           /* and begin one of these from an image? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
+/* A stream of the VAE in the memory that was planned for it; one at a time. */
+struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task);
 void engine_lay_out(struct engine *e); /* e->arenas; called twice, see arena.h */
 
 #endif
