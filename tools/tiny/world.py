@@ -13,7 +13,7 @@ COLOURS = {"red": (226, 38, 36), "orange": (246, 130, 20), "yellow": (250, 218, 
 FLOORS = {"grey": (128, 130, 134), "white": (224, 224, 220), "black": (44, 45, 50), "blue": (84, 110, 160),
           "green": (98, 138, 102), "brown": (136, 106, 82), "purple": (118, 98, 148),
           "yellow": (200, 182, 122), "red": (154, 88, 84)}
-RADII = {"small": 12.0, "medium": 20.0, "large": 30.0}
+RADII = {"small": 16.0, "medium": 24.0, "large": 34.0}
 TEMPOS = {"slowly": (2.4, 3.2), "": (1.2, 1.8), "quickly": (0.75, 0.95)}    # seconds from end to end
 MOTIONS = {"still": (0, 0), "right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1),
            "down right": (1, 1), "down left": (-1, 1), "up right": (1, -1), "up left": (-1, -1)}
@@ -27,7 +27,7 @@ LENGTHS = (9, 17, 25, 33)
 RATES = (20, 24, 25, 30)
 
 EASE = 0.8                         # the last fifth of a path slows down
-SOFT = 2.0                         # pixels over which an edge fades
+SOFT = 2.6                         # pixels over which an edge fades
 LIGHT = np.array((-0.45, -0.6, 0.66), np.float32)
 SHADOW = (0.22, 0.32)              # its offset, in radii
 
@@ -45,7 +45,7 @@ def draw_path(pick, motion, lane, width, height, radius):
         if step[axis]:
             start[axis], end[axis] = ENDS[::step[axis]]
     jitter = pick.uniform(-0.03, 0.03, 2)
-    margin = radius * 1.05 + CLEAR
+    margin = radius * 1.24 + CLEAR
     return [np.clip((p + jitter) * size, margin, size - margin) for p in (start, end)]
 
 
