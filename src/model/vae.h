@@ -57,7 +57,7 @@ struct vae_task {
     bool encodes;
     int64_t h, w;       /* of the whole picture, in latents */
     int64_t chunk;      /* latent frames that are pushed at a time, at most */
-    struct comm *group; /* who shares the picture; no more ranks than latents on the axis */
+    struct comm *group; /* who shares the picture; ranks beyond the latents of the axis idle */
     enum vae_axis axis;
 };
 
@@ -78,6 +78,8 @@ struct vae_stream;
 /* STATUS_INPUT for sizes no machine could hold. Local. */
 int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_task *task);
 void vae_stream_close(struct vae_stream *s);
+/* Most frames that the sink is given at a time. Local. */
+int64_t vae_stream_most_frames(const struct vae_stream *s);
 /* Its memory; called twice, see arena.h. Local. */
 void vae_stream_lay_out(struct vae_stream *s, struct arena *a);
 /* A new clip. frames: latents of it, or 0 if not known. Decoders: timestep is decode_timestep,

@@ -232,6 +232,7 @@ static void push_first(struct vae_stream *s, const float *frames, int64_t n, boo
 void vae_stream_push(struct vae_stream *s, const float *frames, int64_t n, bool last)
 {
     bool whole = last && s->conv_in.seen == 0;
+    if (s->stages[0].h == 0 || s->stages[0].w == 0) return;
     CHECK(n > 0 && n <= s->stages[0].limit, "vae_stream_push: %lld frames, at most %lld",
           (long long)n, (long long)s->stages[0].limit);
     push_first(s, frames, n, whole);
@@ -367,17 +368,16 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
 {
     int64_t extent = task->axis == VAE_ROWS ? task->h : task->w;
     int rank = comm_rank(task->group), ranks = comm_size(task->group);
-    CHECK(task->h > 0 && task->w > 0 && task->chunk > 0 && ranks <= extent &&
-              (!task->encodes || v->has_encoder),
-          "vae_stream_open: %lldx%lld latents, chunks of %lld, %d ranks", (long long)task->h,
-          (long long)task->w, (long long)task->chunk, ranks);
+    CHECK(task->h > 0 && task->w > 0 && task->chunk > 0 && (!task->encodes || v->has_encoder),
+          "vae_stream_open: %lldx%lld latents, chunks of %lld", (long long)task->h,
+          (long long)task->w, (long long)task->chunk);
     struct vae_stream *s = xcalloc(1, sizeof *s);
     *s = (struct vae_stream){
         .v = v, .coder = task->encodes ? &v->encoder : &v->decoder, .task = *task};
     s->halo.group = task->group;
     s->halo.axis = task->axis;
     s->halo.before = rank - 1;
-    s->halo.after = rank + 1 < ranks ? rank + 1 : -1;
+    s->halo.after = rank + 1 < ranks && rank + 1 < extent ? rank + 1 : -1;
     make_states(s);
     int64_t pixels;
     bool fits = product(&pixels, task->h, task->w, task->chunk, (int64_t)1 << 16);
@@ -396,6 +396,11 @@ void vae_stream_close(struct vae_stream *s)
     if (!s) return;
     for (int k = 0; k < s->coder->block_count; k++) free(s->blocks[k].res);
     free(s);
+}
+
+int64_t vae_stream_most_frames(const struct vae_stream *s)
+{
+    return s->stages[s->stage_count - 1].room;
 }
 
 static void lay_out_filter(struct vae_stream *s, struct arena *a, const struct stage *g,

@@ -6,6 +6,7 @@
 #include "render/conditioning.h"
 #include "render/decode.h"
 #include "render/engine.h"
+#include "render/film.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 /* ---- memory: planned ------------------------------------------------------------------------- */
 
 /* Room for this stream, too. */
-static bool plan_stream(struct engine *e, const struct vae_task *task)
+static bool plan_stream(struct engine *e, const struct shot *shot, const struct vae_task *task)
 {
     struct arena *largest = &e->codec.streams, memory = {.name = largest->name};
     struct vae_stream *s;
@@ -22,7 +23,9 @@ static bool plan_stream(struct engine *e, const struct vae_task *task)
         return false;
     }
     vae_stream_lay_out(s, &memory);
+    int64_t bytes = film_bytes(e, shot, task->encodes ? 0 : vae_stream_most_frames(s));
     vae_stream_close(s);
+    if (bytes > e->codec.bytes_size) e->codec.bytes_size = bytes;
     if (memory.used_bytes > largest->size_bytes) largest->size_bytes = memory.used_bytes;
     return true;
 }
@@ -35,9 +38,10 @@ static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
     arena_init(&e->codec.streams, names[ARENA_VAE]);
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
-        if (!engine_decodes(e, i)) continue;
+        if (!e->mesh.codes) continue;
         struct vae_task decode = decode_task(e, s), encode = conditioning_task(e, s);
-        if (!plan_stream(e, &decode) || (conditioning_tokens(s) && !plan_stream(e, &encode)))
+        bool encodes = engine_owns(e, i) && conditioning_tokens(s);
+        if (!plan_stream(e, s, &decode) || (encodes && !plan_stream(e, s, &encode)))
             return error_set(STATUS_INPUT,
                              "shot %d: %dx%d is too large for the memory of any machine", i + 1,
                              s->options->width, s->options->height);
@@ -119,8 +123,7 @@ static const struct shot *largest_shot(const struct engine *e)
 {
     const struct shot *largest = &e->shots[0];
     for (int i = 1; i < e->job->shot_count; i++)
-        if ((e->mesh.denoises || engine_decodes(e, i)) && e->shots[i].tokens > largest->tokens)
-            largest = &e->shots[i];
+        if (e->shots[i].tokens > largest->tokens) largest = &e->shots[i];
     return largest;
 }
 

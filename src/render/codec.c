@@ -7,8 +7,6 @@
 #include "render/conditioning.h"
 #include "render/decode.h"
 
-enum { ENCODE_AHEAD = HANDOVER_SLOTS }; /* texts that are ready before they are asked for */
-
 /* ---- text ------------------------------------------------------------------------------------ */
 
 static int encode_one(struct engine *e, const char *text, float *embeds, int64_t *tokens)
@@ -46,30 +44,22 @@ int codec_encode_input(struct engine *e, const struct shot *s, struct shot_input
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
-/* This rank's shots are codec_index, codec_index + C, ...; `order` counts them. */
+/* This rank's shots are codec_index, codec_index + C, ... */
 struct queue {
     struct engine *e;
-    int encoded; /* texts sent so far */
+    int next; /* the first of them whose text has not been sent */
 };
 
-static int shot_of(const struct engine *e, int order)
+/* Texts are sent two of this rank's shots ahead. A slot frees when the denoise ranks begin the shot
+ * before last, which they can without this rank: nobody waits in a circle. */
+static int encode_ahead(struct queue *q, int shot)
 {
-    return e->mesh.codec_index + order * e->mesh.codec_ranks;
-}
-
-static int shots_of_rank(const struct engine *e)
-{
-    int left = e->job->shot_count - e->mesh.codec_index;
-    return left <= 0 ? 0 : (left + e->mesh.codec_ranks - 1) / e->mesh.codec_ranks;
-}
-
-static int encode_ahead(struct queue *q, int until)
-{
-    struct handover *h = &q->e->handover;
-    for (; q->encoded < until && q->encoded < shots_of_rank(q->e); q->encoded++) {
-        struct shot_input input = handover_input_buffer(h);
-        TRY(codec_encode_input(q->e, &q->e->shots[shot_of(q->e, q->encoded)], &input));
-        handover_send_input(h, &input);
+    struct engine *e = q->e;
+    int until = shot + HANDOVER_SLOTS * e->mesh.codec_ranks;
+    for (; q->next < until && q->next < e->job->shot_count; q->next += e->mesh.codec_ranks) {
+        struct shot_input input = handover_input_buffer(&e->handover);
+        TRY(codec_encode_input(e, &e->shots[q->next], &input));
+        handover_send_input(&e->handover, &input);
     }
     return STATUS_OK;
 }
@@ -80,17 +70,35 @@ static struct shard_plan plan_of_shot(void *argument, int shot)
     return shard_plan_make(e->shots[shot].tokens, e->mesh.denoise_ranks);
 }
 
-static int code_one(struct queue *q, int order)
+/* All codec ranks go on, or none. */
+static int agree(struct engine *e, int mine)
+{
+    int worst = comm_max(e->mesh.codec_group, mine);
+    return mine != STATUS_OK ? mine : worst != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
+}
+
+/* The owner's latents, for all. */
+static void share_latents(struct engine *e, const struct shot *s, float *latents)
+{
+    struct transfer t = {0};
+    comm_broadcast_start(e->mesh.codec_group, &t, latents, s->tokens, e->channels,
+                         mesh_codec_of(&e->mesh, s->number));
+    comm_wait(e->mesh.codec_group, &t);
+}
+
+static int code_one(struct queue *q, const struct shot *s)
 {
     struct engine *e = q->e;
-    const struct shot *s = &e->shots[shot_of(e, order)];
     struct shard_plan plan = plan_of_shot(e, s->number);
-    float *latents;
-    TRY(encode_ahead(q, order + ENCODE_AHEAD));
+    float *latents = e->handover.latents[0].payload;
+    TRY(agree(e, encode_ahead(q, s->number)));
     phase_set("shot %d, waiting for its latents", s->number + 1);
-    TRY(handover_receive_latents(&e->handover, s->number, &plan, &latents));
-    TRY(encode_ahead(
-        q, order + 1 + ENCODE_AHEAD)); /* the denoise ranks' next text goes before this decode */
+    int mine = STATUS_OK;
+    if (engine_owns(e, s->number))
+        mine = handover_receive_latents(&e->handover, s->number, &plan, &latents);
+    TRY(agree(e, mine));
+    TRY(agree(e, encode_ahead(q, s->number + 1))); /* the next text goes before this decode */
+    share_latents(e, s, latents);
     return decode_shot(e, s, latents);
 }
 
@@ -98,11 +106,11 @@ static void poll_messages(void *argument) { handover_poll(argument); }
 
 int codec_loop(struct engine *e)
 {
-    struct queue q = {.e = e};
+    struct queue q = {.e = e, .next = e->mesh.codec_index};
     int status = STATUS_OK;
     device_set_poll(e->dev, poll_messages, &e->handover);
-    for (int order = 0; order < shots_of_rank(e) && status == STATUS_OK; order++)
-        status = code_one(&q, order);
+    for (int shot = 0; shot < e->job->shot_count && status == STATUS_OK; shot++)
+        status = code_one(&q, &e->shots[shot]);
     phase_set("waiting for the denoise ranks to finish");
     handover_end_codec(&e->handover, status, plan_of_shot, e);
     device_set_poll(e->dev, heartbeat_poll, NULL);

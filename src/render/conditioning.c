@@ -56,7 +56,7 @@ static int check_image(const struct shot *s)
 int conditioning_open(struct engine *e)
 {
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!engine_decodes(e, i) || !item_of(&e->shots[i])) continue;
+        if (!engine_owns(e, i) || !item_of(&e->shots[i])) continue;
         TRY(vae_open_encoder(e->codec.vae, e->checkpoint));
         TRY(check_image(&e->shots[i]));
         heartbeat_worked();
@@ -67,7 +67,7 @@ int conditioning_open(struct engine *e)
 struct vae_task conditioning_task(const struct engine *e, const struct shot *s)
 {
     return (struct vae_task){
-        .encodes = true, .h = s->h, .w = s->w, .chunk = 1, .group = e->codec.group};
+        .encodes = true, .h = s->h, .w = s->w, .chunk = 1, .group = e->codec.self};
 }
 
 struct image {

@@ -4,10 +4,10 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/trace.h"
-#include "media/digest.h"
 #include "parallel/heartbeat.h"
 #include "render/conditioning.h"
 #include "render/dump.h"
+#include "render/film.h"
 #include "render/noise.h"
 #include "render/sidecar.h"
 
@@ -57,46 +57,6 @@ static void prepare_latents(struct engine *e, const struct shot *s, const float 
 
 /* ---- frames ---------------------------------------------------------------------------------- */
 
-/* A shot on its way into its file. */
-struct film {
-    struct engine *e;
-    const struct shot *shot;
-    struct video_writer *writer;
-    struct digest *digest;
-    int64_t frames; /* written */
-    int status;
-    double writing_s;
-};
-
-/* Cuts the asked picture out of a padded frame [height, width, 3] and makes bytes of it. */
-static void crop_frame(struct film *f, const float *frame, uint8_t *rgb)
-{
-    const struct shot *s = f->shot;
-    const struct shot_options *o = s->options;
-    for (int64_t y = 0; y < o->height; y++)
-        op_to_bytes(f->e->dev, rgb + y * o->width * 3,
-                    frame + ((s->top + y) * s->width + s->left) * 3, 3 * (int64_t)o->width);
-}
-
-/* The clip is padded at its end: frames beyond what was asked are dropped. */
-static void write_frames(void *argument, const float *frames, int64_t n)
-{
-    struct film *f = argument;
-    const struct shot_options *o = f->shot->options;
-    size_t bytes = (size_t)o->height * (size_t)o->width * 3;
-    double start_s = clock_s();
-    for (int64_t i = 0; i < n && f->frames < o->num_frames && f->status == STATUS_OK; i++) {
-        uint8_t *rgb = f->e->codec.frames + (f->e->job->dump ? (size_t)f->frames * bytes : 0);
-        crop_frame(f, frames + i * f->shot->height * f->shot->width * 3, rgb);
-        digest_add(f->digest, rgb, bytes);
-        f->status = video_write(f->writer, rgb);
-        f->frames++;
-        handover_poll(&f->e->handover);
-    }
-    f->writing_s += clock_s() - start_s;
-    trace_span("codec", "encode video", 1, f->shot->number, -1, start_s);
-}
-
 /* Progress of the decoder, and the moment when messages move. */
 static void report_decode(void *argument, int64_t done, int64_t total)
 {
@@ -107,15 +67,31 @@ static void report_decode(void *argument, int64_t done, int64_t total)
 
 enum { POSITIONS = 512 }; /* latents at a time, about */
 
+static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
+
+/* Along the axis whose shares are the more even; of two that are alike, the one with the shorter
+ * lines to exchange. */
+static enum vae_axis choose_axis(const struct shot *s, int ranks)
+{
+    int64_t by_rows = largest_share(s->h, ranks) * s->w;
+    int64_t by_columns = largest_share(s->w, ranks) * s->h;
+    if (by_rows != by_columns) return by_rows < by_columns ? VAE_ROWS : VAE_COLUMNS;
+    return s->w <= s->h ? VAE_ROWS : VAE_COLUMNS;
+}
+
 struct vae_task decode_task(const struct engine *e, const struct shot *s)
 {
     int64_t chunk = POSITIONS / (s->h * s->w);
     chunk = chunk < 1 ? 1 : chunk < s->f ? chunk : s->f;
-    return (struct vae_task){.h = s->h, .w = s->w, .chunk = chunk, .group = e->codec.group};
+    return (struct vae_task){.h = s->h,
+                             .w = s->w,
+                             .chunk = chunk,
+                             .group = e->mesh.codec_group,
+                             .axis = choose_axis(s, e->mesh.codec_ranks)};
 }
 
-/* z [S, C], un-normalised. */
-static void decode(struct film *f, const float *z, struct rng *noise)
+/* z [S, C], un-normalised. All ranks leave when the owner's file cannot be written. */
+static int decode(struct film *f, const struct vae_task *task, const float *z, struct rng *noise)
 {
     struct engine *e = f->e;
     const struct shot *s = f->shot;
@@ -123,78 +99,84 @@ static void decode(struct film *f, const float *z, struct rng *noise)
     char label[48];
     snprintf(label, sizeof label, "shot %d/%d decode", s->number + 1, e->job->shot_count);
     phase_set("shot %d decode", s->number + 1);
-    progress_start(&progress, label, NULL, 1);
+    if (f->owns) progress_start(&progress, label, NULL, 1);
     struct vae_progress report = {report_decode, &progress};
-    struct vae_task task = decode_task(e, s);
-    struct vae_stream *stream = engine_open_stream(e, &task);
+    struct vae_stream *stream = engine_open_stream(e, task);
     vae_stream_begin(stream, s->f, (float)s->options->decode_timestep, noise,
-                     (struct vae_sink){write_frames, f}, &report);
-    for (int64_t i = 0; i < s->f && f->status == STATUS_OK; i += task.chunk) {
-        int64_t n = s->f - i < task.chunk ? s->f - i : task.chunk;
+                     (struct vae_sink){film_take, f}, f->owns ? &report : NULL);
+    int status = STATUS_OK;
+    for (int64_t i = 0; i < s->f && status == STATUS_OK; i += task->chunk) {
+        int64_t n = s->f - i < task->chunk ? s->f - i : task->chunk;
         vae_stream_push(stream, z + i * s->h * s->w * e->channels, n, i + n == s->f);
+        status = comm_max(e->mesh.codec_group, f->status);
     }
     vae_stream_close(stream);
-    progress_end(&progress);
-}
-
-/* The file is whole, or there is none. */
-static int finish(struct film *f, char sha256[65])
-{
-    double start_s = clock_s();
-    digest_close(f->digest, sha256);
-    if (f->status != STATUS_OK) {
-        video_abandon(f->writer);
-        return f->status;
-    }
-    phase_set("shot %d finish video", f->shot->number + 1);
-    heartbeat_worked();
-    int status = video_finish(f->writer);
-    heartbeat_worked();
-    f->writing_s += clock_s() - start_s;
+    if (f->owns && status == STATUS_OK) progress_end(&progress);
     return status;
 }
 
-static int film_shot(struct engine *e, const struct shot *s, const float *latents,
-                     struct sidecar_facts *facts)
+static int decode_into_file(struct engine *e, const struct shot *s, const float *latents,
+                            struct sidecar_facts *facts)
 {
-    struct film f = {.e = e, .shot = s};
-    struct video_settings settings = engine_output(e, s->number);
+    struct film f;
+    struct vae_task task = decode_task(e, s);
     struct rng r = conditioning_global_stream(e, s);
     double start_s = clock_s();
-    TRY(video_open(&f.writer, &settings));
-    f.digest = digest_open();
-    skip_step_noise(&r, s, e->channels);
-    prepare_latents(e, s, latents, e->codec.latents, &r);
-    decode(&f, e->codec.latents, &r);
-    int status = finish(&f, facts->frames_sha256);
+    int opened = film_open(&f, e, s, task.axis);
+    int status = comm_max(e->mesh.codec_group, opened);
+    if (status == STATUS_OK) {
+        skip_step_noise(&r, s, e->channels);
+        prepare_latents(e, s, latents, e->codec.latents, &r);
+        status = decode(&f, &task, e->codec.latents, &r);
+    }
+    status = film_close(&f, status, facts->frames_sha256);
     facts->decode_s = clock_s() - start_s - f.writing_s;
     trace_span("codec", "decode", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"decode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              facts->decode_s);
-    log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
-             f.writing_s);
-    return status;
+    if (f.owns)
+        log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+                 f.writing_s);
+    return opened != STATUS_OK ? opened : status;
 }
 
-int decode_shot(struct engine *e, const struct shot *s, const float *latents)
+/* ---- the owner's report ---------------------------------------------------------------------- */
+
+static int keep_latents(struct engine *e, const struct shot *s, const float *latents,
+                        struct sidecar_facts *facts)
+{
+    digest_of(latents, (size_t)(s->tokens * e->channels) * sizeof *latents, facts->latents_sha256);
+    if (!e->job->dump) return STATUS_OK;
+    return dump_latents(e->job->dump, s->number, latents, e->channels, s->f, s->h, s->w);
+}
+
+static int report_shot(struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
 {
     const struct shot_options *o = s->options;
-    struct sidecar_facts facts = {0};
-    digest_of(latents, (size_t)(s->tokens * e->channels) * sizeof *latents, facts.latents_sha256);
-    if (e->job->dump)
-        TRY(dump_latents(e->job->dump, s->number, latents, e->channels, s->f, s->h, s->w));
-    TRY(film_shot(e, s, latents, &facts));
     if (e->job->dump)
         TRY(dump_frames(e->job->dump, s->number, e->codec.frames, o->num_frames, o->height,
                         o->width));
-    TRY(sidecar_write(e, s, &facts));
+    TRY(sidecar_write(e, s, facts));
     if (e->job->digest) {
-        printf("digest shot %d latents %s frames %s\n", s->number + 1, facts.latents_sha256,
-               facts.frames_sha256);
+        printf("digest shot %d latents %s frames %s\n", s->number + 1, facts->latents_sha256,
+               facts->frames_sha256);
         if (fflush(stdout) != 0)
             return error_set(STATUS_INPUT, "digest: standard output: %s", strerror(errno));
     }
     log_info("shot %d/%d: wrote %s (%d frames, %dx%d)", s->number + 1, e->job->shot_count,
              o->output, o->num_frames, o->width, o->height);
     return STATUS_OK;
+}
+
+int decode_shot(struct engine *e, const struct shot *s, const float *latents)
+{
+    struct sidecar_facts facts = {0};
+    bool owns = engine_owns(e, s->number);
+    int mine = owns ? keep_latents(e, s, latents, &facts) : STATUS_OK;
+    int status = comm_max(e->mesh.codec_group, mine);
+    if (status == STATUS_OK) mine = decode_into_file(e, s, latents, &facts);
+    if (status == STATUS_OK && mine == STATUS_OK && owns) mine = report_shot(e, s, &facts);
+    status = comm_max(e->mesh.codec_group, mine);
+    if (mine != STATUS_OK) return owns ? mine : STATUS_STOPPED; /* the owner says why */
+    return status != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
 }

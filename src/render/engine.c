@@ -59,7 +59,7 @@ static int open_codec(struct engine *e)
     struct codec *c = &e->codec;
     char spiece[4096];
     if (!e->mesh.codes) return STATUS_OK;
-    c->group = comm_open_self();
+    c->self = comm_open_self();
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
     TRY(tokenizer_open(&c->tokenizer, spiece));
@@ -124,7 +124,7 @@ static int prepare_shots(struct engine *e, const int factors[2])
     return STATUS_OK;
 }
 
-bool engine_decodes(const struct engine *e, int shot)
+bool engine_owns(const struct engine *e, int shot)
 {
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
 }
@@ -132,7 +132,7 @@ bool engine_decodes(const struct engine *e, int shot)
 bool engine_encodes(const struct engine *e)
 {
     for (int i = 0; i < e->job->shot_count; i++)
-        if (engine_decodes(e, i) && conditioning_tokens(&e->shots[i])) return true;
+        if (engine_owns(e, i) && conditioning_tokens(&e->shots[i])) return true;
     return false;
 }
 
@@ -156,7 +156,7 @@ static int check_outputs(struct engine *e)
 {
     if (e->world->rank == 0 && e->job->dump) TRY(dump_prepare(e->job->dump, e->job->shot_count));
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!engine_decodes(e, i)) continue;
+        if (!engine_owns(e, i)) continue;
         struct video_settings v = engine_output(e, i);
         TRY(video_check(&v));
         TRY(sidecar_check(&e->job->shots[i]));
@@ -242,14 +242,15 @@ static void lay_out_pixels(struct engine *e, struct arena *images, struct arena 
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         const struct shot_options *o = s->options;
-        if (!engine_decodes(e, i)) continue;
+        if (!engine_owns(e, i)) continue;
         int64_t padded = conditioning_tokens(s) ? s->height * s->width * 3 : 0;
-        int64_t kept = (e->job->dump ? (int64_t)o->num_frames : 1) * o->height * o->width * 3;
+        int64_t kept = e->job->dump ? (int64_t)o->num_frames * o->height * o->width * 3 : 0;
         floats = padded > floats ? padded : floats;
         bytes = kept > bytes ? kept : bytes;
     }
     e->codec.image = arena_floats(images, floats);
     e->codec.frames = arena_take(frames, (size_t)bytes);
+    e->codec.bytes = arena_take(frames, (size_t)e->codec.bytes_size);
 }
 
 void engine_lay_out(struct engine *e)
@@ -300,7 +301,7 @@ void engine_close(struct engine *e)
 {
     transformer_close(e->denoiser.transformer);
     vae_close(e->codec.vae);
-    if (e->codec.group) comm_close(e->codec.group);
+    comm_close(e->codec.self);
     t5_close(e->codec.t5);
     tokenizer_close(e->codec.tokenizer);
     checkpoint_close(e->codec.text_encoder);
