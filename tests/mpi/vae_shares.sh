@@ -9,9 +9,14 @@ shares() { # ranks, generation
     RINGREEL=$BUILD/tests/mpi/vae_shares ringreel "$1" "tests/parity/data/$2.manifest.json"
     equal "$2 on $1 ranks: exit code" 0 "$code"
     equal "$2 on $1 ranks: clips that are the same" 8 "$(grep -c "^same - " "$work/out" || true)"
-    ((code == 0)) || head -n 20 | sed 's/^/#   /' "$work/out" "$work/err"
+    ((code == 0)) || sed 's/^/#   /' "$work/out" "$work/err" | head -n 20
 }
 
+if [[ ${SANITIZE:-0} == 1 ]]; then # every rank is thirty times slower then
+    shares 3 vae_095
+    finish
+    exit
+fi
 for generation in vae_090 vae_091 vae_095; do
     for ranks in 1 2 3 4 7; do
         shares "$ranks" "$generation"
