@@ -6,6 +6,7 @@
 #include "media/video.h"
 #include "render/codec.h"
 #include "render/denoise.h"
+#include "render/recode.h"
 #include "render/render.h"
 #include "render/version.h"
 
@@ -27,7 +28,9 @@ static int usage(FILE *out, int status)
     if (!speaks()) return status;
     fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel "
           "render --help)\n"
-          "       mpirun -n N ringreel render JOB.yaml ...\n"
+          "       ringreel decode LATENTS.safetensors --config JOB.yaml -o FILE ...   (ringreel "
+          "decode --help)\n"
+          "       mpirun -n N ringreel render|decode ...\n"
           "       ringreel info | --version | --help\n",
           out);
     return status;
@@ -82,9 +85,11 @@ int main(int argc, char **argv)
         return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK
                                                                           : STATUS_MACHINE;
     if (strcmp(argv[1], "info") == 0) return info();
-    if (strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
+    bool decodes = strcmp(argv[1], "decode") == 0;
+    if (!decodes && strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
     log_init(world.rank, LOG_INFO);
-    if (status == STATUS_OK) status = render(&world, argc - 2, argv + 2);
+    if (status == STATUS_OK)
+        status = (decodes ? recode_decode : render)(&world, argc - 2, argv + 2);
     return world_stop(&world, status); /* all ranks leave together, with one exit code */
 }

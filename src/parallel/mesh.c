@@ -73,6 +73,13 @@ int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ra
     return STATUS_OK;
 }
 
+int mesh_create_codec(struct mesh *m, struct world *w)
+{
+    *m = (struct mesh){.world = w, .codec_ranks = w->size, .codes = true, .codec_index = w->rank};
+    m->codec_group = w->mpi ? split(w, true, "codec") : comm_open_self();
+    return STATUS_OK;
+}
+
 void mesh_free(struct mesh *m)
 {
     comm_close(m->denoise_group);

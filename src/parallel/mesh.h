@@ -22,6 +22,8 @@ struct mesh {
 
 /* Collective. denoise_ranks, codec_ranks: 0 = choose. STATUS_INPUT if they do not fit the world. */
 int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks, int shots);
+/* Collective. All ranks code, nobody denoises. */
+int mesh_create_codec(struct mesh *m, struct world *w);
 void mesh_free(struct mesh *m);
 const char *mesh_role_name(const struct mesh *m); /* "denoise", "codec", "denoise+codec", "idle" */
 

@@ -40,7 +40,7 @@ static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
         const struct shot *s = &e->shots[i];
         if (!e->mesh.codes) continue;
         struct vae_task decode = decode_task(e, s), encode = conditioning_task(e, s);
-        bool encodes = engine_owns(e, i) && conditioning_tokens(s);
+        bool encodes = !e->codec_only && engine_owns(e, i) && conditioning_tokens(s);
         if (!plan_stream(e, s, &decode) || (encodes && !plan_stream(e, s, &encode)))
             return error_set(STATUS_INPUT,
                              "shot %d: %dx%d is too large for the memory of any machine", i + 1,
@@ -92,8 +92,9 @@ static void plan_weights(const struct engine *e, struct memory_plan *p, bool res
         memory_plan_add(p, "VAE encoder weights", vae_encoder_packed_bytes(e->codec.vae, resident));
     if (e->mesh.codes) {
         memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
-        text_layer = expanded_bytes(e, e->codec.text_encoder,
-                                    "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
+        if (e->codec.text_encoder)
+            text_layer = expanded_bytes(e, e->codec.text_encoder,
+                                        "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
     }
     memory_plan_add(p, "one layer's weights", text_layer > layer ? text_layer : layer);
 }
@@ -102,7 +103,7 @@ int budget_plan(struct budget *n, struct engine *e)
 {
     struct memory_plan plan = {0};
     *n = (struct budget){0};
-    if (e->mesh.codes) {
+    if (e->codec.t5) {
         n->taken = t5_memory_bytes(e->codec.t5);
         memory_plan_add(&plan, "text encoder", n->taken);
     }

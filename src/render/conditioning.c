@@ -23,6 +23,7 @@ int64_t conditioning_tokens(const struct shot *s) { return item_of(s) ? s->h * s
 int64_t conditioning_most_tokens(const struct engine *e)
 {
     int64_t most = 0;
+    if (e->codec_only) return 0;
     for (int i = 0; i < e->job->shot_count; i++) {
         int64_t tokens = conditioning_tokens(&e->shots[i]);
         most = tokens > most ? tokens : most;

@@ -12,7 +12,7 @@
 
 /* Latents of the shot's image: those of one frame, h w; 0 without one. */
 int64_t conditioning_tokens(const struct shot *s);
-int64_t conditioning_most_tokens(const struct engine *e); /* of any shot */
+int64_t conditioning_most_tokens(const struct engine *e); /* of any shot that is rendered */
 
 /* ---- codec ranks; Local ---------------------------------------------------------------------- */
 

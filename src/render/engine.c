@@ -131,6 +131,7 @@ bool engine_owns(const struct engine *e, int shot)
 
 bool engine_encodes(const struct engine *e)
 {
+    if (e->codec_only) return false;
     for (int i = 0; i < e->job->shot_count; i++)
         if (engine_owns(e, i) && conditioning_tokens(&e->shots[i])) return true;
     return false;
@@ -243,7 +244,7 @@ static void lay_out_pixels(struct engine *e, struct arena *images, struct arena 
         const struct shot *s = &e->shots[i];
         const struct shot_options *o = s->options;
         if (!engine_owns(e, i)) continue;
-        int64_t padded = conditioning_tokens(s) ? s->height * s->width * 3 : 0;
+        int64_t padded = engine_encodes(e) ? s->height * s->width * 3 : 0;
         int64_t kept = e->job->dump ? (int64_t)o->num_frames * o->height * o->width * 3 : 0;
         floats = padded > floats ? padded : floats;
         bytes = kept > bytes ? kept : bytes;
@@ -293,6 +294,30 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     budget_print(&budget, e);
     TRY(world_agree(world, check_outputs(e)));
     TRY(world_agree(world, open_denoiser(e)));
+    take_memory(e);
+    return STATUS_OK;
+}
+
+int engine_open_codec(struct engine *e, struct world *world, const struct job_options *job)
+{
+    *e = (struct engine){.world = world, .job = job, .codec_only = true};
+    phase_set("opening the VAE");
+    TRY(world_agree(world, mesh_create_codec(&e->mesh, world)));
+    TRY(world_agree(world, open_device(e)));
+    TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
+    TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
+    e->channels = vae_latent_channels(e->codec.vae);
+    e->codec.self = comm_open_self();
+    return STATUS_OK;
+}
+
+int engine_plan_codec(struct engine *e)
+{
+    struct budget budget;
+    TRY(world_agree(e->world, budget_plan(&budget, e)));
+    TRY(world_agree(e->world, budget_decide(&budget, e)));
+    if (!e->job->quiet) budget_print(&budget, e);
+    TRY(world_agree(e->world, check_outputs(e)));
     take_memory(e);
     return STATUS_OK;
 }

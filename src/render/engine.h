@@ -51,7 +51,8 @@ struct engine {
     struct checkpoint *checkpoint;
     struct shot *shots;                              /* [job->shot_count] */
     int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
-    bool resident; /* reordered fp32 weights are kept; else expanded at every use. May differ from
+    bool codec_only; /* no transformer, no text encoder; images are not encoded */
+    bool resident;   /* reordered fp32 weights are kept; else expanded at every use. May differ from
                       host to host. */
     struct arena arenas[ENGINE_ARENAS];
     struct handover handover;
@@ -63,6 +64,11 @@ struct engine {
  * on all ranks or on none. */
 int engine_open(struct engine *e, struct world *world, const struct job_options *job);
 void engine_close(struct engine *e);
+
+/* For the codec alone: device and VAE; then, when e->shots are known, their memory. Collective over
+ * the world. */
+int engine_open_codec(struct engine *e, struct world *world, const struct job_options *job);
+int engine_plan_codec(struct engine *e);
 
 /* ---- what the parts of the engine ask each other; all Local ---------------------------------- */
 
