@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "media/video.h"
 #include "render/codec.h"
+#include "render/compare.h"
 #include "render/denoise.h"
 #include "render/render.h"
 #include "render/version.h"
@@ -28,6 +29,7 @@ static int usage(FILE *out, int status)
     fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel "
           "render --help)\n"
           "       mpirun -n N ringreel render JOB.yaml ...\n"
+          "       ringreel compare A B   (videos, images or tensors; ringreel compare --help)\n"
           "       ringreel info | --version | --help\n",
           out);
     return status;
@@ -82,6 +84,8 @@ int main(int argc, char **argv)
         return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK
                                                                           : STATUS_MACHINE;
     if (strcmp(argv[1], "info") == 0) return info();
+    if (strcmp(argv[1], "compare") == 0)
+        return speaks() ? compare_command(argc - 2, argv + 2) : STATUS_OK;
     if (strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
     log_init(world.rank, LOG_INFO);
