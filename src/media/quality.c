@@ -12,7 +12,7 @@ enum { MEAN_A, MEAN_B, MEAN_AA, MEAN_BB, MEAN_AB, MEANS };
 struct quality {
     int width, height;
     double weights[QUALITY_WINDOW]; /* of one direction; they sum to 1 */
-    double *luma[2];                /* [width], a row of either picture */
+    double *row;                    /* [MEANS][width]: a row's values whose means are wanted */
     double *rows; /* [QUALITY_WINDOW][MEANS][columns]: the last rows, filtered along x */
     double *sums; /* [MEANS][columns]: these, filtered along y */
 };
@@ -37,7 +37,7 @@ struct quality *quality_open(int width, int height)
     q->height = height;
     if (width < QUALITY_WINDOW || height < QUALITY_WINDOW) return q;
     set_weights(q->weights);
-    for (int i = 0; i < 2; i++) q->luma[i] = xcalloc((size_t)width, sizeof(double));
+    q->row = xcalloc(MEANS * (size_t)width, sizeof(double));
     size_t row = MEANS * (size_t)columns(q);
     q->rows = xcalloc(QUALITY_WINDOW * row, sizeof(double));
     q->sums = xcalloc(row, sizeof(double));
@@ -47,7 +47,7 @@ struct quality *quality_open(int width, int height)
 void quality_close(struct quality *q)
 {
     if (!q) return;
-    for (int i = 0; i < 2; i++) free(q->luma[i]);
+    free(q->row);
     free(q->rows);
     free(q->sums);
     free(q);
@@ -55,29 +55,33 @@ void quality_close(struct quality *q)
 
 /* ---- SSIM ------------------------------------------------------------------------------------ */
 
-static void read_luma(double *luma, const struct rgb_frame *f, int y)
+static double luma(const uint8_t *rgb) { return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]; }
+
+static void read_row(struct quality *q, const struct rgb_frame *a, const struct rgb_frame *b, int y)
 {
-    const uint8_t *p = f->rgb + y * f->stride;
-    for (int x = 0; x < f->width; x++, p += 3) luma[x] = 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2];
+    for (int x = 0; x < q->width; x++) {
+        double *to = q->row + x;
+        double of_a = luma(a->rgb + y * a->stride + 3 * x);
+        double of_b = luma(b->rgb + y * b->stride + 3 * x);
+        to[MEAN_A * q->width] = of_a;
+        to[MEAN_B * q->width] = of_b;
+        to[MEAN_AA * q->width] = of_a * of_a;
+        to[MEAN_BB * q->width] = of_b * of_b;
+        to[MEAN_AB * q->width] = of_a * of_b;
+    }
 }
 
-/* One row of luma of both pictures into its place among the last rows. */
+/* Into row y's place among the last ones. */
 static void filter_along_x(struct quality *q, int y)
 {
-    int n = columns(q);
-    double *to = q->rows + (size_t)(y % QUALITY_WINDOW) * MEANS * (size_t)n;
-    for (int x = 0; x < n; x++) {
-        double mean[MEANS] = {0};
+    size_t n = (size_t)columns(q);
+    double *to = q->rows + (size_t)(y % QUALITY_WINDOW) * MEANS * n;
+    memset(to, 0, MEANS * n * sizeof(double));
+    for (int m = 0; m < MEANS; m++, to += n)
         for (int i = 0; i < QUALITY_WINDOW; i++) {
-            double w = q->weights[i], a = q->luma[0][x + i], b = q->luma[1][x + i];
-            mean[MEAN_A] += w * a;
-            mean[MEAN_B] += w * b;
-            mean[MEAN_AA] += w * a * a;
-            mean[MEAN_BB] += w * b * b;
-            mean[MEAN_AB] += w * a * b;
+            const double *from = q->row + m * q->width + i;
+            for (size_t x = 0; x < n; x++) to[x] += q->weights[i] * from[x];
         }
-        for (int m = 0; m < MEANS; m++) to[m * n + x] = mean[m];
-    }
 }
 
 /* The window whose last row is y. */
@@ -111,8 +115,7 @@ static double ssim(struct quality *q, const struct rgb_frame *a, const struct rg
     double sum = 0;
     if (!q->rows) return NAN;
     for (int y = 0; y < q->height; y++) {
-        read_luma(q->luma[0], a, y);
-        read_luma(q->luma[1], b, y);
+        read_row(q, a, b, y);
         filter_along_x(q, y);
         if (y < QUALITY_WINDOW - 1) continue;
         filter_along_y(q, y);
