@@ -31,7 +31,8 @@ static const char help_text[] =
     "  --quiet           print nothing but errors\n\n"
     "Exit codes:\n"
     "  0  identical, or within the tolerance\n"
-    "  1  different, also in size, in the number of frames or in the names of tensors\n"
+    "  1  different, also in size, in the number of frames or in the names of tensors; or the\n"
+    "     machine failed, which is said\n"
     "  2  the input is wrong; one line says what\n";
 
 struct request {
