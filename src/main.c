@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "media/video.h"
 #include "render/codec.h"
+#include "render/compare.h"
 #include "render/denoise.h"
 #include "render/recode.h"
 #include "render/render.h"
@@ -31,6 +32,7 @@ static int usage(FILE *out, int status)
           "       ringreel decode LATENTS.safetensors --config JOB.yaml -o FILE ...   (ringreel "
           "decode --help)\n"
           "       mpirun -n N ringreel render|decode ...\n"
+          "       ringreel compare A B   (videos, images or tensors; ringreel compare --help)\n"
           "       ringreel info | --version | --help\n",
           out);
     return status;
@@ -85,6 +87,8 @@ int main(int argc, char **argv)
         return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK
                                                                           : STATUS_MACHINE;
     if (strcmp(argv[1], "info") == 0) return info();
+    if (strcmp(argv[1], "compare") == 0)
+        return speaks() ? compare_command(argc - 2, argv + 2) : STATUS_OK;
     bool decodes = strcmp(argv[1], "decode") == 0;
     if (!decodes && strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
