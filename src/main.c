@@ -50,6 +50,7 @@ static int info(void)
 /* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. */
 static int play_role(struct engine *e)
 {
+    if (e->job->dry_run) return STATUS_OK;
     if (e->mesh.denoises && e->mesh.codes) return render_alone(e);
     if (e->mesh.denoises) return denoise_loop(e);
     if (e->mesh.codes) return codec_loop(e);

@@ -185,6 +185,26 @@ int budget_decide(struct budget *n, struct engine *e)
     return refused && need == largest ? refuse(e, n) : STATUS_OK;
 }
 
+enum { TAG_PLAN = 61, LINE = 640 };
+
+void budget_print_ranks(const struct budget *n, const struct engine *e)
+{
+    struct world *w = e->world;
+    bool resident = e->job->weights != WEIGHTS_STREAM;
+    char parts[512], line[LINE];
+    snprintf(line, sizeof line, "rank %d, %s, on %s: %s%s", w->rank, mesh_role_name(&e->mesh),
+             w->host, memory_plan_text(&n->plan[resident], parts, sizeof parts),
+             resident ? "" : " (weights expanded at every use)");
+    if (w->rank == 0) puts(line);
+    for (int r = 1; r < w->size; r++) { /* in the order of ranks */
+        struct transfer t = {0};
+        if (w->rank == r) comm_send_bytes_start(w->comm, &t, line, LINE, 0, TAG_PLAN);
+        if (w->rank == 0) comm_receive_bytes_start(w->comm, &t, line, LINE, r, TAG_PLAN);
+        comm_wait(w->comm, &t);
+        if (w->rank == 0) puts(line);
+    }
+}
+
 void budget_print(const struct budget *n, const struct engine *e)
 {
     char parts[512], host[32], available[32];

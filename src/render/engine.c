@@ -290,6 +290,10 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, prepare_shots(e, factors)));
     TRY(world_agree(world, conditioning_open(e)));
     TRY(world_agree(world, budget_plan(&budget, e)));
+    if (job->dry_run) {
+        budget_print_ranks(&budget, e);
+        return STATUS_OK;
+    }
     TRY(world_agree(world, budget_decide(&budget, e)));
     budget_print(&budget, e);
     TRY(world_agree(world, check_outputs(e)));

@@ -49,6 +49,18 @@ limit='not enough memory: the limit of addresses \(ulimit -v\) leaves rank [0-9]
 limited 'ulimit -v' 0 1000000 "$limit" render "$job" -o "$clip" --width 4096 --height 4096 --num-frames 121
 limited 'ulimit -v' 3 1000000 "$limit" render "$job" -o "$clip" --width 4096 --height 4096 --num-frames 121
 
+# --dry-run: a line for every rank, nothing taken, nothing written; sizes that no machine has are no error. The VAE's share
+# does not depend on the length of the clip.
+vae_of() { sed -n 's/^rank [0-9]*, codec.*[ :]VAE \([0-9.]* [GM]iB\).*/\1/p' "$work/out"; }
+ringreel 4 render "$job" -o "$clip" "${huge[@]}" --dry-run --codec-ranks 2
+equal 'a dry run of terabytes: exit code, lines, files' '0 4 ' "$code $(grep -c '^rank [0-3], ' "$work/out") $(files_in "$work" | grep clip || true)"
+for frames in 129 1505; do
+    ringreel 3 render "$job" -o "$clip" --width 256 --height 160 --num-frames "$frames" --dry-run
+    vae_of >"$work/vae.$frames"
+done
+equal 'a minute and five seconds: the same memory for the VAE' "$(cat "$work/vae.129")" "$(cat "$work/vae.1505")"
+has_line 'the dry run names the VAE' "$work/vae.129" 'iB'
+
 # Enough memory: the tiny model's weights are kept, and what is planned is said for each role.
 for ranks in 0 3; do
     for weights in auto resident stream; do
