@@ -26,6 +26,7 @@ int64_t vae_latent_channels(const struct vae *v);
 int vae_time_factor(const struct vae *v);  /* 8 */
 int vae_space_factor(const struct vae *v); /* 32 */
 bool vae_wants_timestep(const struct vae *v);
+bool vae_wants_noise(const struct vae *v); /* the decoder injects some (0.9.1) */
 /* What reordered weights take: all of them if resident, else the largest, one at a time. */
 int64_t vae_packed_bytes(const struct vae *v, bool resident);
 /* The same of the encoder. */

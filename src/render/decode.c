@@ -30,29 +30,38 @@ static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channel
 /* In double and rounded once, so that every host gives the same bits. */
 static float sigmoid(float x) { return (float)(1 / (1 + exp(-(double)x))); }
 
+enum { DRAW = 256 }; /* numbers at a time */
+
 /* Official order (pipeline spec 1.12): decode noise on normalised latents, tone map, then
  * un-normalise. The noise is drawn as the reference draws it for a permuted tensor on the CPU:
- * scalar path, in token order. */
-static void prepare_latents(struct engine *e, const struct shot *s, const float *latents, float *z,
-                            struct rng *r)
+ * scalar path, in token order. latents [tokens, C], the next of the shot, become z. */
+static void prepare_latents(struct engine *e, const struct shot *s, const float *latents,
+                            int64_t tokens, float *z, struct rng *r)
 {
     const struct shot_options *o = s->options;
-    int64_t n = s->tokens * e->channels;
+    int64_t n = tokens * e->channels;
     double sigma = o->decode_noise_scale < 0 ? o->decode_timestep : o->decode_noise_scale;
-    float k = 0.75f * (float)o->tone_map_compression_ratio;
+    float noise[DRAW], keep = 1 - (float)sigma, k = 0.75f * (float)o->tone_map_compression_ratio;
     memcpy(z, latents, (size_t)n * sizeof *z);
-    if (vae_wants_timestep(e->codec.vae)) {
-        float noise[256], keep = 1 - (float)sigma;
-        for (int64_t at = 0; at < n; at += 256) {
-            int64_t count = n - at < 256 ? n - at : 256;
-            rng_randn_strided(r, noise, (size_t)count);
-            for (int64_t i = 0; i < count; i++)
-                z[at + i] = z[at + i] * keep + noise[i] * (float)sigma;
-        }
+    for (int64_t at = 0; vae_wants_timestep(e->codec.vae) && at < n; at += DRAW) {
+        int64_t count = n - at < DRAW ? n - at : DRAW;
+        rng_randn_strided(r, noise, (size_t)count);
+        for (int64_t i = 0; i < count; i++) z[at + i] = z[at + i] * keep + noise[i] * (float)sigma;
     }
     for (int64_t i = 0; k > 0 && i < n; i++)
         z[i] *= 1 - 0.8f * k * sigmoid(4 * k * (fabsf(z[i]) - 1));
-    vae_unnormalize(e->codec.vae, z, s->tokens);
+    vae_unnormalize(e->codec.vae, z, tokens);
+}
+
+/* The generator behind the decode noise of the whole shot: what the decoder itself draws from. */
+static struct rng behind_decode_noise(struct engine *e, const struct shot *s, struct rng r)
+{
+    float noise[DRAW];
+    bool both = vae_wants_timestep(e->codec.vae) && vae_wants_noise(e->codec.vae);
+    int64_t n = both ? s->tokens * e->channels : 0;
+    for (int64_t at = 0; at < n; at += DRAW)
+        rng_randn_strided(&r, noise, (size_t)(n - at < DRAW ? n - at : DRAW));
+    return r;
 }
 
 /* ---- frames ---------------------------------------------------------------------------------- */
@@ -90,8 +99,8 @@ struct vae_task decode_task(const struct engine *e, const struct shot *s)
                              .axis = choose_axis(s, e->mesh.codec_ranks)};
 }
 
-/* z [S, C], un-normalised. All ranks leave when the owner's file cannot be written. */
-static int decode(struct film *f, const struct vae_task *task, const float *z, struct rng *noise)
+/* All ranks leave when the owner's file cannot be written. */
+static int decode(struct film *f, const struct vae_task *task, const float *latents, struct rng *r)
 {
     struct engine *e = f->e;
     const struct shot *s = f->shot;
@@ -101,13 +110,16 @@ static int decode(struct film *f, const struct vae_task *task, const float *z, s
     phase_set("shot %d decode", s->number + 1);
     if (f->owns) progress_start(&progress, label, NULL, 1);
     struct vae_progress report = {report_decode, &progress};
+    struct rng maps = behind_decode_noise(e, s, *r);
     struct vae_stream *stream = engine_open_stream(e, task);
-    vae_stream_begin(stream, s->f, (float)s->options->decode_timestep, noise,
+    vae_stream_begin(stream, s->f, (float)s->options->decode_timestep, &maps,
                      (struct vae_sink){film_take, f}, f->owns ? &report : NULL);
     int status = STATUS_OK;
     for (int64_t i = 0; i < s->f && status == STATUS_OK; i += task->chunk) {
         int64_t n = s->f - i < task->chunk ? s->f - i : task->chunk;
-        vae_stream_push(stream, z + i * s->h * s->w * e->channels, n, i + n == s->f);
+        int64_t tokens = n * s->h * s->w;
+        prepare_latents(e, s, latents + i * s->h * s->w * e->channels, tokens, e->codec.latents, r);
+        vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
         status = comm_max(e->mesh.codec_group, f->status);
     }
     vae_stream_close(stream);
@@ -126,8 +138,7 @@ static int decode_into_file(struct engine *e, const struct shot *s, const float 
     int status = comm_max(e->mesh.codec_group, opened);
     if (status == STATUS_OK) {
         skip_step_noise(&r, s, e->channels);
-        prepare_latents(e, s, latents, e->codec.latents, &r);
-        status = decode(&f, &task, e->codec.latents, &r);
+        status = decode(&f, &task, latents, &r);
     }
     status = film_close(&f, status, facts->frames_sha256);
     facts->decode_s = clock_s() - start_s - f.writing_s;

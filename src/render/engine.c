@@ -195,6 +195,18 @@ static int open_denoiser(struct engine *e)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+/* Latents that are decoded at a time. */
+static int64_t most_decoded_tokens(const struct engine *e)
+{
+    int64_t most = 0;
+    for (int i = 0; i < e->job->shot_count; i++) {
+        struct vae_task task = decode_task(e, &e->shots[i]);
+        int64_t tokens = task.chunk * task.h * task.w;
+        most = tokens > most ? tokens : most;
+    }
+    return most;
+}
+
 static void lay_out_exchange(struct engine *e, struct arena *a)
 {
     int64_t conditioned = conditioning_most_tokens(e);
@@ -214,7 +226,7 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
                               e->mesh.denoise_ranks);
     }
     if (e->mesh.codes) {
-        e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
+        e->codec.latents = arena_floats(a, most_decoded_tokens(e) * e->channels);
         e->codec.log_variance = arena_floats(a, conditioned * e->channels);
         e->codec.encoded =
             arena_floats(a, conditioned ? conditioned * vae_encoder_outputs(e->codec.vae) : 0);

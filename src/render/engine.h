@@ -33,7 +33,7 @@ struct codec { /* on codec ranks */
     struct comm *self;      /* images are encoded alone */
     struct arena streams;   /* memory of one stream of the VAE, large enough for each shot, as all
                                below */
-    float *latents;         /* [S, C] scratch for un-normalising */
+    float *latents;         /* [tokens of a chunk, C] un-normalised */
     float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
     float *log_variance;    /* [h w, C] of an image */
     uint8_t *bytes;         /* some frames of the asked size, as they come */
