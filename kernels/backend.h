@@ -41,7 +41,8 @@ struct ops {
     void (*conv_pack)(struct device *dev, struct conv *c);
     void (*conv_unpack)(struct device *dev, struct conv *c);
     void (*conv3d)(struct device *dev, const struct clip *y, const struct clip *x,
-                   const struct conv *c, enum conv_time time, const struct clip *add);
+                   const struct conv *c, int front, const struct clip *add,
+                   const struct conv_span *span);
     void (*pixel_norm_silu)(struct device *dev, const struct clip *y, const struct clip *x,
                             const float *scale, const float *shift);
     void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,
@@ -50,9 +51,9 @@ struct ops {
     void (*add_noise_map)(struct device *dev, const struct clip *y, const float *map,
                           const float *per_channel);
     void (*depth_to_space)(struct device *dev, const struct clip *y, const struct clip *x,
-                           const struct clip *residual, int st, int ss);
+                           const struct clip *residual, int st, int ss, bool first);
     void (*space_to_depth)(struct device *dev, const struct clip *y, const struct clip *x,
-                           const struct clip *residual, int st, int ss);
+                           const struct clip *residual, int st, int ss, bool first);
     void (*patchify)(struct device *dev, const struct clip *y, const float *x, int patch);
     void (*unpatchify)(struct device *dev, float *y, const struct clip *x, int patch);
     void (*to_bytes)(struct device *dev, uint8_t *bytes, const float *y, int64_t n);

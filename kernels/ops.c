@@ -304,7 +304,7 @@ size_t op_conv_packed_bytes(const struct conv *c)
 }
 
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
-               enum conv_time time, const struct clip *add)
+               int front, const struct clip *add, const struct conv_span *span)
 {
     check_clip("conv3d", "x", x);
     check_clip("conv3d", "y", y);
@@ -312,8 +312,8 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     int st = c->stride_t, ss = c->stride_s;
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "conv3d %s: strides %d, %d",
           c->weight->name, st, ss);
-    CHECK(x->c == c->in && y->c == c->out && y->t == (x->t - 1) / st + 1 &&
-              y->h == (x->h - 1) / ss + 1 && y->w == (x->w - 1) / ss + 1 && y->pad == 0,
+    CHECK(x->c == c->in && y->c == c->out && y->h == (x->h - 1) / ss + 1 &&
+              y->w == (x->w - 1) / ss + 1 && y->pad == 0,
           "conv3d %s: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld], strides %d, %d",
           c->weight->name, (long long)x->t, (long long)x->h, (long long)x->w, (long long)x->c,
           (long long)y->t, (long long)y->h, (long long)y->w, (long long)y->c, st, ss);
@@ -323,7 +323,14 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
         check_same_clip("conv3d add", y, add);
         CHECK(add->pad == 0, "conv3d %s: add has border columns", c->weight->name);
     }
-    dev->ops->conv3d(dev, y, x, c, time, add);
+    struct conv_span all = {.rows = y->h, .columns = y->w};
+    if (!span) span = &all;
+    CHECK(span->row >= 0 && span->rows > 0 && span->row + span->rows <= y->h && span->column >= 0 &&
+              span->columns > 0 && span->column + span->columns <= y->w,
+          "conv3d %s: rows %lld + %lld, columns %lld + %lld of %lldx%lld", c->weight->name,
+          (long long)span->row, (long long)span->rows, (long long)span->column,
+          (long long)span->columns, (long long)y->h, (long long)y->w);
+    dev->ops->conv3d(dev, y, x, c, front, add, span);
 }
 
 void op_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
@@ -357,13 +364,13 @@ void op_add_noise_map(struct device *dev, const struct clip *y, const float *map
 }
 
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
-                       const struct clip *residual, int st, int ss)
+                       const struct clip *residual, int st, int ss, bool first)
 {
     check_clip("depth_to_space", "x", x);
     check_clip("depth_to_space", "y", y);
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "depth_to_space: strides %d, %d", st, ss);
     int64_t p = (int64_t)st * ss * ss;
-    CHECK(x->c == y->c * p && y->t == st * x->t - (st - 1) && y->h == ss * x->h &&
+    CHECK(x->c == y->c * p && y->t == st * x->t - (first ? st - 1 : 0) && y->h == ss * x->h &&
               y->w == ss * x->w,
           "depth_to_space: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld]", (long long)x->t,
           (long long)x->h, (long long)x->w, (long long)x->c, (long long)y->t, (long long)y->h,
@@ -375,17 +382,17 @@ void op_depth_to_space(struct device *dev, const struct clip *y, const struct cl
               "depth_to_space: residual [%lld,%lld,%lld,%lld]", (long long)residual->t,
               (long long)residual->h, (long long)residual->w, (long long)residual->c);
     }
-    dev->ops->depth_to_space(dev, y, x, residual, st, ss);
+    dev->ops->depth_to_space(dev, y, x, residual, st, ss, first);
 }
 
 void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
-                       const struct clip *residual, int st, int ss)
+                       const struct clip *residual, int st, int ss, bool first)
 {
     check_clip("space_to_depth", "x", x);
     check_clip("space_to_depth", "y", y);
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "space_to_depth: strides %d, %d", st, ss);
     int64_t p = (int64_t)st * ss * ss;
-    CHECK(y->c == x->c * p && st * y->t == x->t + (st - 1) && ss * y->h == x->h &&
+    CHECK(y->c == x->c * p && st * y->t == x->t + (first ? st - 1 : 0) && ss * y->h == x->h &&
               ss * y->w == x->w && x->p != y->p,
           "space_to_depth: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld]", (long long)x->t,
           (long long)x->h, (long long)x->w, (long long)x->c, (long long)y->t, (long long)y->h,
@@ -398,7 +405,7 @@ void op_space_to_depth(struct device *dev, const struct clip *y, const struct cl
               (long long)residual->t, (long long)residual->h, (long long)residual->w,
               (long long)residual->c, (long long)y->c);
     }
-    dev->ops->space_to_depth(dev, y, x, residual, st, ss);
+    dev->ops->space_to_depth(dev, y, x, residual, st, ss, first);
 }
 
 void op_patchify(struct device *dev, const struct clip *y, const float *x, int patch)

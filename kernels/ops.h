@@ -160,17 +160,19 @@ void op_conv_pack(struct device *dev, struct conv *c);
 void op_conv_unpack(struct device *dev, struct conv *c);
 size_t op_conv_packed_bytes(const struct conv *c);
 
-enum conv_time {
-    CONV_SYMMETRIC,
-    CONV_CAUSAL
-}; /* replicate 1+1 frames, or 2 copies of frame 0 in front */
+/* A rectangle of y's picture. */
+struct conv_span {
+    int64_t row, rows, column, columns;
+};
 
-/* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself). x has pad 1 when
- * kernel is 3; rows above and below the picture are zero, frames outside are copies of the nearest
- * of x (spec vae 1.3). y.pad is 0; its extents are those of x, or (extent - 1) / stride + 1. Order of summation per output element: bias, then input-channel
- * blocks, kt, ky, kx, ci: fixed. Polls. */
+/* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself), within `span` (NULL:
+ * everywhere). Frame t of y reads the frames stride_t * t - front + {0,1,2} of x, those outside
+ * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal;
+ * a kernel of 1 reads frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above
+ * and below are zero. y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. Order of
+ * summation per output element: bias, then input-channel blocks, kt, ky, kx, ci: fixed. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
-               enum conv_time time, const struct clip *add);
+               int front, const struct clip *add, const struct conv_span *span);
 
 /* y = silu( x / sqrt(mean_c(x^2) + 1e-8) * (1 + scale[c]) + shift[c] ); scale/shift NULL: no
  * modulation. y.pad may be 1: its border columns are written as zeros. */
@@ -186,18 +188,18 @@ void op_add_noise_map(struct device *dev, const struct clip *y, const float *map
                       const float *per_channel);
 
 /* Depth-to-space (spec vae 1.7), strides (st,ss,ss) of 1 or 2: y[st*t+i1 - drop, ss*h+i2, ss*w+i3,
- * o] = x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss), drop = st-1 frame at the front; y.t =
- * st*x.t - drop. residual non-NULL: adds its depth-to-space, channels tiled: source channel p*(o
+ * o] = x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss); drop = st-1 frames at the front when x
+ * begins with the clip's `first` frame, else 0; y.t = st*x.t - drop. residual non-NULL: adds its depth-to-space, channels tiled: source channel p*(o
  * mod (residual.c/p)) + ... */
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
-                       const struct clip *residual, int st, int ss);
+                       const struct clip *residual, int st, int ss, bool first);
 
-/* Space-to-depth (spec vae 1.6), strides as above, y.t = (x.t + st-1) / st: y[t,h,w, (c*st + i1)
- * *ss*ss + i2*ss+i3] = x[max(st*t+i1 - (st-1), 0), ss*h+i2, ss*w+i3, c]: where time is halved, frame
- * 0 comes twice. residual non-NULL, of x's extents: adds its space-to-depth, with the mean of every
+/* Space-to-depth (spec vae 1.6), strides as above, drop too, y.t = (x.t + drop) / st: y[t,h,w,
+ * (c*st + i1)*ss*ss + i2*ss+i3] = x[max(st*t+i1 - drop, 0), ss*h+i2, ss*w+i3, c]: where time is
+ * halved, the clip's first frame comes twice. residual non-NULL, of x's extents: adds its space-to-depth, with the mean of every
  * residual.c*p / y.c consecutive channels in place of them. */
 void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
-                       const struct clip *residual, int st, int ss);
+                       const struct clip *residual, int st, int ss, bool first);
 
 /* The inverse of op_unpatchify: y [t,h,w,48] from pixels x [t][4h][4w][3]. y.pad as above. */
 void op_patchify(struct device *dev, const struct clip *y, const float *x, int patch);

@@ -5,7 +5,9 @@
 #include "base/log.h"
 #include "media/video.h"
 #include "render/codec.h"
+#include "render/compare.h"
 #include "render/denoise.h"
+#include "render/recode.h"
 #include "render/render.h"
 #include "render/version.h"
 
@@ -27,7 +29,10 @@ static int usage(FILE *out, int status)
     if (!speaks()) return status;
     fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel "
           "render --help)\n"
-          "       mpirun -n N ringreel render JOB.yaml ...\n"
+          "       ringreel decode LATENTS.safetensors --config JOB.yaml -o FILE ...   (ringreel "
+          "decode --help)\n"
+          "       mpirun -n N ringreel render|decode ...\n"
+          "       ringreel compare A B   (videos, images or tensors; ringreel compare --help)\n"
           "       ringreel info | --version | --help\n",
           out);
     return status;
@@ -45,6 +50,7 @@ static int info(void)
 /* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. */
 static int play_role(struct engine *e)
 {
+    if (e->job->dry_run) return STATUS_OK;
     if (e->mesh.denoises && e->mesh.codes) return render_alone(e);
     if (e->mesh.denoises) return denoise_loop(e);
     if (e->mesh.codes) return codec_loop(e);
@@ -82,9 +88,13 @@ int main(int argc, char **argv)
         return !speaks() || printf("ringreel %s\n", RINGREEL_VERSION) > 0 ? STATUS_OK
                                                                           : STATUS_MACHINE;
     if (strcmp(argv[1], "info") == 0) return info();
-    if (strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
+    if (strcmp(argv[1], "compare") == 0)
+        return speaks() ? compare_command(argc - 2, argv + 2) : STATUS_OK;
+    bool decodes = strcmp(argv[1], "decode") == 0;
+    if (!decodes && strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
     log_init(world.rank, LOG_INFO);
-    if (status == STATUS_OK) status = render(&world, argc - 2, argv + 2);
+    if (status == STATUS_OK)
+        status = (decodes ? recode_decode : render)(&world, argc - 2, argv + 2);
     return world_stop(&world, status); /* all ranks leave together, with one exit code */
 }

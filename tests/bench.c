@@ -147,14 +147,15 @@ static struct timing run_attention(struct device *dev, const struct row *row)
 static struct timing run_conv(struct device *dev, const struct row *row)
 {
     int64_t c = row->size[0], k = row->size[4];
-    struct clip x = {NULL, row->size[1], row->size[2], row->size[3], c, 1}, y = x;
+    struct clip x = {.t = row->size[1], .h = row->size[2], .w = row->size[3], .c = c, .pad = 1},
+                y = x;
     y.pad = 0;
     x.p = floats(clip_count(&x)), y.p = floats(clip_count(&y));
     float *w = floats(c * c * k * k * k);
     struct tensor weight = {"w", DTYPE_F32, 5, {c, c, k, k, k}, w, 0};
     struct conv conv = conv_make(&weight, NULL);
     op_conv_pack(dev, &conv);
-    struct timing t = TIME(dev, op_conv3d(dev, &y, &x, &conv, CONV_SYMMETRIC, NULL));
+    struct timing t = TIME(dev, op_conv3d(dev, &y, &x, &conv, 1, NULL, NULL));
     op_conv_unpack(dev, &conv);
     free(w), free(x.p), free(y.p);
     return t;

@@ -81,9 +81,9 @@ static void gather_channels(float *to, int64_t channels, const float *from, int6
 }
 
 void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
-                        const struct clip *residual, int st, int ss)
+                        const struct clip *residual, int st, int ss, bool first)
 {
-    int64_t p = (int64_t)st * ss * ss, drop = st - 1;
+    int64_t p = (int64_t)st * ss * ss, drop = first ? st - 1 : 0;
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t r = 0; r < y->t * y->h; r++) {
         int64_t t = r / y->h, h = r % y->h, i1 = (t + drop) % st, i2 = h % ss;
@@ -122,10 +122,10 @@ static void add_group_means(float *to, int64_t channels, const float *const *fro
 
 /* The fine pixels of one coarse position, in the order of their numbers. */
 static void fine_pixels(const float **fine, const struct clip *x, int64_t t, int64_t h, int64_t w,
-                        int st, int ss)
+                        int st, int ss, int drop)
 {
     for (int i1 = 0; i1 < st; i1++) {
-        int64_t from_t = st * t + i1 - (st - 1);
+        int64_t from_t = st * t + i1 - drop;
         for (int i2 = 0; i2 < ss; i2++)
             for (int i3 = 0; i3 < ss; i3++)
                 *fine++ = clip_at(x, from_t < 0 ? 0 : from_t, ss * h + i2, ss * w + i3);
@@ -133,19 +133,20 @@ static void fine_pixels(const float **fine, const struct clip *x, int64_t t, int
 }
 
 void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
-                        const struct clip *residual, int st, int ss)
+                        const struct clip *residual, int st, int ss, bool first)
 {
     int64_t p = (int64_t)st * ss * ss;
+    int drop = first ? st - 1 : 0;
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t r = 0; r < y->t * y->h; r++) {
         int64_t t = r / y->h, h = r % y->h;
         const float *fine[2 * 2 * 2];
         for (int64_t w = 0; w < y->w; w++) {
             float *to = clip_at(y, t, h, w);
-            fine_pixels(fine, x, t, h, w, st, ss);
+            fine_pixels(fine, x, t, h, w, st, ss, drop);
             interleave_channels(to, fine, x->c, p);
             if (!residual) continue;
-            fine_pixels(fine, residual, t, h, w, st, ss);
+            fine_pixels(fine, residual, t, h, w, st, ss, drop);
             add_group_means(to, y->c, fine, p, residual->c * p / y->c);
         }
         clear_border(y, t, h);

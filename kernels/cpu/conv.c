@@ -69,7 +69,8 @@ struct job {
     const struct gemm_simd *gemm;
     const struct clip *y, *x, *add;
     const struct conv *conv;
-    int front; /* copies of frame 0 that precede the clip */
+    int front; /* frames before x that output frame 0 would read first */
+    struct conv_span span;
 };
 
 /* What one block of inputs and one kt add to a picture row, for one panel (or two). */
@@ -85,15 +86,17 @@ static void row_part(const struct job *j, const struct part *part, float *c, int
 {
     const struct clip *x = j->x;
     int kernel = j->conv->kernel, half = kernel / 2, step = j->conv->stride_s, taps = 0;
-    int64_t t = row / j->y->h * j->conv->stride_t + part->kt - j->front;
-    int64_t y = row % j->y->h * step, width = j->y->w, a_row = step * x->c;
-    int from = y - half < 0 ? 1 : 0, to = y + half >= x->h ? kernel - 1 : kernel;
+    int64_t t = row / j->span.rows * j->conv->stride_t + part->kt - j->front;
+    int64_t y = (j->span.row + row % j->span.rows) * step, column = j->span.column * step;
+    int64_t width = j->span.columns, a_row = step * x->c;
+    int from = y - half < -x->above ? 1 : 0;
+    int to = y + half >= x->h + x->below ? kernel - 1 : kernel;
     t = t < 0 ? 0 : t >= x->t ? x->t - 1 : t;
     const float *a[TAPS_2D], *shifted[TAPS_2D];
     for (int ky = from; ky < to; ky++)
         for (int kx = 0; kx < kernel; kx++)
             a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
-                        (kx - half + x->pad) * x->c + part->input;
+                        (column + kx - half + x->pad) * x->c + part->input;
     int64_t b_tap = part->inputs * PANEL,
             tiles = (width + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
     struct tile_ab g = {.a = shifted,
@@ -117,18 +120,20 @@ static void store(const struct job *j, const float *c, int64_t row, int64_t pane
 {
     int64_t out = j->y->c, first = panel * PANEL;
     int64_t n = out - first < columns ? out - first : columns;
-    for (int64_t px = 0; px < j->y->w; px++, c += columns) {
-        int64_t at = (row * j->y->w + px) * out + first;
+    int64_t picture_row = row / j->span.rows * j->y->h + j->span.row + row % j->span.rows;
+    for (int64_t px = 0; px < j->span.columns; px++, c += columns) {
+        int64_t at = (picture_row * j->y->w + j->span.column + px) * out + first;
         for (int64_t o = 0; o < n; o++) j->y->p[at + o] = j->add ? c[o] + j->add->p[at + o] : c[o];
     }
 }
 
-/* Picture rows [row, end) of the clip, counted over all frames, for one panel (or two). */
+/* Rows [row, end) of the span, counted over all frames, for one panel (or two). */
 static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_t end,
                               int64_t panel, int panels)
 {
     const struct conv *conv = j->conv;
-    int64_t per_panel = PANEL * conv->in * taps_of(conv), per_row = j->y->w * panels * PANEL;
+    int64_t per_panel = PANEL * conv->in * taps_of(conv);
+    int64_t per_row = j->span.columns * panels * PANEL;
     const float *weights = (const float *)conv->packed + panel * per_panel;
     struct part part = {
         .panel_floats = per_panel, .panels = panels, .init = conv->bias_f32 + panel * PANEL};
@@ -146,17 +151,19 @@ static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_
 }
 
 void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
-                const struct conv *c, enum conv_time time, const struct clip *add)
+                const struct conv *c, int front, const struct clip *add,
+                const struct conv_span *span)
 {
     struct cpu *cpu = cpu_of(dev);
-    struct job job = {cpu->gemm, y, x, add, c, c->kernel == 1 ? 0 : time == CONV_CAUSAL ? 2 : 1};
-    int64_t wide = cpu->gemm->tile_panels, panels = panels_of(c), rows = y->t * y->h;
-    int64_t group = PIXELS / y->w > 1 ? PIXELS / y->w : 1, groups = (rows + group - 1) / group;
+    struct job job = {cpu->gemm, y, x, add, c, c->kernel == 1 ? 0 : front, *span};
+    int64_t wide = cpu->gemm->tile_panels, panels = panels_of(c), rows = y->t * span->rows;
+    int64_t group = PIXELS / span->columns > 1 ? PIXELS / span->columns : 1;
+    int64_t groups = (rows + group - 1) / group;
     int64_t columns = (panels + wide - 1) / wide, tasks = groups * columns;
 #pragma omp parallel num_threads(dev->threads)
     {
-        float *partial =
-            cpu_scratch(&cpu->threads[omp_get_thread_num()], (size_t)(group * y->w * wide * PANEL));
+        float *partial = cpu_scratch(&cpu->threads[omp_get_thread_num()],
+                                     (size_t)(group * span->columns * wide * PANEL));
         int64_t done = 0;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < tasks; i++) {

@@ -55,9 +55,9 @@ void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x
 void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map,
                        const float *per_channel);
 void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
-                        const struct clip *residual, int st, int ss);
+                        const struct clip *residual, int st, int ss, bool first);
 void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
-                        const struct clip *residual, int st, int ss);
+                        const struct clip *residual, int st, int ss, bool first);
 void cpu_patchify(struct device *dev, const struct clip *y, const float *x, int patch);
 void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
 
@@ -71,7 +71,8 @@ void cpu_linear(struct device *dev, struct mat y, struct mat x, const struct lin
 void cpu_conv_pack(struct device *dev, struct conv *c);
 void cpu_conv_unpack(struct device *dev, struct conv *c);
 void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
-                const struct conv *c, enum conv_time time, const struct clip *add);
+                const struct conv *c, int front, const struct clip *add,
+                const struct conv_span *span);
 
 /* attention.c */
 void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,

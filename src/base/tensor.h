@@ -52,12 +52,14 @@ static inline struct mat mat_f32(float *p, int64_t rows, int64_t cols)
 struct mat mat_rows(struct mat m, int64_t first,
                     int64_t count); /* a view of rows [first, first+count) */
 
-/* A clip of activations, channels last: [t][h][w + 2*pad][c] fp32. `pad` is 0 or 1: one zero column
- * on each side, so that a 3x3x3 convolution never tests for the picture's left and right border. */
+/* A clip of activations, channels last: [t][above + h + below][w + 2*pad][c] fp32; p is row 0.
+ * `pad` is 0 or 1: one column on each side, zeros or a neighbouring rank's, so that a 3x3x3
+ * convolution never tests for the picture's left and right border. `above` and `below`, 0 or 1: a
+ * row of a neighbouring rank; where there is none, the picture ends. */
 struct clip {
     float *p;
     int64_t t, h, w, c;
-    int pad;
+    int pad, above, below;
 };
 static inline int64_t clip_row(const struct clip *v)
 {
@@ -65,7 +67,7 @@ static inline int64_t clip_row(const struct clip *v)
 } /* floats a row */
 static inline int64_t clip_frame(const struct clip *v)
 {
-    return v->h * clip_row(v);
+    return (v->above + v->h + v->below) * clip_row(v);
 } /* floats a frame */
 static inline int64_t clip_count(const struct clip *v) { return v->t * clip_frame(v); }
 

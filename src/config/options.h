@@ -87,7 +87,7 @@ struct job_options {
     enum weights_policy weights;
     const char *precision, *backend, *isa;
     double timeout_s;
-    bool digest, quiet, verbose;
+    bool digest, quiet, verbose, dry_run;
     const char *dump, *log_json, *trace;
     int shot_count;
     struct shot_options *shots; /* [shot_count] */

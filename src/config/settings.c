@@ -194,6 +194,8 @@ const struct setting settings[] = {
      .help = "one JSON object a line for every event"},
     {JOB(trace, trace), REPORT, .type = TYPE_PATH, .metavar = "FILE",
      .help = "timeline of all ranks for chrome://tracing or Perfetto"},
+    {JOB(dry_run, dry_run), REPORT, .type = TYPE_BOOL, .initial = "false",
+     .help = "only print what every rank would take in memory"},
     {JOB(quiet, quiet), REPORT, .type = TYPE_BOOL, .initial = "false",
      .help = "only warnings and errors"},
     {JOB(verbose, verbose), REPORT, .type = TYPE_BOOL, .initial = "false",

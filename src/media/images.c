@@ -8,11 +8,17 @@
 #include <string.h>
 #include <strings.h>
 
-struct images {
-    char *path;
+/* A path taken apart; it is never used as a format. */
+struct pattern {
+    const char *path;
     bool is_sequence;
     int prefix, digits; /* of a sequence: bytes in front of the number, least number of digits */
     const char *suffix; /* of a sequence: what follows the number */
+};
+
+struct images {
+    char *path;
+    struct pattern pattern;
     int64_t next;
     struct partial file; /* the frame being written; a single frame waits here for images_finish */
 };
@@ -23,16 +29,16 @@ bool images_wanted(const char *path)
     return length >= 4 && strcasecmp(path + length - 4, ".png") == 0;
 }
 
-/* Understands exactly one %d or %0Nd (N 1 to 9) in the file name. The pattern is taken apart here
- * and never used as a format. */
-static int parse_pattern(struct images *m)
+/* Understands exactly one %d or %0Nd (N 1 to 9) in the file name. */
+static int parse_pattern(struct pattern *p, const char *path)
 {
-    const char *slash = strrchr(m->path, '/');
-    const char *percent = strchr(slash ? slash : m->path, '%');
+    *p = (struct pattern){.path = path};
+    const char *slash = strrchr(path, '/');
+    const char *percent = strchr(slash ? slash : path, '%');
     if (!percent) return STATUS_OK;
     const char *rest = percent + 1;
     if (rest[0] == '0' && rest[1] >= '1' && rest[1] <= '9') {
-        m->digits = rest[1] - '0';
+        p->digits = rest[1] - '0';
         rest += 2;
     }
     if (*rest != 'd' || strchr(rest, '%'))
@@ -40,18 +46,31 @@ static int parse_pattern(struct images *m)
                          "%s: the file name of an image sequence has exactly one %%d or %%0Nd in "
                          "it "
                          "(N from 1 to 9), such as %%06d.png",
-                         m->path);
-    m->is_sequence = true;
-    m->prefix = (int)(percent - m->path);
-    m->suffix = rest + 1;
+                         path);
+    p->is_sequence = true;
+    p->prefix = (int)(percent - path);
+    p->suffix = rest + 1;
+    return STATUS_OK;
+}
+
+static char *frame_path(const struct pattern *p, int64_t number)
+{
+    return xasprintf("%.*s%0*" PRId64 "%s", p->prefix, p->path, p->digits, number, p->suffix);
+}
+
+int images_frame_path(char **out, const char *path, int64_t number)
+{
+    struct pattern p;
+    *out = NULL;
+    TRY(parse_pattern(&p, path));
+    if (p.is_sequence) *out = frame_path(&p, number);
     return STATUS_OK;
 }
 
 static int open_next(struct images *m)
 {
-    if (!m->is_sequence) return partial_open(&m->file, m->path);
-    char *path =
-        xasprintf("%.*s%0*" PRId64 "%s", m->prefix, m->path, m->digits, m->next, m->suffix);
+    if (!m->pattern.is_sequence) return partial_open(&m->file, m->path);
+    char *path = frame_path(&m->pattern, m->next);
     int status = partial_open(&m->file, path);
     free(path);
     return status;
@@ -65,8 +84,8 @@ static int refuse_many(const struct images *m)
 
 static int check(struct images *m, int64_t frames)
 {
-    TRY(parse_pattern(m));
-    if (!m->is_sequence && frames > 1) return refuse_many(m);
+    TRY(parse_pattern(&m->pattern, m->path));
+    if (!m->pattern.is_sequence && frames > 1) return refuse_many(m);
     TRY(open_next(m));
     partial_drop(&m->file);
     return STATUS_OK;
@@ -87,11 +106,11 @@ int images_open(struct images **out, const char *path, int64_t frames)
 
 int images_put(struct images *m, const void *png, size_t bytes)
 {
-    if (!m->is_sequence && m->next > 0) return refuse_many(m);
+    if (!m->pattern.is_sequence && m->next > 0) return refuse_many(m);
     TRY(open_next(m));
     m->next++;
     if (partial_write(&m->file, png, bytes) < 0) return partial_failed(&m->file);
-    return m->is_sequence ? partial_commit(&m->file) : STATUS_OK;
+    return m->pattern.is_sequence ? partial_commit(&m->file) : STATUS_OK;
 }
 
 int images_finish(struct images *m)

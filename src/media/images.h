@@ -17,4 +17,8 @@ int images_finish(struct images *images); /* frees images whatever happens */
 /* The frame being written goes, whole ones of a sequence stay. NULL is fine. */
 void images_drop(struct images *images);
 
+/* The file of frame `number` of a sequence; the caller frees it. NULL: the path is no pattern.
+ * STATUS_INPUT for a pattern that cannot be meant. */
+int images_frame_path(char **out, const char *path, int64_t number);
+
 #endif

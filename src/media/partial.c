@@ -48,9 +48,13 @@ static bool slot_has(const char *name)
     return false;
 }
 
+/* What another thread is just opening may not stay either. */
+static atomic_int removals;
+
 void partial_remove_all(void)
 {
     int saved = errno;
+    atomic_fetch_add(&removals, 1);
     for (int i = 0; i < SLOTS; i++)
         if (atomic_load(&slots[i].state) == SLOT_USED) unlink(slots[i].name);
     errno = saved;
@@ -125,10 +129,12 @@ int partial_open(struct partial *p, const char *path)
         free(name);
         return error_set(STATUS_INPUT, "%s: is already being written by this run", path);
     }
+    int before = atomic_load(&removals);
     *p = (struct partial){.path = xstrdup(path), .name = name, .fd = -1, .slot = slot_take(name)};
     /* A file of that name can only be the rest of a killed process with our process id. */
     unlink(name);
     p->fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (atomic_load(&removals) != before) unlink(name);
     if (p->fd >= 0) return STATUS_OK;
     int status = error_set(STATUS_INPUT, "%s: cannot be created: %s", path, strerror(errno));
     partial_drop(p);

@@ -146,9 +146,11 @@ int64_t vae_encoder_packed_bytes(const struct vae *v, bool resident)
 }
 
 int64_t vae_latent_channels(const struct vae *v) { return v->latent_channels; }
+int64_t vae_encoder_outputs(const struct vae *v) { return v->encoder.conv_out.out; }
 int vae_time_factor(const struct vae *v) { return v->time_factor; }
 int vae_space_factor(const struct vae *v) { return v->space_factor; }
 bool vae_wants_timestep(const struct vae *v) { return v->conditioned; }
+bool vae_wants_noise(const struct vae *v) { return vae_injects_noise(&v->decoder); }
 
 void vae_unnormalize(const struct vae *v, float *z, int64_t tokens)
 {

@@ -1,5 +1,5 @@
-/* The Video-VAE of all three generations (spec vae-and-scheduler 1-3), fp32, channels last, on one
- * rank. The block lists are read from the tensors, so small test models and every release go the
+/* The Video-VAE of all three generations (spec vae-and-scheduler 1-4), fp32, channels last. The
+ * block lists are read from the tensors, so small test models and every release go the
  * same way. The decoder is always there; the encoder is opened by whoever needs it. */
 #ifndef RINGREEL_VAE_H
 #define RINGREEL_VAE_H
@@ -9,6 +9,7 @@
 #include "base/tensor.h"
 #include "kernels/ops.h"
 #include "model/checkpoint.h"
+#include "parallel/comm.h"
 
 #include <stdbool.h>
 
@@ -25,6 +26,7 @@ int64_t vae_latent_channels(const struct vae *v);
 int vae_time_factor(const struct vae *v);  /* 8 */
 int vae_space_factor(const struct vae *v); /* 32 */
 bool vae_wants_timestep(const struct vae *v);
+bool vae_wants_noise(const struct vae *v); /* the decoder injects some (0.9.1) */
 /* What reordered weights take: all of them if resident, else the largest, one at a time. */
 int64_t vae_packed_bytes(const struct vae *v, bool resident);
 /* The same of the encoder. */
@@ -37,44 +39,69 @@ void vae_unnormalize(const struct vae *v, float *z, int64_t tokens);
 /* The inverse: z = (z - mean) / std. */
 void vae_normalize(const struct vae *v, float *z, int64_t tokens);
 
-struct vae_progress {
+/* ---- streams --------------------------------------------------------------------------------- */
+
+/* A decode or an encode takes frames as they come and gives others as soon as all that they depend
+ * on is known, so its memory does not grow with the clip (spec vae 4.7). Several ranks may share the
+ * picture: each computes whole latents of one axis and exchanges single lines with its neighbours
+ * (4.5). The values are the same bits for every chunk, axis and number of ranks. */
+
+enum vae_axis { VAE_ROWS, VAE_COLUMNS };
+
+struct vae_part {
+    int64_t first, count;
+};
+/* A rank's share of `extent` latents: shares differ by one at most. Local. */
+struct vae_part vae_part_of(int64_t extent, int ranks, int rank);
+
+struct vae_task {
+    bool encodes;
+    int64_t h, w;       /* of the whole picture, in latents */
+    int64_t chunk;      /* latent frames that are pushed at a time, at most */
+    struct comm *group; /* who shares the picture; ranks beyond the latents of the axis idle */
+    enum vae_axis axis;
+};
+
+/* Called with what is new, in order: n frames of this rank's part of the picture, decoded
+ * [n][H][W][3], nominally [-1,1], or encoded [n][h][w][conv_out.out]. */
+struct vae_sink {
+    void (*take)(void *argument, const float *frames, int64_t n);
+    void *argument;
+};
+
+struct vae_progress { /* in multiply-adds of this rank; total 0 when the length is not known */
     void (*report)(void *arg, int64_t done, int64_t total);
     void *arg;
 };
 
-/* The memory of a decode or an encode, which its caller owns:
- *
- *     struct vae_regions r = {0};
- *     vae_plan(v, &r, f, h, w);   // for every clip to come: r grows; to encode: vae_encode_plan
- *     vae_lay_out(&r, &arena);    // twice, see arena.h
- */
-enum { VAE_REGIONS = 4 };
-struct vae_regions {
-    int64_t floats[VAE_REGIONS];
-    float *base[VAE_REGIONS];
-};
-/* False for sizes no machine could hold. Local. */
-bool vae_plan(const struct vae *v, struct vae_regions *r, int64_t f, int64_t h, int64_t w);
-void vae_lay_out(struct vae_regions *r, struct arena *a);
+struct vae_stream;
 
-/* z [f,h,w,C] un-normalised (channels last = token-major) -> video [F,H,W,3] fp32, nominally
- * [-1,1]; F = 8(f-1)+1, H = 32h, W = 32w. r: planned for this size or a larger one. timestep:
- * decode_timestep, ignored by 0.9.0. noise: source of the injected noise maps (0.9.1), drawn in the
- * reference's order; may be NULL for others. `report` counts multiply-adds. Nothing is allocated
- * but what a weight that is not resident takes while it is used. */
-void vae_decode(struct vae *v, const struct vae_regions *r, float *video, const float *z, int64_t f,
-                int64_t h, int64_t w, float timestep, struct rng *noise,
-                const struct vae_progress *progress);
+/* STATUS_INPUT for sizes no machine could hold. Local. */
+int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_task *task);
+void vae_stream_close(struct vae_stream *s);
+/* Most frames that the sink is given at a time. Local. */
+int64_t vae_stream_most_frames(const struct vae_stream *s);
+/* Its memory; called twice, see arena.h. Local. */
+void vae_stream_lay_out(struct vae_stream *s, struct arena *a);
+/* A new clip. frames: latents of it, or 0 if not known. Decoders: timestep is decode_timestep,
+ * ignored by 0.9.0; noise is the source of the injected noise maps (0.9.1), drawn in the
+ * reference's order, and may be NULL for others. Local. */
+void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
+                      struct vae_sink sink, const struct vae_progress *progress);
+/* n frames of the whole picture: latents [n][h][w][C], un-normalised, at most `chunk`; or pixels
+ * [n][H][W][3], first 1 (or a whole clip of 8(chunk-1)+1), then at most 8 * chunk and a multiple of
+ * 8. `last`: the clip ends. Nothing is allocated but what a weight that is not resident takes while
+ * it is used. Collective over the group. */
+void vae_stream_push(struct vae_stream *s, const float *frames, int64_t n, bool last);
 
-/* As vae_plan, for the encoder; f, h, w are latents here too. */
-bool vae_encode_plan(const struct vae *v, struct vae_regions *r, int64_t f, int64_t h, int64_t w);
+/* ---- a whole clip in memory ------------------------------------------------------------------ */
 
-/* video [F,H,W,3] fp32, nominally [-1,1], sizes as above (an image is a clip of one frame) -> what
- * the encoder believes of every latent, a normal distribution: mean and log_variance [f,h,w,C],
- * token-major, un-normalised; log_variance is within [-30,20] (spec vae 1.11) and may be NULL. */
-void vae_encode(struct vae *v, const struct vae_regions *r, float *mean, float *log_variance,
-                const float *video, int64_t f, int64_t h, int64_t w,
-                const struct vae_progress *progress);
+/* What the encoder believes of latents, a normal distribution: mean and log_variance [n,C] from
+ * what its stream gave, [n][conv_out.out]; log_variance is within [-30,20] (spec vae 1.11) and may
+ * be NULL. */
+int64_t vae_encoder_outputs(const struct vae *v); /* conv_out.out */
+void vae_posterior(const struct vae *v, float *mean, float *log_variance, const float *encoded,
+                   int64_t n);
 
 /* z = mean + exp(log_variance / 2) * normal numbers, all [tokens, C]; z may be mean or
  * log_variance. Draws torch.randn of [C, tokens] from r, which is the reference's order, into

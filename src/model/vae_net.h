@@ -1,4 +1,4 @@
-/* Decoder and encoder as vae_read.c reads them and vae_walk.c, vae_decode.c, vae_encode.c run them.
+/* Decoder and encoder as vae_read.c reads them and vae_stream.c runs them.
  * Private to the files of the VAE. */
 #ifndef RINGREEL_VAE_NET_H
 #define RINGREEL_VAE_NET_H
@@ -47,7 +47,7 @@ struct vae_block {
 /* A convolution, blocks, a convolution. */
 struct vae_coder {
     bool resident;
-    enum conv_time conv_time;
+    bool causal; /* in time: frames after its own are not read */
     struct conv conv_in, conv_out;
     struct vae_block blocks[VAE_MAX_BLOCKS];
     int block_count;
@@ -77,51 +77,89 @@ int vae_read_decoder(struct vae *v, const struct checkpoint *c);
 int vae_read_encoder(struct vae *v, const struct checkpoint *c);
 bool vae_injects_noise(const struct vae_coder *coder);
 
-/* ---- vae_walk.c: what running a decoder and running an encoder have in common ---------------- */
+/* ---- vae_filter.c: one convolution of a stream ----------------------------------------------- */
 
-/* What is alive at the same time: a block's input, the activated copy a convolution reads, and what
- * it writes; and one map of injected noise. A block may leave its output where another's region
- * was; the two change names. */
-enum vae_role { ROLE_X, ROLE_ACTIVATED, ROLE_Y, ROLE_MAP, ROLE_COUNT };
-_Static_assert((int)ROLE_COUNT == VAE_REGIONS, "a region for every role");
+/* What the ranks that share a picture exchange: lines of it, rows or columns. */
+struct halo {
+    struct comm *group;
+    enum vae_axis axis;
+    int before, after;     /* the neighbours' ranks, -1: the picture ends */
+    float *out[2], *in[2]; /* [frames][line]: before, after */
+    int64_t floats;        /* room in each */
+    struct transfer sends[2], receives[2];
+};
 
-/* A walk through a coder plans or computes. When it plans, it only notes how large each region must
- * be and how many multiply-adds there are. */
-struct walk {
+/* A 3x3x3 convolution that is given frames a few at a time. Its input lies in the stage's `input`
+ * region: up to two frames that it has seen before, then the fresh ones. */
+struct filter {
+    struct conv *conv;
+    float *cache;        /* the last two frames of its input, with their borders */
+    int64_t seen, given; /* frames so far: in, out */
+};
+
+struct vae_stream;
+struct stage;
+
+/* Room for `t` fresh frames of what the filter reads, behind those that it keeps. */
+struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t);
+/* The frames that are known now, into `to`, or added to what is there: fewer than the fresh ones at a clip's front,
+ * more at its end. Exchanges borders with the neighbours meanwhile. */
+struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
+                       const struct clip *fresh, bool last, float *to, bool accumulate);
+
+/* ---- vae_modulate.c -------------------------------------------------------------------------- */
+
+/* Fills every modulation vector of the decoder: they depend on the timestep alone. */
+void vae_modulate(struct vae *v, float timestep);
+
+/* ---- vae_stream.c ---------------------------------------------------------------------------- */
+
+/* Frames of a block's own input that wait for what its convolutions make of them: at most two. */
+struct delay {
+    float *frames;
+    int64_t held;
+};
+
+struct res_state {
+    struct filter first, second;
+    struct delay skip;
+    float *noise[2]; /* [h,w] of this rank; NULL: none is injected */
+};
+
+struct block_state {
+    struct res_state *res; /* [count] */
+    struct filter conv;    /* of SHUFFLE and STRIDED */
+    struct delay skip;
+};
+
+/* Blocks of one resolution, up to the one that changes it. */
+struct stage {
+    int first, end;    /* coder's blocks; end: what leads to the next stage, if there is one */
+    int64_t h, w;      /* this rank's */
+    int64_t top, left; /* of the whole picture's */
+    int64_t all_h, all_w;
+    int64_t limit; /* frames that come at a time, */
+    int64_t room;  /* or are made at a time when a clip ends */
+    int64_t input_floats, x_floats, y_floats;
+    float *input, *x, *y; /* regions: what a convolution reads; a block's input and output; what a
+                             convolution makes */
+};
+
+enum { STAGES = 8, KEPT = 2 };
+
+struct vae_stream {
     struct vae *v;
     struct vae_coder *coder;
-    bool planning, too_large;
-    int region[ROLE_COUNT]; /* role -> region */
-    struct vae_regions r;
-    struct rng *noise;
+    struct vae_task task;
+    struct halo halo;
+    struct stage stages[STAGES];
+    int stage_count;
+    struct filter conv_in, conv_out;
+    struct block_state blocks[VAE_MAX_BLOCKS];
+    float *pixels; /* decoder: [frames of the last stage][H][W][3] of this rank */
+    struct vae_sink sink;
     const struct vae_progress *progress;
     int64_t work_done, work_total; /* multiply-adds */
 };
-
-/* From the input, for f x h x w latents, to the output of conv_out. */
-typedef struct clip walk_way(struct walk *d, const float *input, int64_t f, int64_t h, int64_t w);
-
-/* What a walk of this size needs and how much work it is, in d; false if too much for any machine.
- */
-bool walk_plan(struct walk *d, walk_way *way, int64_t f, int64_t h, int64_t w);
-/* Plans, checks that r suffices, computes. The result lies in one of r's regions. */
-struct clip walk_run(struct walk *d, walk_way *way, const char *caller, const struct vae_regions *r,
-                     const float *input, int64_t f, int64_t h, int64_t w);
-
-/* Room for a clip in the region that plays this role now. */
-struct clip walk_take(struct walk *d, enum vae_role role, int64_t t, int64_t h, int64_t w,
-                      int64_t c, int pad);
-struct clip walk_take_like(struct walk *d, enum vae_role role, const struct clip *x, int64_t c,
-                           int pad);
-void walk_swap(struct walk *d, enum vae_role a, enum vae_role b);
-
-/* One operation each: noted while planning, else done. */
-void walk_copy_padded(struct walk *d, const struct clip *y, const struct clip *x);
-/* rows: [2][C] shift, scale, or NULL. */
-void walk_activate(struct walk *d, const struct clip *y, const struct clip *x, const float *rows);
-void walk_convolve(struct walk *d, const struct clip *y, const struct clip *x, struct conv *conv,
-                   const struct clip *add);
-/* The block's resblocks on x, which plays ROLE_X; so does the result. */
-struct clip walk_resblocks(struct walk *d, struct vae_block *b, struct clip x);
 
 #endif

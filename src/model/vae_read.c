@@ -288,7 +288,7 @@ int vae_read_decoder(struct vae *v, const struct checkpoint *c)
     v->conditioned = has(c, DECODER, "timestep_scale_multiplier") ||
                      has(c, DECODER, "last_scale_shift_table") ||
                      has(c, DECODER, "up_blocks.0.time_embedder.timestep_embedder.linear_1.weight");
-    v->decoder.conv_time = checkpoint_facts(c)->vae_causal_decoder ? CONV_CAUSAL : CONV_SYMMETRIC;
+    v->decoder.causal = checkpoint_facts(c)->vae_causal_decoder;
     TRY(read_conv(c, &v->decoder.conv_in, -1, -1, 3, DECODER, "conv_in.conv"));
     v->latent_channels = v->decoder.conv_in.in;
     TRY(read_statistic(c, &v->mean, v->latent_channels, "mean-of-means", 0.0f));
@@ -400,7 +400,7 @@ int vae_read_encoder(struct vae *v, const struct checkpoint *c)
 {
     char shape[96];
     struct vae_coder *coder = &v->encoder;
-    coder->conv_time = CONV_CAUSAL;
+    coder->causal = true;
     v->constant_variance = checkpoint_facts(c)->vae_constant_variance;
     TRY(read_conv(c, &coder->conv_in, -1, 3 * (int64_t)v->patch * v->patch, 3, ENCODER,
                   "conv_in.conv"));

@@ -138,6 +138,17 @@ void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
     c->kind->broadcast_bytes(c, data, bytes, root);
 }
 
+int comm_max(struct comm *c, int value)
+{
+    int counts[c->size], offsets[c->size];
+    double all[c->size];
+    for (int r = 0; r < c->size; r++) counts[r] = 1, offsets[r] = r;
+    all[c->rank] = value;
+    comm_all_gather_doubles(c, all, counts, offsets);
+    for (int r = 0; r < c->size; r++) value = all[r] > value ? (int)all[r] : value;
+    return value;
+}
+
 void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets)
 {
     c->kind->all_gather_doubles(c, all, counts, offsets);

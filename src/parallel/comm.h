@@ -59,6 +59,8 @@ int comm_await(struct comm *c, int from, int tag_a, int tag_b);
 
 /* Collective over c, for small control data. */
 void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root);
+/* Collective over c: the largest value of any rank. */
+int comm_max(struct comm *c, int value);
 /* Collective over c: every rank contributes its own part of `all` (counts[r] doubles at
  * offsets[r]), all get the whole. */
 void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets);

@@ -43,6 +43,16 @@ static int choose(struct mesh *m, int denoise, int codec, int shots)
     return STATUS_OK;
 }
 
+/* A group of those who are in it; NULL on the others. */
+static struct comm *split(struct world *w, bool in, const char *name)
+{
+    MPI_Comm group;
+    alarm(MPI_PATIENCE_S);
+    CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, in ? 0 : MPI_UNDEFINED, w->rank, &group));
+    alarm(0);
+    return in ? comm_open_mpi(group, name, w->timeout_s) : NULL;
+}
+
 int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks, int shots)
 {
     *m = (struct mesh){.world = w};
@@ -55,17 +65,26 @@ int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ra
     m->idle_ranks = w->size == 1 ? 0 : w->size - m->denoise_ranks - m->codec_ranks;
     if (!w->mpi) {
         m->denoise_group = comm_open_self();
+        m->codec_group = comm_open_self();
         return STATUS_OK;
     }
-    MPI_Comm group;
-    alarm(MPI_PATIENCE_S);
-    CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, m->denoises ? 0 : MPI_UNDEFINED, rank, &group));
-    alarm(0);
-    if (m->denoises) m->denoise_group = comm_open_mpi(group, "denoise", w->timeout_s);
+    m->denoise_group = split(w, m->denoises, "denoise");
+    m->codec_group = split(w, m->codes, "codec");
     return STATUS_OK;
 }
 
-void mesh_free(struct mesh *m) { comm_close(m->denoise_group); }
+int mesh_create_codec(struct mesh *m, struct world *w)
+{
+    *m = (struct mesh){.world = w, .codec_ranks = w->size, .codes = true, .codec_index = w->rank};
+    m->codec_group = w->mpi ? split(w, true, "codec") : comm_open_self();
+    return STATUS_OK;
+}
+
+void mesh_free(struct mesh *m)
+{
+    comm_close(m->denoise_group);
+    comm_close(m->codec_group);
+}
 
 const char *mesh_role_name(const struct mesh *m)
 {

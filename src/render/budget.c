@@ -4,28 +4,47 @@
 #include "base/log.h"
 #include "model/rope.h"
 #include "render/conditioning.h"
+#include "render/decode.h"
 #include "render/engine.h"
+#include "render/film.h"
 
 #include <limits.h>
 #include <stdio.h>
 
 /* ---- memory: planned ------------------------------------------------------------------------- */
 
+/* Room for this stream, too. */
+static bool plan_stream(struct engine *e, const struct shot *shot, const struct vae_task *task)
+{
+    struct arena *largest = &e->codec.streams, memory = {.name = largest->name};
+    struct vae_stream *s;
+    if (vae_stream_open(&s, e->codec.vae, task) != STATUS_OK) {
+        error_clear();
+        return false;
+    }
+    vae_stream_lay_out(s, &memory);
+    int64_t bytes = film_bytes(e, shot, task->encodes ? 0 : vae_stream_most_frames(s));
+    vae_stream_close(s);
+    if (bytes > e->codec.bytes_size) e->codec.bytes_size = bytes;
+    if (memory.used_bytes > largest->size_bytes) largest->size_bytes = memory.used_bytes;
+    return true;
+}
+
 static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
 {
-    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE decode",
-                                                     "decoded video", "frames"};
+    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE", "images",
+                                                     "frames"};
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_init(&e->arenas[i], names[i]);
+    arena_init(&e->codec.streams, names[ARENA_VAE]);
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
-        if (!engine_decodes(e, i)) continue;
-        bool fits = vae_plan(e->codec.vae, &e->codec.decode, s->f, s->h, s->w);
-        if (fits && conditioning_tokens(s))
-            fits = vae_encode_plan(e->codec.vae, &e->codec.decode, 1, s->h, s->w);
-        if (!fits)
+        if (!e->mesh.codes) continue;
+        struct vae_task decode = decode_task(e, s), encode = conditioning_task(e, s);
+        bool encodes = !e->codec_only && engine_owns(e, i) && conditioning_tokens(s);
+        if (!plan_stream(e, s, &decode) || (encodes && !plan_stream(e, s, &encode)))
             return error_set(STATUS_INPUT,
-                             "shot %d: %dx%d, %d frames are too many for the memory of any machine",
-                             i + 1, s->options->width, s->options->height, s->options->num_frames);
+                             "shot %d: %dx%d is too large for the memory of any machine", i + 1,
+                             s->options->width, s->options->height);
     }
     engine_lay_out(e);
     for (int i = 0; i < ENGINE_ARENAS; i++)
@@ -73,8 +92,9 @@ static void plan_weights(const struct engine *e, struct memory_plan *p, bool res
         memory_plan_add(p, "VAE encoder weights", vae_encoder_packed_bytes(e->codec.vae, resident));
     if (e->mesh.codes) {
         memory_plan_add(p, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
-        text_layer = expanded_bytes(e, e->codec.text_encoder,
-                                    "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
+        if (e->codec.text_encoder)
+            text_layer = expanded_bytes(e, e->codec.text_encoder,
+                                        "encoder.block.0.layer.1.DenseReluDense.wi_0.weight");
     }
     memory_plan_add(p, "one layer's weights", text_layer > layer ? text_layer : layer);
 }
@@ -83,7 +103,7 @@ int budget_plan(struct budget *n, struct engine *e)
 {
     struct memory_plan plan = {0};
     *n = (struct budget){0};
-    if (e->mesh.codes) {
+    if (e->codec.t5) {
         n->taken = t5_memory_bytes(e->codec.t5);
         memory_plan_add(&plan, "text encoder", n->taken);
     }
@@ -104,8 +124,7 @@ static const struct shot *largest_shot(const struct engine *e)
 {
     const struct shot *largest = &e->shots[0];
     for (int i = 1; i < e->job->shot_count; i++)
-        if ((e->mesh.denoises || engine_decodes(e, i)) && e->shots[i].tokens > largest->tokens)
-            largest = &e->shots[i];
+        if (e->shots[i].tokens > largest->tokens) largest = &e->shots[i];
     return largest;
 }
 
@@ -126,10 +145,8 @@ static int refuse(const struct engine *e, const struct budget *n)
     if (e->resident && n->host_bytes[false] <= n->available && !n->host_cramped[false])
         snprintf(advice, sizeof advice, ", or --weights stream (%s)",
                  memory_text(n->host_bytes[false], streamed));
-    else if (!e->mesh.codes)
-        snprintf(advice, sizeof advice, ", or denoise ranks on more hosts");
     else
-        snprintf(advice, sizeof advice, "; more ranks do not: one decodes a whole shot");
+        snprintf(advice, sizeof advice, ", or ranks on more hosts");
     return error_set(STATUS_INPUT,
                      "not enough memory: %s; %s rank %d, for shot %d (%dx%d, %d frames): %s; fewer "
                      "frames or a smaller "
@@ -166,6 +183,26 @@ int budget_decide(struct budget *n, struct engine *e)
     int need = refused ? mib < INT_MAX ? (int)mib + 1 : INT_MAX : 0;
     int largest = -world_min(w, -need);
     return refused && need == largest ? refuse(e, n) : STATUS_OK;
+}
+
+enum { TAG_PLAN = 61, LINE = 640 };
+
+void budget_print_ranks(const struct budget *n, const struct engine *e)
+{
+    struct world *w = e->world;
+    bool resident = e->job->weights != WEIGHTS_STREAM;
+    char parts[512], line[LINE];
+    snprintf(line, sizeof line, "rank %d, %s, on %s: %s%s", w->rank, mesh_role_name(&e->mesh),
+             w->host, memory_plan_text(&n->plan[resident], parts, sizeof parts),
+             resident ? "" : " (weights expanded at every use)");
+    if (w->rank == 0) puts(line);
+    for (int r = 1; r < w->size; r++) { /* in the order of ranks */
+        struct transfer t = {0};
+        if (w->rank == r) comm_send_bytes_start(w->comm, &t, line, LINE, 0, TAG_PLAN);
+        if (w->rank == 0) comm_receive_bytes_start(w->comm, &t, line, LINE, r, TAG_PLAN);
+        comm_wait(w->comm, &t);
+        if (w->rank == 0) puts(line);
+    }
 }
 
 void budget_print(const struct budget *n, const struct engine *e)

@@ -26,6 +26,8 @@ int budget_plan(struct budget *b, struct engine *e);
 /* Collective over the world: chooses e->resident for this host; STATUS_INPUT on the rank that
  * should speak when it does not fit. */
 int budget_decide(struct budget *b, struct engine *e);
+/* --dry-run: a line for every rank, on standard output. Collective over the world. */
+void budget_print_ranks(const struct budget *b, const struct engine *e);
 /* One line for each role, from its first rank. Local. */
 void budget_print(const struct budget *b, const struct engine *e);
 

@@ -8,9 +8,6 @@
 /* Fills the input, which has room, with the shot's texts and the image it begins from. */
 int codec_encode_input(struct engine *e, const struct shot *s, struct shot_input *input);
 
-/* Decodes latents [S, C], writes the video, its sidecar and what --digest and --dump ask for. */
-int codec_decode_shot(struct engine *e, const struct shot *s, const float *latents);
-
 /* What a codec rank does in a world of two or more. */
 int codec_loop(struct engine *e);
 

@@ -23,6 +23,7 @@ int64_t conditioning_tokens(const struct shot *s) { return item_of(s) ? s->h * s
 int64_t conditioning_most_tokens(const struct engine *e)
 {
     int64_t most = 0;
+    if (e->codec_only) return 0;
     for (int i = 0; i < e->job->shot_count; i++) {
         int64_t tokens = conditioning_tokens(&e->shots[i]);
         most = tokens > most ? tokens : most;
@@ -56,7 +57,7 @@ static int check_image(const struct shot *s)
 int conditioning_open(struct engine *e)
 {
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!engine_decodes(e, i) || !item_of(&e->shots[i])) continue;
+        if (!engine_owns(e, i) || !item_of(&e->shots[i])) continue;
         TRY(vae_open_encoder(e->codec.vae, e->checkpoint));
         TRY(check_image(&e->shots[i]));
         heartbeat_worked();
@@ -64,7 +65,36 @@ int conditioning_open(struct engine *e)
     return STATUS_OK;
 }
 
-/* Between two shots nothing else uses the memory of the decoder and its video. */
+struct vae_task conditioning_task(const struct engine *e, const struct shot *s)
+{
+    return (struct vae_task){
+        .encodes = true, .h = s->h, .w = s->w, .chunk = 1, .group = e->codec.self};
+}
+
+struct image {
+    float *encoded;
+    int64_t floats;
+};
+
+static void take_encoded(void *argument, const float *frames, int64_t n)
+{
+    const struct image *image = argument;
+    CHECK(n == 1, "an image became %lld latent frames", (long long)n);
+    memcpy(image->encoded, frames, sizeof *frames * (size_t)image->floats);
+}
+
+static void encode_image(struct engine *e, const struct shot *s)
+{
+    struct vae_task task = conditioning_task(e, s);
+    struct vae_stream *stream = engine_open_stream(e, &task);
+    struct image image = {e->codec.encoded,
+                          conditioning_tokens(s) * vae_encoder_outputs(e->codec.vae)};
+    vae_stream_begin(stream, 1, 0, NULL, (struct vae_sink){take_encoded, &image}, NULL);
+    vae_stream_push(stream, e->codec.image, 1, true);
+    vae_stream_close(stream);
+}
+
+/* Between two shots nothing else uses the memory of the streams. */
 int conditioning_encode(struct engine *e, const struct shot *s, float *condition)
 {
     struct codec *c = &e->codec;
@@ -72,8 +102,9 @@ int conditioning_encode(struct engine *e, const struct shot *s, float *condition
     int64_t tokens = conditioning_tokens(s);
     double start_s = clock_s();
     phase_set("shot %d encode image", s->number + 1);
-    TRY(read_image(s, c->video));
-    vae_encode(c->vae, &c->decode, condition, c->log_variance, c->video, 1, s->h, s->w, NULL);
+    TRY(read_image(s, c->image));
+    encode_image(e, s);
+    vae_posterior(c->vae, condition, c->log_variance, c->encoded, tokens);
     rng_seed(&global, (uint64_t)s->options->seed);
     vae_sample(c->vae, condition, condition, c->log_variance, tokens, &global, c->latents);
     vae_normalize(c->vae, condition, tokens);

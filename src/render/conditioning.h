@@ -12,13 +12,14 @@
 
 /* Latents of the shot's image: those of one frame, h w; 0 without one. */
 int64_t conditioning_tokens(const struct shot *s);
-int64_t conditioning_most_tokens(const struct engine *e); /* of any shot */
+int64_t conditioning_most_tokens(const struct engine *e); /* of any shot that is rendered */
 
 /* ---- codec ranks; Local ---------------------------------------------------------------------- */
 
 /* Opens the encoder and reads the images of all shots that this rank decodes, so that what is wrong
  * with one is said before the first step. */
 int conditioning_open(struct engine *e);
+struct vae_task conditioning_task(const struct engine *e, const struct shot *s);
 /* condition [conditioning_tokens, C] <- normalised latents, drawn from the seed's global stream. */
 int conditioning_encode(struct engine *e, const struct shot *s, float *condition);
 

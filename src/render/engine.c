@@ -7,6 +7,7 @@
 #include "parallel/heartbeat.h"
 #include "render/budget.h"
 #include "render/conditioning.h"
+#include "render/decode.h"
 #include "render/dump.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
@@ -58,6 +59,7 @@ static int open_codec(struct engine *e)
     struct codec *c = &e->codec;
     char spiece[4096];
     if (!e->mesh.codes) return STATUS_OK;
+    c->self = comm_open_self();
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
     TRY(tokenizer_open(&c->tokenizer, spiece));
@@ -122,15 +124,16 @@ static int prepare_shots(struct engine *e, const int factors[2])
     return STATUS_OK;
 }
 
-bool engine_decodes(const struct engine *e, int shot)
+bool engine_owns(const struct engine *e, int shot)
 {
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
 }
 
 bool engine_encodes(const struct engine *e)
 {
+    if (e->codec_only) return false;
     for (int i = 0; i < e->job->shot_count; i++)
-        if (engine_decodes(e, i) && conditioning_tokens(&e->shots[i])) return true;
+        if (engine_owns(e, i) && conditioning_tokens(&e->shots[i])) return true;
     return false;
 }
 
@@ -154,7 +157,7 @@ static int check_outputs(struct engine *e)
 {
     if (e->world->rank == 0 && e->job->dump) TRY(dump_prepare(e->job->dump, e->job->shot_count));
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!engine_decodes(e, i)) continue;
+        if (!engine_owns(e, i)) continue;
         struct video_settings v = engine_output(e, i);
         TRY(video_check(&v));
         TRY(sidecar_check(&e->job->shots[i]));
@@ -192,6 +195,18 @@ static int open_denoiser(struct engine *e)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+/* Latents that are decoded at a time. */
+static int64_t most_decoded_tokens(const struct engine *e)
+{
+    int64_t most = 0;
+    for (int i = 0; i < e->job->shot_count; i++) {
+        struct vae_task task = decode_task(e, &e->shots[i]);
+        int64_t tokens = task.chunk * task.h * task.w;
+        most = tokens > most ? tokens : most;
+    }
+    return most;
+}
+
 static void lay_out_exchange(struct engine *e, struct arena *a)
 {
     int64_t conditioned = conditioning_most_tokens(e);
@@ -211,8 +226,10 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
                               e->mesh.denoise_ranks);
     }
     if (e->mesh.codes) {
-        e->codec.latents = arena_floats(a, e->max_tokens * e->channels);
+        e->codec.latents = arena_floats(a, most_decoded_tokens(e) * e->channels);
         e->codec.log_variance = arena_floats(a, conditioned * e->channels);
+        e->codec.encoded =
+            arena_floats(a, conditioned ? conditioned * vae_encoder_outputs(e->codec.vae) : 0);
     }
     struct handover_sizes sizes = {.text_tokens = e->job->text_encoder_max_tokens,
                                    .text_width = e->text_width,
@@ -222,28 +239,39 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
     handover_lay_out(&e->handover, a, &e->mesh, &sizes);
 }
 
+struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task)
+{
+    struct vae_stream *s;
+    struct arena memory = e->codec.streams;
+    CHECK(vae_stream_open(&s, e->codec.vae, task) == STATUS_OK, "%s", error_message());
+    vae_stream_lay_out(s, &memory);
+    return s;
+}
+
 /* Room for the largest of this rank's shots. */
-static void lay_out_pixels(struct engine *e, struct arena *video, struct arena *frames)
+static void lay_out_pixels(struct engine *e, struct arena *images, struct arena *frames)
 {
     int64_t floats = 0, bytes = 0;
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         const struct shot_options *o = s->options;
-        if (!engine_decodes(e, i)) continue;
-        int64_t padded = s->frames * s->height * s->width * 3;
-        int64_t kept = (e->job->dump ? (int64_t)o->num_frames : 1) * o->height * o->width * 3;
+        if (!engine_owns(e, i)) continue;
+        int64_t padded = engine_encodes(e) ? s->height * s->width * 3 : 0;
+        int64_t kept = e->job->dump ? (int64_t)o->num_frames * o->height * o->width * 3 : 0;
         floats = padded > floats ? padded : floats;
         bytes = kept > bytes ? kept : bytes;
     }
-    e->codec.video = arena_floats(video, floats);
+    e->codec.image = arena_floats(images, floats);
     e->codec.frames = arena_take(frames, (size_t)bytes);
+    e->codec.bytes = arena_take(frames, (size_t)e->codec.bytes_size);
 }
 
 void engine_lay_out(struct engine *e)
 {
     lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
-    vae_lay_out(&e->codec.decode, &e->arenas[ARENA_DECODE]);
-    lay_out_pixels(e, &e->arenas[ARENA_VIDEO], &e->arenas[ARENA_FRAMES]);
+    struct arena *streams = &e->codec.streams;
+    streams->base = arena_take(&e->arenas[ARENA_VAE], streams->size_bytes);
+    lay_out_pixels(e, &e->arenas[ARENA_IMAGES], &e->arenas[ARENA_FRAMES]);
 }
 
 static void take_memory(struct engine *e)
@@ -274,6 +302,10 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, prepare_shots(e, factors)));
     TRY(world_agree(world, conditioning_open(e)));
     TRY(world_agree(world, budget_plan(&budget, e)));
+    if (job->dry_run) {
+        budget_print_ranks(&budget, e);
+        return STATUS_OK;
+    }
     TRY(world_agree(world, budget_decide(&budget, e)));
     budget_print(&budget, e);
     TRY(world_agree(world, check_outputs(e)));
@@ -282,10 +314,35 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     return STATUS_OK;
 }
 
+int engine_open_codec(struct engine *e, struct world *world, const struct job_options *job)
+{
+    *e = (struct engine){.world = world, .job = job, .codec_only = true};
+    phase_set("opening the VAE");
+    TRY(world_agree(world, mesh_create_codec(&e->mesh, world)));
+    TRY(world_agree(world, open_device(e)));
+    TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
+    TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
+    e->channels = vae_latent_channels(e->codec.vae);
+    e->codec.self = comm_open_self();
+    return STATUS_OK;
+}
+
+int engine_plan_codec(struct engine *e)
+{
+    struct budget budget;
+    TRY(world_agree(e->world, budget_plan(&budget, e)));
+    TRY(world_agree(e->world, budget_decide(&budget, e)));
+    if (!e->job->quiet) budget_print(&budget, e);
+    TRY(world_agree(e->world, check_outputs(e)));
+    take_memory(e);
+    return STATUS_OK;
+}
+
 void engine_close(struct engine *e)
 {
     transformer_close(e->denoiser.transformer);
     vae_close(e->codec.vae);
+    comm_close(e->codec.self);
     t5_close(e->codec.t5);
     tokenizer_close(e->codec.tokenizer);
     checkpoint_close(e->codec.text_encoder);

@@ -30,15 +30,18 @@ struct codec { /* on codec ranks */
     struct t5 *t5;
     struct vae *vae;
     struct checkpoint *text_encoder;
-    struct vae_regions decode; /* large enough for each of this rank's shots, as all below */
-    float *latents;            /* [S, C] scratch for un-normalising */
-    float *log_variance;       /* [h w, C] of an image */
-    float *video;              /* [frames, height, width, 3] of the padded size */
-    uint8_t *
-        frames; /* [height, width, 3] of the asked size: one frame, or all of a shot under --dump */
+    struct comm *self;      /* images are encoded alone */
+    struct arena streams;   /* memory of one stream of the VAE, large enough for each shot, as all
+                               below */
+    float *latents;         /* [tokens of a chunk, C] un-normalised */
+    float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
+    float *log_variance;    /* [h w, C] of an image */
+    uint8_t *bytes;         /* some frames of the asked size, as they come */
+    uint8_t *frames;        /* all frames of a shot, under --dump */
+    int64_t bytes_size;
 };
 
-enum engine_arena { ARENA_EXCHANGE, ARENA_DECODE, ARENA_VIDEO, ARENA_FRAMES, ENGINE_ARENAS };
+enum engine_arena { ARENA_EXCHANGE, ARENA_VAE, ARENA_IMAGES, ARENA_FRAMES, ENGINE_ARENAS };
 
 struct engine {
     struct world *world;
@@ -48,7 +51,8 @@ struct engine {
     struct checkpoint *checkpoint;
     struct shot *shots;                              /* [job->shot_count] */
     int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
-    bool resident; /* reordered fp32 weights are kept; else expanded at every use. May differ from
+    bool codec_only; /* no transformer, no text encoder; images are not encoded */
+    bool resident;   /* reordered fp32 weights are kept; else expanded at every use. May differ from
                       host to host. */
     struct arena arenas[ENGINE_ARENAS];
     struct handover handover;
@@ -61,13 +65,20 @@ struct engine {
 int engine_open(struct engine *e, struct world *world, const struct job_options *job);
 void engine_close(struct engine *e);
 
+/* For the codec alone: device and VAE; then, when e->shots are known, their memory. Collective over
+ * the world. */
+int engine_open_codec(struct engine *e, struct world *world, const struct job_options *job);
+int engine_plan_codec(struct engine *e);
+
 /* ---- what the parts of the engine ask each other; all Local ---------------------------------- */
 
 struct video_settings engine_output(const struct engine *e,
-                                    int shot);         /* how shot `shot` is written */
-bool engine_decodes(const struct engine *e, int shot); /* does this rank decode it? */
-bool engine_encodes(const struct engine *e);           /* and begin one of these from an image? */
+                                    int shot);      /* how shot `shot` is written */
+bool engine_owns(const struct engine *e, int shot); /* its text, its image, its file */
+bool engine_encodes(const struct engine *e);        /* and begin one of these from an image? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
+/* A stream of the VAE in the memory that was planned for it; one at a time. */
+struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task);
 void engine_lay_out(struct engine *e); /* e->arenas; called twice, see arena.h */
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "render/codec.h"
+#include "render/decode.h"
 #include "render/denoise.h"
 #include "render/version.h"
 
@@ -98,7 +99,7 @@ static int render_shot_alone(struct engine *e, struct shot *s)
     float *latents = e->handover.latents[0].payload;
     TRY(codec_encode_input(e, s, &input));
     TRY(denoise_shot(e, s, &input, latents));
-    return codec_decode_shot(e, s, latents);
+    return decode_shot(e, s, latents);
 }
 
 int render_alone(struct engine *e)

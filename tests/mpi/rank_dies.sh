@@ -25,7 +25,7 @@ wait_until() { # command
 }
 
 has_steps() { grep -qs '"event":"step"' "$work/events"; }
-has_partial_file() { compgen -G "$folder/*.part-*" >/dev/null; }
+is_writing() { has_steps && compgen -G "$folder/*.part-*" >/dev/null; }
 
 children_of() { cat /proc/"$1"/task/*/children; }
 
@@ -99,7 +99,7 @@ write_job "$work/job.yaml"
 kill_rank 'kill -9 of a denoise rank' 1
 kill_rank 'kill -9 of the codec rank' 2
 stop_run 'SIGTERM while denoising' has_steps 'shot 1 step [0-9]+' --num-inference-steps 1000
-stop_run 'SIGTERM while the video is written' has_partial_file 'shot 1 encode video' \
+stop_run 'SIGTERM while the video is written' is_writing 'shot 1 (decode|finish video)' \
     --width 256 --height 160 --num-frames 65 --num-inference-steps 1 --encoder libx264 --encoder-options preset=placebo
 
 finish

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "model/vae.h"
 #include "tests/support/synth.h"
+#include "tests/support/vae_clip.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -72,15 +73,14 @@ static void count_report(void *arg, int64_t done, int64_t total)
 static void decode_into(float *video, struct vae *v, const float *z, const int64_t size[3],
                         float timestep, struct rng *noise, const struct vae_progress *progress)
 {
-    struct vae_regions r = {0};
-    struct arena arena;
-    assert_true(vae_plan(v, &r, size[0], size[1], size[2]));
-    arena_init(&arena, "VAE decode");
-    vae_lay_out(&r, &arena);
-    arena_commit(&arena);
-    vae_lay_out(&r, &arena);
-    vae_decode(v, &r, video, z, size[0], size[1], size[2], timestep, noise, progress);
-    arena_free(&arena);
+    struct comm *self = comm_open_self();
+    struct arena memory;
+    struct vae_task task = {.h = size[1], .w = size[2], .chunk = size[0], .group = self};
+    struct vae_stream *s = vae_clip_open(v, &task, &memory);
+    vae_clip_decode(s, video, z, size[0], size[0], timestep, noise, progress);
+    vae_stream_close(s);
+    arena_free(&memory);
+    comm_close(self);
 }
 
 /* Decodes into memory of exactly the size the factors promise, filled with NaN before. The caller
@@ -656,56 +656,77 @@ static void test_clips_beyond_any_memory_are_refused(void **state)
     net_small(&n, false);
     net_write(&n);
     struct vae *v = open_vae(&c, small_path, dev, true);
-    struct vae_regions r = {0}, none = {0};
+    struct comm *self = comm_open_self();
     const int64_t sizes[][3] = {
-        {(int64_t)1 << 62, 1, 1}, {1 << 30, 1 << 30, 1 << 30}, {40000, 40000, 40000}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        assert_false(vae_plan(v, &r, sizes[i][0], sizes[i][1], sizes[i][2]));
-    assert_memory_equal(&r, &none, sizeof r);
+        {(int64_t)1 << 62, 1, 1}, {1 << 30, 1 << 30, 1 << 30}, {400000, 40000, 40000}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct vae_task task = {
+            .h = sizes[i][1], .w = sizes[i][2], .chunk = sizes[i][0], .group = self};
+        struct vae_stream *s;
+        assert_int_equal(vae_stream_open(&s, v, &task), STATUS_INPUT);
+        error_clear();
+    }
+    comm_close(self);
     vae_close(v);
     checkpoint_close(c);
     net_free(&n);
 }
 
-/* One plan for all clips: large enough for each, and what was planned for the largest in memory
- * that held another before gives the same bytes. */
-static void test_one_plan_serves_clips_of_all_sizes(void **state)
+/* Whatever comes at a time, and in a stream that another clip went through before. */
+static void test_chunks_give_the_same_bytes(const char *name)
 {
-    (void)state;
-    struct net n;
+    struct reference_case x;
     struct checkpoint *c;
-    net_small(&n, false);
-    net_write(&n);
-    struct vae *v = open_vae(&c, small_path, dev, false);
-    const int64_t sizes[][3] = {{1, 4, 2}, {3, 2, 2}, {2, 1, 5}};
-    struct vae_regions r = {0};
-    struct arena arena;
-    float *z = random_latents(3 * 4 * 5 * 4, 16);
+    case_open(&x, name);
+    struct vae *v = open_vae(&c, x.checkpoint_path, dev, true);
+    struct comm *self = comm_open_self();
+    const int64_t f = 7, h = 1, w = 2, chunks[] = {1, 2, 5};
+    int64_t n = video_floats(v, f, h, w);
+    float *z = random_latents(f * h * w * x.channels, 5), *whole = decode(v, z, f, h, w, 9);
     for (int i = 0; i < 3; i++) {
-        struct vae_regions alone = {0};
-        assert_true(vae_plan(v, &r, sizes[i][0], sizes[i][1], sizes[i][2]));
-        assert_true(vae_plan(v, &alone, sizes[i][0], sizes[i][1], sizes[i][2]));
-        for (int k = 0; k < VAE_REGIONS; k++) assert_true(r.floats[k] >= alone.floats[k]);
+        struct arena memory;
+        struct vae_task task = {.h = h, .w = w, .chunk = chunks[i], .group = self};
+        struct vae_stream *s = vae_clip_open(v, &task, &memory);
+        for (int64_t frames = 1; frames <= f; frames += f - 1) {
+            struct rng noise;
+            struct reports reports = {0};
+            struct vae_progress progress = {count_report, &reports};
+            float *video = xcalloc((size_t)n, sizeof *video);
+            float *want = frames == f ? whole : decode(v, z, frames, h, w, 9);
+            rng_seed(&noise, 9);
+            vae_clip_decode(s, video, z, frames, chunks[i], 0.05f, &noise, &progress);
+            assert_int_equal(reports.last, reports.total);
+            size_t bytes = (size_t)video_floats(v, frames, h, w) * sizeof *video;
+            if (memcmp(video, want, bytes) != 0)
+                fail_msg("%s: %d latents, %d at a time", name, (int)frames, (int)chunks[i]);
+            free(video);
+            if (frames != f) free(want);
+        }
+        vae_stream_close(s);
+        arena_free(&memory);
     }
-    arena_init(&arena, "VAE decode");
-    vae_lay_out(&r, &arena);
-    arena_commit(&arena);
-    vae_lay_out(&r, &arena);
-    for (int i = 0; i < 3; i++) {
-        int64_t f = sizes[i][0], h = sizes[i][1], w = sizes[i][2];
-        float *alone = decode(v, z, f, h, w, 0);
-        size_t bytes = (size_t)video_floats(v, f, h, w) * sizeof *alone;
-        float *shared = xmalloc(bytes);
-        vae_decode(v, &r, shared, z, f, h, w, 0, NULL, NULL);
-        assert_memory_equal(alone, shared, bytes);
-        free(alone);
-        free(shared);
-    }
-    arena_free(&arena);
+    free(whole);
     free(z);
+    comm_close(self);
     vae_close(v);
     checkpoint_close(c);
-    net_free(&n);
+    case_close(&x);
+}
+
+static void test_chunks_090(void **state)
+{
+    (void)state;
+    test_chunks_give_the_same_bytes("vae_090");
+}
+static void test_chunks_091(void **state)
+{
+    (void)state;
+    test_chunks_give_the_same_bytes("vae_091");
+}
+static void test_chunks_095(void **state)
+{
+    (void)state;
+    test_chunks_give_the_same_bytes("vae_095");
 }
 
 int main(void)
@@ -722,7 +743,9 @@ int main(void)
         cmocka_unit_test(test_timestep_matters),
         cmocka_unit_test(test_damaged_checkpoints_are_refused_by_name),
         cmocka_unit_test(test_clips_beyond_any_memory_are_refused),
-        cmocka_unit_test(test_one_plan_serves_clips_of_all_sizes),
+        cmocka_unit_test(test_chunks_090),
+        cmocka_unit_test(test_chunks_091),
+        cmocka_unit_test(test_chunks_095),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -4,7 +4,9 @@
 #include "base/error.h"
 #include "model/checkpoint_names.h"
 #include "model/vae.h"
+#include "model/vae_net.h"
 #include "tests/support/synth.h"
+#include "tests/support/vae_clip.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -133,23 +135,31 @@ static void expect_progress(void *arg, int64_t done, int64_t total)
     *last = done == total ? 0 : done;
 }
 
-/* In memory of exactly the planned size. */
-static struct posterior encode(struct vae *v, const float *video, struct clip_size s)
+/* In memory of exactly the planned size, `chunk` latents at a time. */
+static struct posterior encode_in(struct vae *v, const float *video, struct clip_size s,
+                                  int64_t chunk)
 {
-    struct vae_regions r = {0};
-    struct arena arena;
+    struct comm *self = comm_open_self();
+    struct arena memory;
     int64_t n = tokens_of(s) * vae_latent_channels(v), last = 1;
     struct vae_progress progress = {expect_progress, &last};
     struct posterior p = {floats(n), floats(n)};
-    assert_true(vae_encode_plan(v, &r, s.f, s.h, s.w));
-    arena_init(&arena, "VAE encode");
-    vae_lay_out(&r, &arena);
-    arena_commit(&arena);
-    vae_lay_out(&r, &arena);
-    vae_encode(v, &r, p.mean, p.log_variance, video, s.f, s.h, s.w, &progress);
+    struct vae_task task = {.encodes = true, .h = s.h, .w = s.w, .chunk = chunk, .group = self};
+    struct vae_stream *stream = vae_clip_open(v, &task, &memory);
+    float *encoded = floats(tokens_of(s) * stream->coder->conv_out.out);
+    vae_clip_encode(stream, encoded, video, s.f, chunk, &progress);
     assert_int_equal(last, 0); /* the last report was of all */
-    arena_free(&arena);
+    vae_posterior(v, p.mean, p.log_variance, encoded, tokens_of(s));
+    free(encoded);
+    vae_stream_close(stream);
+    arena_free(&memory);
+    comm_close(self);
     return p;
+}
+
+static struct posterior encode(struct vae *v, const float *video, struct clip_size s)
+{
+    return encode_in(v, video, s, s.f);
 }
 
 static void free_posterior(struct posterior *p)
@@ -388,48 +398,47 @@ static void test_diffusers_folders_give_the_same_bytes(void **state)
     }
 }
 
-/* A plan that grew over several sizes serves each of them; the mean alone may be asked for. */
-static void test_one_plan_serves_clips_of_all_sizes(void **state)
+/* Whatever comes at a time; the mean alone may be asked for. */
+static void test_chunks_give_the_same_bytes(void **state)
 {
     (void)state;
-    static const struct clip_size sizes[] = {{1, 2, 2}, {3, 1, 1}, {2, 1, 3}};
-    struct model m = open_model("vae_constant", dev, true);
-    struct vae_regions r = {0};
-    struct arena arena;
-    for (int i = 0; i < 3; i++)
-        assert_true(vae_encode_plan(m.v, &r, sizes[i].f, sizes[i].h, sizes[i].w));
-    arena_init(&arena, "VAE encode");
-    vae_lay_out(&r, &arena);
-    arena_commit(&arena);
-    vae_lay_out(&r, &arena);
-    for (int i = 0; i < 3; i++) {
-        struct clip_size s = sizes[i];
-        int64_t n = tokens_of(s) * vae_latent_channels(m.v);
-        float *video = random_video(m.v, s, 6), *mean = floats(n);
-        struct posterior alone = encode(m.v, video, s);
-        vae_encode(m.v, &r, mean, NULL, video, s.f, s.h, s.w, NULL);
-        assert_memory_equal(mean, alone.mean, (size_t)n * sizeof *mean);
-        for (int64_t k = 0; k < n; k++) assert_true(alone.log_variance[k] == -30.0f);
-        free_posterior(&alone);
-        free(mean);
+    static const char *const names[] = {"vae_090", "vae_091", "vae_095", "vae_recipe"};
+    for (int i = 0; i < 4; i++) {
+        struct model m = open_model(names[i], dev, true);
+        struct clip_size s = {6, 2, 1};
+        size_t bytes = sizeof(float) * (size_t)(tokens_of(s) * vae_latent_channels(m.v));
+        float *video = random_video(m.v, s, 6);
+        struct posterior whole = encode(m.v, video, s);
+        for (int64_t chunk = 1; chunk <= 4; chunk++) {
+            struct posterior p = encode_in(m.v, video, s, chunk);
+            assert_memory_equal(p.mean, whole.mean, bytes);
+            assert_memory_equal(p.log_variance, whole.log_variance, bytes);
+            free_posterior(&p);
+        }
+        free_posterior(&whole);
         free(video);
+        close_model(&m);
     }
-    arena_free(&arena);
-    close_model(&m);
 }
 
 static void test_clips_beyond_any_memory_are_refused(void **state)
 {
     (void)state;
     struct model m = open_model("vae_095", dev, false);
-    struct vae_regions r = {0}, none = {0};
+    struct comm *self = comm_open_self();
     const int64_t many[] = {INT64_MAX, INT64_MAX / 8, (int64_t)1 << 50, (int64_t)1 << 31};
     for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
-        assert_false(vae_encode_plan(m.v, &r, many[i], 1 << 20, 1 << 20));
-        assert_false(vae_encode_plan(m.v, &r, 1, many[i], many[i]));
-        assert_false(vae_encode_plan(m.v, &r, 1, 1, many[i] / 2 + (1LL << 42)));
+        const struct vae_task tasks[] = {
+            {.encodes = true, .h = 1 << 20, .w = 1 << 20, .chunk = many[i], .group = self},
+            {.encodes = true, .h = many[i], .w = many[i], .chunk = 1, .group = self},
+            {.encodes = true, .h = 1, .w = many[i] / 2 + (1LL << 42), .chunk = 1, .group = self}};
+        for (int k = 0; k < 3; k++) {
+            struct vae_stream *stream;
+            assert_int_equal(vae_stream_open(&stream, m.v, &tasks[k]), STATUS_INPUT);
+            error_clear();
+        }
     }
-    assert_memory_equal(&r, &none, sizeof r);
+    comm_close(self);
     close_model(&m);
 }
 
@@ -513,8 +522,12 @@ static void test_wrong_encoders_are_refused_and_still_decode(void **state)
             if (!strstr(error_message(), bad->message))
                 fail_msg("case %zu: \"%s\", not \"%s\"", i, error_message(), bad->message);
         }
-        struct vae_regions r = {0};
-        assert_true(vae_plan(m.v, &r, 1, 1, 1));
+        struct comm *self = comm_open_self();
+        struct vae_task task = {.h = 1, .w = 1, .chunk = 1, .group = self};
+        struct vae_stream *decoder;
+        assert_int_equal(vae_stream_open(&decoder, m.v, &task), STATUS_OK);
+        vae_stream_close(decoder);
+        comm_close(self);
         close_model(&m);
     }
     error_clear();
@@ -547,7 +560,7 @@ int main(void)
         cmocka_unit_test(test_parity_of_other_log_variances),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_diffusers_folders_give_the_same_bytes),
-        cmocka_unit_test(test_one_plan_serves_clips_of_all_sizes),
+        cmocka_unit_test(test_chunks_give_the_same_bytes),
         cmocka_unit_test(test_clips_beyond_any_memory_are_refused),
         cmocka_unit_test(test_log_variance_is_bounded),
         cmocka_unit_test(test_wrong_encoders_are_refused_and_still_decode),

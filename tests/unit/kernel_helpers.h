@@ -106,7 +106,7 @@ static inline void on_all_devices(const char *what, body *run, const void *argum
 
 static inline struct clip clip_of(int64_t t, int64_t h, int64_t w, int64_t c, int pad)
 {
-    struct clip v = {NULL, t, h, w, c, pad};
+    struct clip v = {.t = t, .h = h, .w = w, .c = c, .pad = pad};
     v.p = floats(clip_count(&v));
     return v;
 }

@@ -441,7 +441,7 @@ static void test_t5(void **state)
 struct conv_case {
     int64_t t, h, w, in, out;
     int kernel, pad;
-    enum conv_time time;
+    int front;
     enum dtype dtype;
     bool bias, add;
 };
@@ -449,7 +449,7 @@ struct conv_case {
 static double naive_conv(const struct conv_case *c, const struct clip *x, const double *weight,
                          int64_t t, int64_t y, int64_t px, int64_t o)
 {
-    int k = c->kernel, front = k == 1 ? 0 : c->time == CONV_CAUSAL ? 2 : 1;
+    int k = c->kernel, front = k == 1 ? 0 : c->front;
     double sum = 0.0;
     for (int a = 0; a < k; a++)
         for (int b = 0; b < k; b++)
@@ -479,7 +479,7 @@ static float *run_conv(struct device *dev, const void *argument, int64_t *n)
     *n = clip_count(&y);
     float *before = copy_of(y.p, *n);
     op_conv_pack(dev, &conv);
-    op_conv3d(dev, &y, &x, &conv, c->time, c->add ? &y : NULL);
+    op_conv3d(dev, &y, &x, &conv, c->front, c->add ? &y : NULL, NULL);
     double *want = doubles(*n);
     for (int64_t i = 0; i < *n; i++) {
         int64_t o = i % c->out, px = i / c->out % c->w, row = i / c->out / c->w;
@@ -491,7 +491,7 @@ static float *run_conv(struct device *dev, const void *argument, int64_t *n)
         !c->add) { /* frames 1 and 2 need frames 0 to 3 (3 only when symmetric) and no other */
         struct clip part = x, out = clip_of(4, c->h, c->w, c->out, 0);
         part.t = 4;
-        op_conv3d(dev, &out, &part, &conv, c->time, NULL);
+        op_conv3d(dev, &out, &part, &conv, c->front, NULL, NULL);
         expect_same("conv3d of some frames", at(&y, 1, 0, 0), at(&out, 1, 0, 0),
                     2 * clip_frame(&y));
     }
@@ -504,14 +504,14 @@ static void test_conv(void **state)
 {
     (void)state;
     static const struct conv_case cases[] = {
-        {1, 1, 1, 1, 1, 3, 1, CONV_SYMMETRIC, DTYPE_F32, true, false},
-        {1, 4, 7, 3, 5, 3, 1, CONV_SYMMETRIC, DTYPE_F32, true, false},
-        {3, 5, 13, 48, 20, 3, 1, CONV_CAUSAL, DTYPE_BF16, true, false},
-        {5, 3, 6, 70, 33, 3, 1, CONV_SYMMETRIC, DTYPE_F16, false, false},
-        {5, 3, 9, 64, 32, 3, 1, CONV_CAUSAL, DTYPE_F32, true, true},
-        {2, 2, 400, 4, 17, 3, 1, CONV_SYMMETRIC, DTYPE_F32, true, true},
-        {3, 4, 5, 300, 48, 1, 0, CONV_SYMMETRIC, DTYPE_F32, true, false},
-        {2, 4, 5, 16, 130, 1, 1, CONV_CAUSAL, DTYPE_BF16, true, true},
+        {1, 1, 1, 1, 1, 3, 1, 1, DTYPE_F32, true, false},
+        {1, 4, 7, 3, 5, 3, 1, 1, DTYPE_F32, true, false},
+        {3, 5, 13, 48, 20, 3, 1, 2, DTYPE_BF16, true, false},
+        {5, 3, 6, 70, 33, 3, 1, 1, DTYPE_F16, false, false},
+        {5, 3, 9, 64, 32, 3, 1, 2, DTYPE_F32, true, true},
+        {2, 2, 400, 4, 17, 3, 1, 1, DTYPE_F32, true, true},
+        {3, 4, 5, 300, 48, 1, 0, 1, DTYPE_F32, true, false},
+        {2, 4, 5, 16, 130, 1, 1, 2, DTYPE_BF16, true, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         on_all_devices("conv3d", run_conv, cases + i);
@@ -592,7 +592,7 @@ static float *run_shuffle(struct device *dev, const void *argument, int64_t *n)
     struct clip x = clip_of(3, 2, 3, c->channels * p, 1 - c->pad);
     struct clip r = clip_of(3, 2, 3, c->residual ? c->residual : p, 0);
     struct clip y = clip_of(3 * c->st - drop, 2 * c->ss, 3 * c->ss, c->channels, c->pad);
-    op_depth_to_space(dev, &y, &x, c->residual ? &r : NULL, c->st, c->ss);
+    op_depth_to_space(dev, &y, &x, c->residual ? &r : NULL, c->st, c->ss, true);
     for (int64_t t = 0; t < x.t; t++)
         for (int64_t i = 0; i < x.h * x.w; i++)
             for (int64_t source = 0; source < x.c; source++) {
@@ -664,7 +664,7 @@ static void poll_conv(struct device *dev, struct calls *calls)
     struct clip x = clip_of(8, 16, 16, 16, 1), y = clip_of(8, 16, 16, 64, 0);
     op_conv_pack(dev, &conv);
     calls->count = 0;
-    op_conv3d(dev, &y, &x, &conv, CONV_SYMMETRIC, NULL);
+    op_conv3d(dev, &y, &x, &conv, 1, NULL, NULL);
     op_conv_unpack(dev, &conv);
 }
 

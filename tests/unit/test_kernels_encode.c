@@ -45,7 +45,7 @@ static float *run_conv(struct device *dev, const void *argument, int64_t *n)
     *n = clip_count(&y);
     float *before = copy_of(y.p, *n);
     op_conv_pack(dev, &conv);
-    op_conv3d(dev, &y, &x, &conv, CONV_CAUSAL, c->add ? &y : NULL);
+    op_conv3d(dev, &y, &x, &conv, 2, c->add ? &y : NULL, NULL);
     op_conv_unpack(dev, &conv);
     double *want = doubles(*n);
     for (int64_t i = 0; i < *n; i++) {
@@ -95,7 +95,7 @@ static float *run_shuffle(struct device *dev, const void *argument, int64_t *n)
     struct clip x = clip_of(T, H, W, c->channels, 1 - c->pad);
     struct clip r = clip_of(T, H, W, c->residual ? c->residual : 1, 0);
     struct clip y = clip_of((T + c->st - 1) / c->st, H / c->ss, W / c->ss, c->channels * p, c->pad);
-    op_space_to_depth(dev, &y, &x, c->residual ? &r : NULL, c->st, c->ss);
+    op_space_to_depth(dev, &y, &x, c->residual ? &r : NULL, c->st, c->ss, true);
     for (int64_t i = 0; i < y.t * y.h * y.w; i++) {
         int64_t t = i / (y.h * y.w), h = i / y.w % y.h, w = i % y.w;
         int64_t group = c->residual * p / y.c;
@@ -131,8 +131,8 @@ static float *run_round_trip(struct device *dev, const void *argument, int64_t *
     struct clip x = clip_of(5, 4, 6, c->channels, 0), back = clip_of(5, 4, 6, c->channels, 0);
     struct clip y = clip_of((5 + c->st - 1) / c->st, 4 / c->ss, 6 / c->ss,
                             c->channels * c->st * c->ss * c->ss, c->pad);
-    op_space_to_depth(dev, &y, &x, NULL, c->st, c->ss);
-    op_depth_to_space(dev, &back, &y, NULL, c->st, c->ss);
+    op_space_to_depth(dev, &y, &x, NULL, c->st, c->ss, true);
+    op_depth_to_space(dev, &back, &y, NULL, c->st, c->ss, true);
     *n = clip_count(&x);
     expect_same("space to depth and back", x.p, back.p, *n);
     return back.p;

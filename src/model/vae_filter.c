@@ -1,0 +1,160 @@
+/* One convolution of a stream: what it keeps of the frames before, and what it needs of the
+ * neighbours' lines. A frame's lines are exchanged once, then kept with it. */
+#include "model/vae_net.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+enum { TAG_HALO_BEFORE = 41, TAG_HALO_AFTER };
+
+/* ---- lines of a picture, to and from the neighbours ------------------------------------------ */
+
+/* Floats of one line of one frame, borders not included. */
+static int64_t line_floats(const struct halo *h, const struct clip *x)
+{
+    return (h->axis == VAE_ROWS ? x->w : x->h) * x->c;
+}
+
+/* Line `at` (-1 ... extent) of frame t, to or from `line`. */
+static void copy_line(const struct halo *h, const struct clip *x, int64_t t, int64_t at,
+                      float *line, bool out)
+{
+    int64_t pieces = h->axis == VAE_ROWS ? 1 : x->h;
+    int64_t floats = line_floats(h, x) / pieces;
+    for (int64_t i = 0; i < pieces; i++) {
+        int64_t row = h->axis == VAE_ROWS ? at : i, column = h->axis == VAE_ROWS ? 0 : at;
+        float *p = x->p + t * clip_frame(x) + row * clip_row(x) + (column + x->pad) * x->c;
+        memcpy(out ? line + i * floats : p, out ? p : line + i * floats,
+               sizeof(float) * (size_t)floats);
+    }
+}
+
+static void copy_lines(const struct halo *h, const struct clip *x, int64_t at, float *lines,
+                       bool out)
+{
+    for (int64_t t = 0; t < x->t; t++) copy_line(h, x, t, at, lines + t * line_floats(h, x), out);
+}
+
+/* A neighbour's row ends where the picture does. */
+static void clear_ends(const struct clip *x, int64_t row)
+{
+    for (int64_t t = 0; t < x->t; t++) {
+        float *p = x->p + t * clip_frame(x) + row * clip_row(x);
+        memset(p, 0, sizeof *p * (size_t)x->c);
+        memset(p + (x->w + 1) * x->c, 0, sizeof *p * (size_t)x->c);
+    }
+}
+
+/* Starts sending this rank's outer lines of x and receiving the neighbours'. */
+static void halo_start(struct halo *h, const struct clip *x)
+{
+    const int neighbour[2] = {h->before, h->after};
+    int64_t own[2] = {0, (h->axis == VAE_ROWS ? x->h : x->w) - 1}, line = line_floats(h, x);
+    for (int i = 0; i < 2; i++) {
+        if (neighbour[i] < 0) continue;
+        CHECK(x->t * line <= h->floats, "halo of %lld frames x %lld floats, room for %lld",
+              (long long)x->t, (long long)line, (long long)h->floats);
+        copy_lines(h, x, own[i], h->out[i], true);
+        comm_receive_start(h->group, &h->receives[i], h->in[i], x->t, line, neighbour[i],
+                           i == 0 ? TAG_HALO_AFTER : TAG_HALO_BEFORE);
+        comm_send_start(h->group, &h->sends[i], h->out[i], x->t, line, neighbour[i],
+                        i == 0 ? TAG_HALO_BEFORE : TAG_HALO_AFTER);
+    }
+}
+
+static void halo_finish(struct halo *h, const struct clip *x)
+{
+    const int neighbour[2] = {h->before, h->after};
+    int64_t outside[2] = {-1, h->axis == VAE_ROWS ? x->h : x->w};
+    for (int i = 0; i < 2; i++) {
+        if (neighbour[i] < 0) continue;
+        comm_wait(h->group, &h->receives[i]);
+        comm_wait(h->group, &h->sends[i]);
+        copy_lines(h, x, outside[i], h->in[i], false);
+        if (h->axis == VAE_ROWS) clear_ends(x, outside[i]);
+    }
+}
+
+/* ---- the convolution ------------------------------------------------------------------------- */
+
+static int64_t kept_frames(const struct filter *f) { return f->seen < KEPT ? f->seen : KEPT; }
+
+struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t)
+{
+    struct clip x = {.t = t, .h = g->h, .w = g->w, .c = f->conv->in, .pad = 1};
+    x.above = s->halo.axis == VAE_ROWS && s->halo.before >= 0;
+    x.below = s->halo.axis == VAE_ROWS && s->halo.after >= 0;
+    int64_t frame = clip_frame(&x), kept = kept_frames(f);
+    CHECK((KEPT + t) * frame <= g->input_floats, "%s: %lld frames of %lld floats, room for %lld",
+          f->conv->weight->name, (long long)t, (long long)frame, (long long)g->input_floats);
+    float *fresh = g->input + KEPT * frame;
+    memcpy(fresh - kept * frame, f->cache, sizeof(float) * (size_t)(kept * frame));
+    x.p = fresh + x.above * clip_row(&x);
+    return x;
+}
+
+static void keep(struct filter *f, const struct clip *window)
+{
+    int64_t frame = clip_frame(window), kept = window->t < KEPT ? window->t : KEPT;
+    const float *from = window->p - window->above * clip_row(window) + (window->t - kept) * frame;
+    memcpy(f->cache, from, sizeof(float) * (size_t)(kept * frame));
+}
+
+static void convolve(struct vae_stream *s, struct filter *f, const struct clip *y,
+                     const struct clip *window, int front, const struct clip *add,
+                     struct conv_span span)
+{
+    if (y->t > 0 && span.rows > 0 && span.columns > 0)
+        op_conv3d(s->v->dev, y, window, f->conv, front, add, &span);
+}
+
+/* The lines that need no neighbour first, while the others' are under way. */
+static void convolve_sharing(struct vae_stream *s, struct filter *f, const struct clip *y,
+                             const struct clip *window, const struct clip *fresh, int front,
+                             const struct clip *add)
+{
+    struct halo *h = &s->halo;
+    bool rows = h->axis == VAE_ROWS;
+    int64_t extent = rows ? y->h : y->w, first = h->before >= 0, end = extent - (h->after >= 0);
+    struct conv_span inside = {.rows = y->h, .columns = y->w}, edge = inside;
+    *(rows ? &inside.row : &inside.column) = first;
+    *(rows ? &inside.rows : &inside.columns) = end - first;
+    *(rows ? &edge.rows : &edge.columns) = 1;
+    if (fresh->t > 0) halo_start(h, fresh);
+    convolve(s, f, y, window, front, add, inside);
+    if (fresh->t > 0) halo_finish(h, fresh);
+    if (first > 0) convolve(s, f, y, window, front, add, edge);
+    *(rows ? &edge.row : &edge.column) = extent - 1;
+    if (end < extent && extent - 1 >= first) convolve(s, f, y, window, front, add, edge);
+}
+
+/* Frames that can be known after `seen` frames. */
+static int64_t known(const struct vae_stream *s, const struct filter *f, bool last)
+{
+    if (s->coder->causal) return (f->seen + f->conv->stride_t - 1) / f->conv->stride_t;
+    return f->seen == 0 ? 0 : last ? f->seen : f->seen - 1;
+}
+
+struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
+                       const struct clip *fresh, bool last, float *to, bool accumulate)
+{
+    const struct conv *c = f->conv;
+    int64_t kept = kept_frames(f), before = f->seen - kept; /* the window's first frame */
+    struct clip window = *fresh;
+    window.t += kept;
+    window.p -= kept * clip_frame(fresh);
+    f->seen += fresh->t;
+    struct clip y = {.p = to, .t = known(s, f, last) - f->given, .c = c->out};
+    y.h = g->h / c->stride_s;
+    y.w = g->w / c->stride_s;
+    int64_t front = before + (s->coder->causal ? 2 : 1) - c->stride_t * f->given;
+    f->given += y.t;
+    if (!s->coder->resident) op_conv_pack(s->v->dev, f->conv);
+    convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL);
+    if (!s->coder->resident) op_conv_unpack(s->v->dev, f->conv);
+    keep(f, &window);
+    s->work_done += clip_count(&y) * c->in * 27;
+    if (s->progress && y.t > 0) s->progress->report(s->progress->arg, s->work_done, s->work_total);
+    return y;
+}

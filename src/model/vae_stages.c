@@ -1,0 +1,286 @@
+/* A stream before anything runs through it: its stages, their memory, and what every clip begins
+ * with. */
+#include "model/vae.h"
+
+#include "base/error.h"
+#include "model/vae_net.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- stages ---------------------------------------------------------------------------------- */
+
+struct vae_part vae_part_of(int64_t extent, int ranks, int rank)
+{
+    int64_t each = extent / ranks, more = extent % ranks;
+    return (struct vae_part){rank * each + (rank < more ? rank : more), each + (rank < more)};
+}
+
+static void filter_make(struct filter *f, struct conv *conv) { *f = (struct filter){.conv = conv}; }
+
+static void make_states(struct vae_stream *s)
+{
+    struct vae_coder *c = s->coder;
+    filter_make(&s->conv_in, &c->conv_in);
+    filter_make(&s->conv_out, &c->conv_out);
+    for (int k = 0; k < c->block_count; k++) {
+        struct vae_block *b = &c->blocks[k];
+        filter_make(&s->blocks[k].conv, &b->conv);
+        s->blocks[k].res = xcalloc((size_t)b->count + 1, sizeof *s->blocks[k].res);
+        for (int j = 0; j < b->count; j++) {
+            filter_make(&s->blocks[k].res[j].first, &b->res[j].conv1);
+            filter_make(&s->blocks[k].res[j].second, &b->res[j].conv2);
+        }
+    }
+}
+
+static bool changes_size(const struct vae_block *b)
+{
+    return b->kind == VAE_BLOCK_SHUFFLE || b->kind == VAE_BLOCK_STRIDED;
+}
+
+static void make_stages(struct vae_stream *s)
+{
+    const struct vae_task *t = &s->task;
+    const struct vae_coder *c = s->coder;
+    int64_t fine = t->encodes ? s->v->space_factor / s->v->patch : 1;
+    int ranks = comm_size(t->group), rank = comm_rank(t->group);
+    struct vae_part rows = {0, t->h}, columns = {0, t->w};
+    *(t->axis == VAE_ROWS ? &rows : &columns) =
+        vae_part_of(t->axis == VAE_ROWS ? t->h : t->w, ranks, rank);
+    struct stage g = {.h = fine * rows.count,
+                      .w = fine * columns.count,
+                      .top = fine * rows.first,
+                      .left = fine * columns.first,
+                      .all_h = fine * t->h,
+                      .all_w = fine * t->w,
+                      .limit = t->encodes ? s->v->time_factor * t->chunk : t->chunk};
+    for (int k = 0; k <= c->block_count; k++) {
+        const struct vae_block *b = &c->blocks[k];
+        if (k < c->block_count && !changes_size(b)) continue;
+        CHECK(s->stage_count < STAGES, "VAE: more than %d resolutions", STAGES);
+        g.end = k;
+        s->stages[s->stage_count++] = g;
+        if (k == c->block_count) break;
+        g.first = k + 1;
+        int64_t *const extents[] = {&g.h, &g.w, &g.top, &g.left, &g.all_h, &g.all_w};
+        for (int i = 0; i < 6; i++)
+            *extents[i] = t->encodes ? *extents[i] / b->stride_s : *extents[i] * b->stride_s;
+        g.limit = t->encodes ? (g.limit + b->stride_t - 1) / b->stride_t : g.limit * b->stride_t;
+    }
+}
+
+static void grow(int64_t *n, int64_t candidate) { *n = candidate > *n ? candidate : *n; }
+
+/* Channels of the widest of each region, and by how many frames a clip's end can grow. */
+struct needs {
+    int64_t input, x, y, growth;
+};
+
+static void need_conv(struct needs *n, const struct conv *c)
+{
+    grow(&n->input, c->in);
+    grow(&n->y, c->out);
+    n->growth++;
+}
+
+static struct needs stage_needs(const struct vae_stream *s, int number)
+{
+    const struct vae_coder *c = s->coder;
+    const struct stage *g = &s->stages[number];
+    struct needs n = {0};
+    if (number == 0) need_conv(&n, &c->conv_in);
+    grow(&n.x, number == 0 ? c->conv_in.out : c->blocks[g->first - 1].out);
+    if (number == 0 && s->task.encodes) grow(&n.x, 3 * s->v->patch * s->v->patch);
+    for (int k = g->first; k < g->end; k++)
+        for (int j = 0; j < c->blocks[k].count; j++) {
+            const struct vae_resblock *r = &c->blocks[k].res[j];
+            need_conv(&n, &r->conv1);
+            need_conv(&n, &r->conv2);
+            grow(&n.x, r->in > r->out ? r->in : r->out);
+        }
+    need_conv(&n, g->end < c->block_count ? &c->blocks[g->end].conv : &c->conv_out);
+    return n;
+}
+
+/* 4 PiB: far beyond any machine, and sums of a few still fit an address. */
+static const int64_t MOST_FLOATS = (int64_t)1 << 50;
+
+/* a * b * c * d, or false. */
+static bool product(int64_t *out, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    int64_t n = a;
+    if (__builtin_mul_overflow(n, b, &n) || __builtin_mul_overflow(n, c, &n) ||
+        __builtin_mul_overflow(n, d, &n) || n > MOST_FLOATS)
+        return false;
+    *out = n;
+    return true;
+}
+
+static bool size_stages(struct vae_stream *s)
+{
+    for (int i = 0; i < s->stage_count; i++) {
+        struct stage *g = &s->stages[i];
+        struct needs n = stage_needs(s, i);
+        g->room = s->coder->causal || g->limit > n.growth ? g->limit : n.growth;
+        if (!product(&g->input_floats, KEPT + g->room, g->h + 2, g->w + 2, n.input) ||
+            !product(&g->x_floats, KEPT + g->room, g->h, g->w, n.x) ||
+            !product(&g->y_floats, g->room, g->h, g->w, n.y))
+            return false;
+        int64_t line = s->task.axis == VAE_ROWS ? g->w : g->h;
+        if (comm_size(s->task.group) > 1) grow(&s->halo.floats, g->room * line * n.input);
+    }
+    return true;
+}
+
+int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_task *task)
+{
+    int64_t extent = task->axis == VAE_ROWS ? task->h : task->w;
+    int rank = comm_rank(task->group), ranks = comm_size(task->group);
+    CHECK(task->h > 0 && task->w > 0 && task->chunk > 0 && (!task->encodes || v->has_encoder),
+          "vae_stream_open: %lldx%lld latents, chunks of %lld", (long long)task->h,
+          (long long)task->w, (long long)task->chunk);
+    struct vae_stream *s = xcalloc(1, sizeof *s);
+    *s = (struct vae_stream){
+        .v = v, .coder = task->encodes ? &v->encoder : &v->decoder, .task = *task};
+    s->halo.group = task->group;
+    s->halo.axis = task->axis;
+    s->halo.before = rank - 1;
+    s->halo.after = rank + 1 < ranks && rank + 1 < extent ? rank + 1 : -1;
+    make_states(s);
+    int64_t pixels;
+    bool fits = product(&pixels, task->h, task->w, task->chunk, (int64_t)1 << 16);
+    if (fits) make_stages(s);
+    if (!fits || !size_stages(s)) {
+        vae_stream_close(s);
+        return error_set(STATUS_INPUT, "a picture of %lldx%lld latents is too large",
+                         (long long)task->w, (long long)task->h);
+    }
+    *out = s;
+    return STATUS_OK;
+}
+
+void vae_stream_close(struct vae_stream *s)
+{
+    if (!s) return;
+    for (int k = 0; k < s->coder->block_count; k++) free(s->blocks[k].res);
+    free(s);
+}
+
+int64_t vae_stream_most_frames(const struct vae_stream *s)
+{
+    return s->stages[s->stage_count - 1].room;
+}
+
+static void lay_out_filter(struct vae_stream *s, struct arena *a, const struct stage *g,
+                           struct filter *f)
+{
+    bool rows = s->halo.axis == VAE_ROWS;
+    int64_t lines = g->h + (rows && s->halo.before >= 0) + (rows && s->halo.after >= 0);
+    f->cache = arena_floats(a, KEPT * lines * (g->w + 2) * f->conv->in);
+}
+
+static void lay_out_stage(struct vae_stream *s, struct arena *a, struct stage *g)
+{
+    g->input = arena_floats(a, g->input_floats);
+    g->x = arena_floats(a, g->x_floats);
+    g->y = arena_floats(a, g->y_floats);
+    int64_t plane = g->h * g->w;
+    for (int k = g->first; k < g->end; k++)
+        for (int j = 0; j < s->coder->blocks[k].count; j++) {
+            const struct vae_resblock *r = &s->coder->blocks[k].res[j];
+            struct res_state *state = &s->blocks[k].res[j];
+            lay_out_filter(s, a, g, &state->first);
+            lay_out_filter(s, a, g, &state->second);
+            state->skip.frames = arena_floats(a, KEPT * plane * r->out);
+            if (r->noise_scale1) state->noise[0] = arena_floats(a, plane);
+            if (r->noise_scale2) state->noise[1] = arena_floats(a, plane);
+        }
+    if (g->end == s->coder->block_count) return;
+    const struct vae_block *b = &s->coder->blocks[g->end];
+    lay_out_filter(s, a, g, &s->blocks[g->end].conv);
+    s->blocks[g->end].skip.frames = arena_floats(a, KEPT * plane * b->in);
+}
+
+void vae_stream_lay_out(struct vae_stream *s, struct arena *a)
+{
+    struct stage *first = &s->stages[0], *last = &s->stages[s->stage_count - 1];
+    lay_out_filter(s, a, first, &s->conv_in);
+    for (int i = 0; i < s->stage_count; i++) lay_out_stage(s, a, &s->stages[i]);
+    lay_out_filter(s, a, last, &s->conv_out);
+    if (!s->task.encodes)
+        s->pixels = arena_floats(a, last->room * last->h * last->w * s->coder->conv_out.out);
+    for (int i = 0; i < 2; i++) {
+        s->halo.out[i] = arena_floats(a, s->halo.floats);
+        s->halo.in[i] = arena_floats(a, s->halo.floats);
+    }
+}
+
+/* ---- a new clip ------------------------------------------------------------------------------ */
+
+/* A map of the whole picture from the generator; this rank keeps its part. */
+static void draw_map(const struct stage *g, float *map, float *room, struct rng *noise)
+{
+    if (!map) return;
+    rng_randn(noise, room, (size_t)(g->all_h * g->all_w));
+    for (int64_t y = 0; y < g->h; y++)
+        memcpy(map + y * g->w, room + (g->top + y) * g->all_w + g->left,
+               sizeof(float) * (size_t)g->w);
+}
+
+static void start_filter(struct filter *f) { f->seen = f->given = 0; }
+
+static void start_stage(struct vae_stream *s, struct stage *g, struct rng *noise)
+{
+    float *room = xmalloc(sizeof *room * (size_t)(g->all_h * g->all_w));
+    for (int k = g->first; k < g->end; k++)
+        for (int j = 0; j < s->coder->blocks[k].count; j++) {
+            struct res_state *state = &s->blocks[k].res[j];
+            start_filter(&state->first);
+            start_filter(&state->second);
+            state->skip.held = 0;
+            for (int i = 0; i < 2; i++) draw_map(g, state->noise[i], room, noise);
+        }
+    if (g->end < s->coder->block_count) {
+        start_filter(&s->blocks[g->end].conv);
+        s->blocks[g->end].skip.held = 0;
+    }
+    free(room);
+}
+
+/* Multiply-adds of this rank for a clip of `frames` latents. */
+static int64_t count_work(const struct vae_stream *s, int64_t frames)
+{
+    const struct vae_coder *c = s->coder;
+    int64_t t = s->task.encodes ? s->v->time_factor * (frames - 1) + 1 : frames, work = 0;
+    for (int i = 0; i < s->stage_count; i++) {
+        const struct stage *g = &s->stages[i];
+        int64_t positions = t * g->h * g->w * 27;
+        if (i == 0) work += positions * c->conv_in.in * c->conv_in.out;
+        for (int k = g->first; k < g->end; k++)
+            for (int j = 0; j < c->blocks[k].count; j++)
+                work += positions * (c->blocks[k].res[j].in + c->blocks[k].res[j].out) *
+                        c->blocks[k].res[j].out;
+        if (g->end == c->block_count) return work + positions * c->conv_out.in * c->conv_out.out;
+        const struct vae_block *b = &c->blocks[g->end];
+        int64_t st = b->conv.stride_t, ss = b->conv.stride_s;
+        work += ((t - 1) / st + 1) * (g->h / ss) * (g->w / ss) * 27 * b->conv.in * b->conv.out;
+        t = s->task.encodes ? (t - 1) / b->stride_t + 1 : b->stride_t * (t - 1) + 1;
+    }
+    return work;
+}
+
+void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
+                      struct vae_sink sink, const struct vae_progress *progress)
+{
+    CHECK(noise || !vae_injects_noise(s->coder),
+          "vae_stream_begin: this decoder injects noise and was given no source of it");
+    s->sink = sink;
+    s->progress = progress;
+    s->work_done = 0;
+    s->work_total = frames > 0 ? count_work(s, frames) : 0;
+    if (!s->task.encodes && s->v->conditioned) vae_modulate(s->v, timestep);
+    start_filter(&s->conv_in);
+    start_filter(&s->conv_out);
+    for (int i = 0; i < s->stage_count; i++) start_stage(s, &s->stages[i], noise);
+}

@@ -1,0 +1,239 @@
+/* Runs a coder on frames as they come. Stage after stage: the blocks of one resolution take a piece
+ * of a clip, each gives what is known of its output, and what the last one gives becomes pieces of
+ * the next stage. Every convolution of a decoder looks one frame ahead, so pieces shrink at a
+ * clip's front, and at its end each adds one frame that nothing follows. */
+#include "model/vae.h"
+
+#include "base/error.h"
+#include "model/vae_net.h"
+
+#include <string.h>
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+/* Where a piece begins in the stage's x: behind room for frames that waited. */
+static struct clip piece_at(const struct stage *g, int64_t t, int64_t channels)
+{
+    struct clip x = {.t = t, .h = g->h, .w = g->w, .c = channels};
+    CHECK((KEPT + t) * clip_frame(&x) <= g->x_floats, "VAE stage: %lld frames of %lld floats",
+          (long long)t, (long long)clip_frame(&x));
+    x.p = g->x + KEPT * clip_frame(&x);
+    return x;
+}
+
+static struct clip frames_of(const struct clip *x, int64_t first, int64_t count)
+{
+    struct clip part = *x;
+    part.p += first * clip_frame(x);
+    part.t = count;
+    return part;
+}
+
+/* x with the frames that waited before it. */
+static struct clip delay_join(const struct delay *d, const struct clip *x)
+{
+    struct clip window = frames_of(x, -d->held, x->t + d->held);
+    memcpy(window.p, d->frames, sizeof(float) * (size_t)(d->held * clip_frame(x)));
+    return window;
+}
+
+/* The first `given` frames of the window are done with; the others wait. */
+static void delay_keep(struct delay *d, const struct clip *window, int64_t given)
+{
+    struct clip rest = frames_of(window, given, window->t - given);
+    CHECK(rest.t >= 0 && rest.t <= KEPT, "VAE stage: %lld frames wait", (long long)rest.t);
+    d->held = rest.t;
+    memcpy(d->frames, rest.p, sizeof(float) * (size_t)clip_count(&rest));
+}
+
+static void activate(struct vae_stream *s, const struct clip *y, const struct clip *x,
+                     const float *rows)
+{
+    if (x->t > 0) op_pixel_norm_silu(s->v->dev, y, x, rows ? rows + x->c : NULL, rows);
+}
+
+static void copy_bordered(struct vae_stream *s, const struct clip *y, const struct clip *x)
+{
+    if (x->t > 0) op_copy_pad(s->v->dev, y, x);
+}
+
+/* ---- resblocks (spec vae 1.5) ---------------------------------------------------------------- */
+
+static void add_noise(struct vae_stream *s, const struct clip *y, const float *map,
+                      const float *scale)
+{
+    if (map && y->t > 0) op_add_noise_map(s->v->dev, y, map, scale);
+}
+
+/* x of `in` channels -> its shortcut of `out`: nothing but channels is mixed. */
+static struct clip shortcut(struct vae_stream *s, struct stage *g, struct vae_resblock *r,
+                            const struct clip *x)
+{
+    struct clip normed = *x, out = piece_at(g, x->t, r->out);
+    normed.p = g->input;
+    if (x->t == 0) return out;
+    op_channel_layer_norm(s->v->dev, &normed, x, 1e-6f, r->norm3_weight, r->norm3_bias);
+    if (!s->coder->resident) op_conv_pack(s->v->dev, &r->shortcut);
+    op_conv3d(s->v->dev, &out, &normed, &r->shortcut, 0, NULL, NULL);
+    if (!s->coder->resident) op_conv_unpack(s->v->dev, &r->shortcut);
+    return out;
+}
+
+/* The second convolution is added to what waited for it, in its place. */
+static struct clip add_second(struct vae_stream *s, struct stage *g, struct vae_resblock *r,
+                              struct res_state *state, const struct clip *fresh, bool last,
+                              const struct clip *window)
+{
+    if (!state->noise[1]) return filter_run(s, g, &state->second, fresh, last, window->p, true);
+    struct clip y = filter_run(s, g, &state->second, fresh, last, g->y, false);
+    struct clip out = frames_of(window, 0, y.t);
+    add_noise(s, &y, state->noise[1], r->noise_scale2);
+    op_lincomb(s->v->dev, out.p, 1.0f, out.p, 1.0f, y.p, clip_count(&y));
+    return out;
+}
+
+static struct clip resblock(struct vae_stream *s, struct stage *g, struct vae_resblock *r,
+                            struct res_state *state, struct clip x, bool last)
+{
+    const float *rows = r->modulation; /* [4][in], in == out where conditioned */
+    struct clip fresh = filter_input(s, g, &state->first, x.t);
+    activate(s, &fresh, &x, rows);
+    struct clip y = filter_run(s, g, &state->first, &fresh, last, g->y, false);
+    add_noise(s, &y, state->noise[0], r->noise_scale1);
+
+    if (r->in != r->out) x = shortcut(s, g, r, &x);
+    struct clip window = delay_join(&state->skip, &x);
+    fresh = filter_input(s, g, &state->second, y.t);
+    activate(s, &fresh, &y, rows ? rows + 2 * r->in : NULL);
+    struct clip out = add_second(s, g, r, state, &fresh, last, &window);
+    delay_keep(&state->skip, &window, out.t);
+    struct clip piece = piece_at(g, out.t, r->out);
+    memmove(piece.p, out.p, sizeof(float) * (size_t)clip_count(&out));
+    return piece;
+}
+
+/* ---- from stage to stage --------------------------------------------------------------------- */
+
+static void push_stage(struct vae_stream *s, int number, struct clip x, bool last);
+
+/* x [t,h,w,C] -> [2t,2h,2w,C/m], at a clip's front one frame less: spec vae 1.7. */
+static void upsample(struct vae_stream *s, int number, const struct clip *x, bool last)
+{
+    struct stage *g = &s->stages[number];
+    struct vae_block *b = &s->coder->blocks[g->end];
+    struct block_state *state = &s->blocks[g->end];
+    int64_t given = state->conv.given;
+    struct clip fresh = filter_input(s, g, &state->conv, x->t);
+    copy_bordered(s, &fresh, x);
+    struct clip y = filter_run(s, g, &state->conv, &fresh, last, g->y, false);
+    struct clip window = delay_join(&state->skip, x);
+    bool whole = last && given == 0 && y.t <= g->limit;
+    for (int64_t i = 0; i < y.t; i += g->limit) {
+        int64_t n = y.t - i < g->limit ? y.t - i : g->limit;
+        bool first = given + i == 0;
+        struct clip from = frames_of(&y, i, n), skip = frames_of(&window, i, n);
+        struct clip out = piece_at(&s->stages[number + 1],
+                                   b->stride_t * n - (first ? b->stride_t - 1 : 0), b->out);
+        op_depth_to_space(s->v->dev, &out, &from, b->residual ? &skip : NULL, b->stride_t,
+                          b->stride_s, first);
+        push_stage(s, number + 1, out, whole);
+    }
+    delay_keep(&state->skip, &window, y.t);
+    if (last && !whole)
+        push_stage(s, number + 1, piece_at(&s->stages[number + 1], 0, b->out), last);
+}
+
+/* x [t,h,w,C] -> [t/2,h/2,w/2,mC], or without the halves of a stride 1; at a clip's front (t+1)/2
+ * frames: spec vae 1.6. There the convolution reads a clip whose frame 0 was doubled before. Being
+ * causal, it would give the same frame twice at its front, so it reads x, and its output is doubled
+ * with the residual. */
+static void downsample(struct vae_stream *s, int number, const struct clip *x, bool last)
+{
+    struct stage *g = &s->stages[number];
+    struct vae_block *b = &s->coder->blocks[g->end];
+    struct filter *conv = &s->blocks[g->end].conv;
+    bool first = conv->given == 0;
+    int64_t frames = (x->t + (first ? b->stride_t - 1 : 0)) / b->stride_t;
+    struct clip fresh = filter_input(s, g, conv, x->t);
+    struct clip out = piece_at(&s->stages[number + 1], frames, b->out);
+    copy_bordered(s, &fresh, x);
+    if (b->kind == VAE_BLOCK_STRIDED) {
+        filter_run(s, g, conv, &fresh, last, out.p, false);
+    } else {
+        struct clip y = filter_run(s, g, conv, &fresh, last, g->y, false);
+        op_space_to_depth(s->v->dev, &out, &y, b->residual ? x : NULL, b->stride_t, b->stride_s,
+                          first);
+    }
+    push_stage(s, number + 1, out, last);
+}
+
+/* The last convolution; what it makes leaves the stream. */
+static void finish(struct vae_stream *s, struct stage *g, const struct clip *x, bool last)
+{
+    const struct vae *v = s->v;
+    struct clip fresh = filter_input(s, g, &s->conv_out, x->t);
+    activate(s, &fresh, x, s->task.encodes ? NULL : v->last_modulation);
+    struct clip y = filter_run(s, g, &s->conv_out, &fresh, last, g->y, false);
+    if (y.t == 0) return;
+    if (!s->task.encodes) op_unpatchify(v->dev, s->pixels, &y, v->patch);
+    s->sink.take(s->sink.argument, s->task.encodes ? y.p : s->pixels, y.t);
+}
+
+static void push_stage(struct vae_stream *s, int number, struct clip x, bool last)
+{
+    struct stage *g = &s->stages[number];
+    if (x.t == 0 && (!last || s->coder->causal)) return; /* nothing new */
+    for (int k = g->first; k < g->end; k++)
+        for (int j = 0; j < s->coder->blocks[k].count; j++)
+            x = resblock(s, g, &s->coder->blocks[k].res[j], &s->blocks[k].res[j], x, last);
+    if (number + 1 == s->stage_count)
+        finish(s, g, &x, last);
+    else
+        (s->task.encodes ? downsample : upsample)(s, number, &x, last);
+}
+
+/* This rank's part of n frames of the whole picture [n][scale * h][scale * w][channels]. */
+static void take_part(const struct vae_stream *s, const struct clip *y, const float *from)
+{
+    const struct stage *g = &s->stages[0];
+    int scale = s->task.encodes ? s->v->patch : 1;
+    int64_t channels = s->task.encodes ? 3 : y->c, row = g->all_w * scale * channels;
+    if (s->task.encodes) {
+        float *part = g->x; /* [n][scale * h][scale * w][3] */
+        for (int64_t i = 0; i < y->t * g->h * scale; i++) {
+            int64_t t = i / (g->h * scale), line = g->top * scale + i % (g->h * scale);
+            memcpy(part + i * g->w * scale * 3,
+                   from + (t * g->all_h * scale + line) * row + g->left * scale * 3,
+                   sizeof(float) * (size_t)(g->w * scale * 3));
+        }
+        op_patchify(s->v->dev, y, part, scale);
+        return;
+    }
+    for (int64_t i = 0; i < y->t * g->h; i++) {
+        float *to = y->p + i / g->h * clip_frame(y) + i % g->h * clip_row(y);
+        memset(to, 0, sizeof(float) * (size_t)clip_row(y));
+        memcpy(to + channels,
+               from + (i / g->h * g->all_h + g->top + i % g->h) * row + g->left * channels,
+               sizeof(float) * (size_t)(g->w * channels));
+    }
+}
+
+static void push_first(struct vae_stream *s, const float *frames, int64_t n, bool last)
+{
+    struct stage *g = &s->stages[0];
+    struct clip fresh = filter_input(s, g, &s->conv_in, n);
+    if (n > 0) take_part(s, &fresh, frames);
+    struct clip x = piece_at(g, 0, s->coder->conv_in.out);
+    x.t = filter_run(s, g, &s->conv_in, &fresh, last, x.p, false).t;
+    push_stage(s, 0, x, last);
+}
+
+void vae_stream_push(struct vae_stream *s, const float *frames, int64_t n, bool last)
+{
+    bool whole = last && s->conv_in.seen == 0;
+    if (s->stages[0].h == 0 || s->stages[0].w == 0) return;
+    CHECK(n > 0 && n <= s->stages[0].limit, "vae_stream_push: %lld frames, at most %lld",
+          (long long)n, (long long)s->stages[0].limit);
+    push_first(s, frames, n, whole);
+    if (last && !whole && !s->coder->causal) push_first(s, NULL, 0, true);
+}

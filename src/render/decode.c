@@ -1,0 +1,193 @@
+#include "render/decode.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/trace.h"
+#include "parallel/heartbeat.h"
+#include "render/conditioning.h"
+#include "render/dump.h"
+#include "render/film.h"
+#include "render/noise.h"
+#include "render/sidecar.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- latents --------------------------------------------------------------------------------- */
+
+/* The reference's global generator has drawn the stochastic steps' noise before it draws the decode
+ * noise. */
+static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channels)
+{
+    if (!s->options->stochastic_sampling) return;
+    for (int i = 0; i < s->schedule.count; i++, heartbeat_worked())
+        noise_draw(r, RNG_TORCH, s->tokens, channels, 0, 0, NULL);
+}
+
+/* In double and rounded once, so that every host gives the same bits. */
+static float sigmoid(float x) { return (float)(1 / (1 + exp(-(double)x))); }
+
+enum { DRAW = 256 }; /* numbers at a time */
+
+/* Official order (pipeline spec 1.12): decode noise on normalised latents, tone map, then
+ * un-normalise. The noise is drawn as the reference draws it for a permuted tensor on the CPU:
+ * scalar path, in token order. latents [tokens, C], the next of the shot, become z. */
+static void prepare_latents(struct engine *e, const struct shot *s, const float *latents,
+                            int64_t tokens, float *z, struct rng *r)
+{
+    const struct shot_options *o = s->options;
+    int64_t n = tokens * e->channels;
+    double sigma = o->decode_noise_scale < 0 ? o->decode_timestep : o->decode_noise_scale;
+    float noise[DRAW], keep = 1 - (float)sigma, k = 0.75f * (float)o->tone_map_compression_ratio;
+    memcpy(z, latents, (size_t)n * sizeof *z);
+    for (int64_t at = 0; vae_wants_timestep(e->codec.vae) && at < n; at += DRAW) {
+        int64_t count = n - at < DRAW ? n - at : DRAW;
+        rng_randn_strided(r, noise, (size_t)count);
+        for (int64_t i = 0; i < count; i++) z[at + i] = z[at + i] * keep + noise[i] * (float)sigma;
+    }
+    for (int64_t i = 0; k > 0 && i < n; i++)
+        z[i] *= 1 - 0.8f * k * sigmoid(4 * k * (fabsf(z[i]) - 1));
+    vae_unnormalize(e->codec.vae, z, tokens);
+}
+
+/* The generator behind the decode noise of the whole shot: what the decoder itself draws from. */
+static struct rng behind_decode_noise(struct engine *e, const struct shot *s, struct rng r)
+{
+    float noise[DRAW];
+    bool both = vae_wants_timestep(e->codec.vae) && vae_wants_noise(e->codec.vae);
+    int64_t n = both ? s->tokens * e->channels : 0;
+    for (int64_t at = 0; at < n; at += DRAW)
+        rng_randn_strided(&r, noise, (size_t)(n - at < DRAW ? n - at : DRAW));
+    return r;
+}
+
+/* ---- frames ---------------------------------------------------------------------------------- */
+
+/* Progress of the decoder, and the moment when messages move. */
+static void report_decode(void *argument, int64_t done, int64_t total)
+{
+    struct progress *p = argument;
+    p->total = total;
+    progress_advance(p, done);
+}
+
+enum { POSITIONS = 512 }; /* latents at a time, about */
+
+static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
+
+/* Along the axis whose shares are the more even; of two that are alike, the one with the shorter
+ * lines to exchange. */
+static enum vae_axis choose_axis(const struct shot *s, int ranks)
+{
+    int64_t by_rows = largest_share(s->h, ranks) * s->w;
+    int64_t by_columns = largest_share(s->w, ranks) * s->h;
+    if (by_rows != by_columns) return by_rows < by_columns ? VAE_ROWS : VAE_COLUMNS;
+    return s->w <= s->h ? VAE_ROWS : VAE_COLUMNS;
+}
+
+struct vae_task decode_task(const struct engine *e, const struct shot *s)
+{
+    int64_t chunk = POSITIONS / (s->h * s->w);
+    chunk = chunk < 1 ? 1 : chunk < s->f ? chunk : s->f;
+    return (struct vae_task){.h = s->h,
+                             .w = s->w,
+                             .chunk = chunk,
+                             .group = e->mesh.codec_group,
+                             .axis = choose_axis(s, e->mesh.codec_ranks)};
+}
+
+/* All ranks leave when the owner's file cannot be written. */
+static int decode(struct film *f, const struct vae_task *task, const float *latents, struct rng *r)
+{
+    struct engine *e = f->e;
+    const struct shot *s = f->shot;
+    struct progress progress;
+    char label[48];
+    snprintf(label, sizeof label, "shot %d/%d decode", s->number + 1, e->job->shot_count);
+    phase_set("shot %d decode", s->number + 1);
+    if (f->owns) progress_start(&progress, label, NULL, 1);
+    struct vae_progress report = {report_decode, &progress};
+    struct rng maps = behind_decode_noise(e, s, *r);
+    struct vae_stream *stream = engine_open_stream(e, task);
+    vae_stream_begin(stream, s->f, (float)s->options->decode_timestep, &maps,
+                     (struct vae_sink){film_take, f}, f->owns ? &report : NULL);
+    int status = STATUS_OK;
+    for (int64_t i = 0; i < s->f && status == STATUS_OK; i += task->chunk) {
+        int64_t n = s->f - i < task->chunk ? s->f - i : task->chunk;
+        int64_t tokens = n * s->h * s->w;
+        prepare_latents(e, s, latents + i * s->h * s->w * e->channels, tokens, e->codec.latents, r);
+        vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
+        status = comm_max(e->mesh.codec_group, f->status);
+    }
+    vae_stream_close(stream);
+    if (f->owns && status == STATUS_OK) progress_end(&progress);
+    return status;
+}
+
+static int decode_into_file(struct engine *e, const struct shot *s, const float *latents,
+                            struct sidecar_facts *facts)
+{
+    struct film f;
+    struct vae_task task = decode_task(e, s);
+    struct rng r = conditioning_global_stream(e, s);
+    double start_s = clock_s();
+    int opened = film_open(&f, e, s, task.axis);
+    int status = comm_max(e->mesh.codec_group, opened);
+    if (status == STATUS_OK) {
+        skip_step_noise(&r, s, e->channels);
+        status = decode(&f, &task, latents, &r);
+    }
+    status = film_close(&f, status, facts->frames_sha256);
+    facts->decode_s = clock_s() - start_s - f.writing_s;
+    trace_span("codec", "decode", 0, s->number, -1, start_s);
+    log_json("stage", "\"name\":\"decode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+             facts->decode_s);
+    if (f.owns)
+        log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
+                 f.writing_s);
+    return opened != STATUS_OK ? opened : status;
+}
+
+/* ---- the owner's report ---------------------------------------------------------------------- */
+
+static int keep_latents(struct engine *e, const struct shot *s, const float *latents,
+                        struct sidecar_facts *facts)
+{
+    digest_of(latents, (size_t)(s->tokens * e->channels) * sizeof *latents, facts->latents_sha256);
+    if (!e->job->dump) return STATUS_OK;
+    return dump_latents(e->job->dump, s->number, latents, e->channels, s->f, s->h, s->w);
+}
+
+static int report_shot(struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
+{
+    const struct shot_options *o = s->options;
+    if (e->job->dump)
+        TRY(dump_frames(e->job->dump, s->number, e->codec.frames, o->num_frames, o->height,
+                        o->width));
+    TRY(sidecar_write(e, s, facts));
+    if (e->job->digest) {
+        printf("digest shot %d latents %s frames %s\n", s->number + 1, facts->latents_sha256,
+               facts->frames_sha256);
+        if (fflush(stdout) != 0)
+            return error_set(STATUS_INPUT, "digest: standard output: %s", strerror(errno));
+    }
+    log_info("shot %d/%d: wrote %s (%d frames, %dx%d)", s->number + 1, e->job->shot_count,
+             o->output, o->num_frames, o->width, o->height);
+    return STATUS_OK;
+}
+
+int decode_shot(struct engine *e, const struct shot *s, const float *latents)
+{
+    struct sidecar_facts facts = {0};
+    bool owns = engine_owns(e, s->number);
+    int mine = owns ? keep_latents(e, s, latents, &facts) : STATUS_OK;
+    int status = comm_max(e->mesh.codec_group, mine);
+    if (status == STATUS_OK) mine = decode_into_file(e, s, latents, &facts);
+    if (status == STATUS_OK && mine == STATUS_OK && owns) mine = report_shot(e, s, &facts);
+    status = comm_max(e->mesh.codec_group, mine);
+    if (mine != STATUS_OK) return owns ? mine : STATUS_STOPPED; /* the owner says why */
+    return status != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
+}

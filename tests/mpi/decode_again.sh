@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# `ringreel decode`: the latents of a render give the render's frames, on any number of ranks; others give what they show.
+set -euo pipefail
+# shellcheck source=tests/support/cases.sh
+. tests/support/cases.sh
+
+job=$work/job.yaml
+latents=$work/dump/shot-0002/latents.safetensors
+
+digest_of() { grep "^digest shot $1 " "$work/out" | cut -d' ' -f4-; } # latents ... frames ...
+
+write_job "$job" 'shots:' "  - {output: $work/1.mp4, seed: 4}" \
+    "  - {output: $work/2.mkv, encoder: ffv1, width: 150, height: 90, seed: 5, stochastic_sampling: true, image: $PWD/tests/parity/data/conditioning_wide.png}"
+ringreel 3 render "$job" --digest --quiet --dump "$work/dump"
+equal 'a render: exit code' 0 "$code"
+rendered=$(digest_of 2)
+for ranks in 0 1 2 3 5; do
+    ringreel "$ranks" decode "$latents" --config "$job" --shot 2 -o "$work/again.mkv" --encoder ffv1 --digest --quiet
+    equal "decoded again on $ranks ranks" "0 $rendered" "$code $(digest_of 1)"
+done
+
+ringreel 2 decode "$latents" --config "$job" -o "$work/other.mp4" --width 96 --height 64
+has_line 'latents of another size than the job' "$work/err" "wrote $work/other.mp4 .17 frames, 160x96."
+
+decode_refused() { # name, expression, words
+    refused "$1" 0 "$2" decode "${@:3}" -o "$work/videos/x.mp4"
+}
+decode_refused 'no file of latents' 'command line: the first word must be a file of latents' --config "$job"
+decode_refused 'a file that is not there' "$work/none: " "$work/none" --config "$job"
+decode_refused 'a file without latents' ".*noise.safetensors: there is no tensor 'latents'" \
+    "$work/dump/shot-0002/noise.safetensors" --config "$job"
+decode_refused 'a shot that the job does not have' '--shot 3: the job has 2 shots' "$latents" --config "$job" --shot 3
+decode_refused 'a shot that is no number' "command line: --shot: .*'x'" "$latents" --config "$job" --shot=x
+refused 'a job that is not there' 3 "$work/none.yaml: " decode "$latents" --config "$work/none.yaml" -o "$work/videos/x.mp4"
+refused 'no name for the video' 0 'command line: -o FILE is missing' decode "$latents" --config "$job"
+
+finish
