@@ -23,7 +23,7 @@ def write(folder, vae, statistics, transformer, t5, tokenizer):
     config = {"_class_name": "LTXVideo", "transformer": flow.config(layers, heads), "vae": autoencoder.config(),
               "scheduler": SCHEDULER}
     bf16 = {name: t.detach().cpu().to(torch.bfloat16) for name, t in state.items()}
-    write_safetensors(folder / "ltxv-tiny.safetensors", bf16, {"config": json.dumps(config)})
+    write_safetensors(folder / "ltxv-tiny.safetensors", bf16, {"config": json.dumps(config), "learnt": "shapes"})
     encoder = {name: t.detach().cpu().to(torch.bfloat16) for name, t in text.stored(t5).items()}
     write_safetensors(folder / "text_encoder" / "model.safetensors", encoder, {"format": "pt"})
     text.write_config(folder / "text_encoder", t5.config)
