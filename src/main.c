@@ -27,14 +27,17 @@ static bool speaks(void)
 static int usage(FILE *out, int status)
 {
     if (!speaks()) return status;
-    fputs("usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel "
-          "render --help)\n"
-          "       ringreel decode LATENTS.safetensors --config JOB.yaml -o FILE ...   (ringreel "
-          "decode --help)\n"
-          "       mpirun -n N ringreel render|decode ...\n"
-          "       ringreel compare A B   (videos, images or tensors; ringreel compare --help)\n"
-          "       ringreel info | --version | --help\n",
-          out);
+    fputs(
+        "usage: ringreel render JOB.yaml [--prompt TEXT] [--seed N] [-o FILE] ...   (ringreel "
+        "render --help)\n"
+        "       ringreel decode LATENTS.safetensors --config JOB.yaml -o FILE ...   (ringreel "
+        "decode --help)\n"
+        "       ringreel encode MEDIA --config JOB.yaml -o LATENTS.safetensors   (ringreel encode "
+        "--help)\n"
+        "       mpirun -n N ringreel render|decode|encode ...\n"
+        "       ringreel compare A B   (videos, images or tensors; ringreel compare --help)\n"
+        "       ringreel info | --version | --help\n",
+        out);
     return status;
 }
 
@@ -90,11 +93,13 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "info") == 0) return info();
     if (strcmp(argv[1], "compare") == 0)
         return speaks() ? compare_command(argc - 2, argv + 2) : STATUS_OK;
-    bool decodes = strcmp(argv[1], "decode") == 0;
-    if (!decodes && strcmp(argv[1], "render") != 0) return usage(stderr, STATUS_INPUT);
+    int (*run)(struct world *, int, char **) = strcmp(argv[1], "render") == 0   ? render
+                                               : strcmp(argv[1], "decode") == 0 ? recode_decode
+                                               : strcmp(argv[1], "encode") == 0 ? recode_encode
+                                                                                : NULL;
+    if (!run) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
     log_init(world.rank, LOG_INFO);
-    if (status == STATUS_OK)
-        status = (decodes ? recode_decode : render)(&world, argc - 2, argv + 2);
+    if (status == STATUS_OK) status = run(&world, argc - 2, argv + 2);
     return world_stop(&world, status); /* all ranks leave together, with one exit code */
 }

@@ -4,11 +4,11 @@
 #include "base/log.h"
 #include "model/safetensors.h"
 #include "render/decode.h"
+#include "render/recode_words.h"
 #include "render/render.h"
 
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const char help_text[] =
     "usage: ringreel decode LATENTS.safetensors --config JOB.yaml -o FILE [--shot N] [FLAGS]\n"
@@ -25,63 +25,6 @@ static const char help_text[] =
     "  --shot N            which of the job's shots, from 1 on; default 1\n"
     "\n"
     "Prompts, guidance and the text encoder are not used. All ranks decode.\n";
-
-/* ---- the words ------------------------------------------------------------------------------- */
-
-struct words {
-    const char *latents, *output;
-    int shot;
-    bool help;
-    int argc; /* what is left is a render's */
-    char **argv;
-};
-
-/* The value of --NAME VALUE or --NAME=VALUE at argv[*i]; NULL: it is something else. */
-static const char *own_flag(int argc, char **argv, int *i, const char *name)
-{
-    size_t n = strlen(name);
-    if (strncmp(argv[*i], name, n) != 0) return NULL;
-    if (argv[*i][n] == '=') return argv[*i] + n + 1;
-    return argv[*i][n] == '\0' && *i + 1 < argc ? argv[++*i] : NULL;
-}
-
-static int read_shot(const char *value, int *shot)
-{
-    char *end;
-    long n = strtol(value, &end, 10);
-    if (end == value || *end || n < 1 || n > MAX_SHOTS)
-        return error_set(STATUS_INPUT, "command line: --shot: must be a number from 1 on: '%s'",
-                         value);
-    *shot = (int)n;
-    return STATUS_OK;
-}
-
-static int read_words(struct words *w, int argc, char **argv)
-{
-    *w = (struct words){.shot = 1, .argv = xcalloc((size_t)argc + 1, sizeof *argv)};
-    for (int i = 0; i < argc; i++) {
-        const char *job, *shot, *output;
-        if ((job = own_flag(argc, argv, &i, "--config")))
-            w->argv[w->argc++] = (char *)job;
-        else if ((output = own_flag(argc, argv, &i, "-o")) ||
-                 (output = own_flag(argc, argv, &i, "--output")))
-            w->output = output;
-        else if ((shot = own_flag(argc, argv, &i, "--shot")))
-            TRY(read_shot(shot, &w->shot));
-        else if (i == 0 && argv[i][0] != '-')
-            w->latents = argv[i];
-        else
-            w->argv[w->argc++] = argv[i];
-        w->help |= strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
-    }
-    if (!w->latents && !w->help)
-        return error_set(STATUS_INPUT, "command line: the first word must be a file of latents "
-                                       "(ringreel decode --help)");
-    if (!w->output && !w->help)
-        return error_set(STATUS_INPUT, "command line: -o FILE is missing: the job's own output is "
-                                       "the render's");
-    return STATUS_OK;
-}
 
 /* ---- the latents ----------------------------------------------------------------------------- */
 
@@ -151,7 +94,8 @@ static int decode_file(struct engine *e, struct shot_options *o, const struct sa
 }
 
 /* One shot of the job, on all ranks. */
-static int decode_job(struct world *world, const struct job_options *all, const struct words *w)
+static int decode_job(struct world *world, const struct job_options *all,
+                      const struct recode_words *w)
 {
     if (w->shot > all->shot_count)
         return world_agree(world,
@@ -164,7 +108,7 @@ static int decode_job(struct world *world, const struct job_options *all, const 
     shot.output = w->output;
     job.shots = &shot;
     job.shot_count = 1;
-    int status = world_agree(world, safetensors_open(&file, w->latents));
+    int status = world_agree(world, safetensors_open(&file, w->input));
     if (status == STATUS_OK) status = engine_open_codec(&engine, world, &job);
     if (status == STATUS_OK) status = decode_file(&engine, &shot, file);
     engine_close(&engine);
@@ -175,9 +119,9 @@ static int decode_job(struct world *world, const struct job_options *all, const 
 int recode_decode(struct world *world, int argc, char **argv)
 {
     struct job_options job = {0};
-    struct words w;
+    struct recode_words w;
     bool help = false;
-    int status = world_agree(world, read_words(&w, argc, argv));
+    int status = world_agree(world, recode_words_read(&w, "decode", argc, argv));
     if (status == STATUS_OK && w.help && world->rank == 0) fputs(help_text, stdout);
     if (status == STATUS_OK && !w.help) {
         status = render_configure(&job, world, w.argc, w.argv, &help);

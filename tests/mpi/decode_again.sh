@@ -25,7 +25,7 @@ has_line 'latents of another size than the job' "$work/err" "wrote $work/other.m
 decode_refused() { # name, expression, words
     refused "$1" 0 "$2" decode "${@:3}" -o "$work/videos/x.mp4"
 }
-decode_refused 'no file of latents' 'command line: the first word must be a file of latents' --config "$job"
+decode_refused 'no file of latents' 'command line: the first word must be a file' --config "$job"
 decode_refused 'a file that is not there' "$work/none: " "$work/none" --config "$job"
 decode_refused 'a file without latents' ".*noise.safetensors: there is no tensor 'latents'" \
     "$work/dump/shot-0002/noise.safetensors" --config "$job"
@@ -33,5 +33,23 @@ decode_refused 'a shot that the job does not have' '--shot 3: the job has 2 shot
 decode_refused 'a shot that is no number' "command line: --shot: .*'x'" "$latents" --config "$job" --shot=x
 refused 'a job that is not there' 3 "$work/none.yaml: " decode "$latents" --config "$work/none.yaml" -o "$work/videos/x.mp4"
 refused 'no name for the video' 0 'command line: -o FILE is missing' decode "$latents" --config "$job"
+
+# ringreel encode: what was rendered, as latents again: the same on any number of ranks, and near what was decoded.
+first=''
+for ranks in 0 1 2 3 7; do
+    ringreel "$ranks" encode "$work/2.mkv" --config "$job" -o "$work/latents.$ranks.safetensors"
+    equal "encoded on $ranks ranks: exit code" 0 "$code"
+    sum=$(sha256sum <"$work/latents.$ranks.safetensors")
+    first=${first:-$sum}
+    equal "encoded on $ranks ranks: bytes" "$first" "$sum"
+done
+has_line 'encoded: the shape' "$work/err" 'latents \[128,3,3,5\]'
+ringreel 2 decode "$work/latents.0.safetensors" --config "$job" --shot 2 -o "$work/back.mkv" --encoder ffv1
+equal 'decoded after encoding: exit code' 0 "$code"
+encode_refused() { # name, expression, words
+    refused "$1" 0 "$2" encode "${@:3}" --config "$job" -o "$work/videos/x.safetensors"
+}
+encode_refused 'no media there' "$work/none.mkv: No such file" "$work/none.mkv"
+encode_refused 'text as media' "$job: not an image or a video" "$job"
 
 finish
