@@ -145,7 +145,7 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
         .v = v, .coder = task->encodes ? &v->encoder : &v->decoder, .task = *task};
     s->halo.group = task->group;
     s->halo.axis = task->axis;
-    s->halo.before = rank - 1;
+    s->halo.before = rank < extent ? rank - 1 : -1;
     s->halo.after = rank + 1 < ranks && rank + 1 < extent ? rank + 1 : -1;
     make_states(s);
     int64_t pixels;

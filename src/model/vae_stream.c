@@ -49,12 +49,12 @@ static void delay_keep(struct delay *d, const struct clip *window, int64_t given
 static void activate(struct vae_stream *s, const struct clip *y, const struct clip *x,
                      const float *rows)
 {
-    if (x->t > 0) op_pixel_norm_silu(s->v->dev, y, x, rows ? rows + x->c : NULL, rows);
+    if (clip_count(x) > 0) op_pixel_norm_silu(s->v->dev, y, x, rows ? rows + x->c : NULL, rows);
 }
 
 static void copy_bordered(struct vae_stream *s, const struct clip *y, const struct clip *x)
 {
-    if (x->t > 0) op_copy_pad(s->v->dev, y, x);
+    if (clip_count(x) > 0) op_copy_pad(s->v->dev, y, x);
 }
 
 /* ---- resblocks (spec vae 1.5) ---------------------------------------------------------------- */
@@ -62,7 +62,7 @@ static void copy_bordered(struct vae_stream *s, const struct clip *y, const stru
 static void add_noise(struct vae_stream *s, const struct clip *y, const float *map,
                       const float *scale)
 {
-    if (map && y->t > 0) op_add_noise_map(s->v->dev, y, map, scale);
+    if (map && clip_count(y) > 0) op_add_noise_map(s->v->dev, y, map, scale);
 }
 
 /* x of `in` channels -> its shortcut of `out`: nothing but channels is mixed. */
@@ -71,7 +71,7 @@ static struct clip shortcut(struct vae_stream *s, struct stage *g, struct vae_re
 {
     struct clip normed = *x, out = piece_at(g, x->t, r->out);
     normed.p = g->input;
-    if (x->t == 0) return out;
+    if (clip_count(x) == 0) return out;
     op_channel_layer_norm(s->v->dev, &normed, x, 1e-6f, r->norm3_weight, r->norm3_bias);
     if (!s->coder->resident) op_conv_pack(s->v->dev, &r->shortcut);
     op_conv3d(s->v->dev, &out, &normed, &r->shortcut, 0, NULL, NULL);
@@ -134,7 +134,8 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
         struct clip from = frames_of(&y, i, n), skip = frames_of(&window, i, n);
         struct clip out = piece_at(&s->stages[number + 1],
                                    b->stride_t * n - (first ? b->stride_t - 1 : 0), b->out);
-        op_depth_to_space(s->v->dev, &out, &from, b->residual ? &skip : NULL, b->stride_t,
+        if (clip_count(&out) > 0)
+            op_depth_to_space(s->v->dev, &out, &from, b->residual ? &skip : NULL, b->stride_t,
                           b->stride_s, first);
         push_stage(s, number + 1, out, whole);
     }
@@ -161,7 +162,8 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
         filter_run(s, g, conv, &fresh, last, out.p, false);
     } else {
         struct clip y = filter_run(s, g, conv, &fresh, last, g->y, false);
-        op_space_to_depth(s->v->dev, &out, &y, b->residual ? x : NULL, b->stride_t, b->stride_s,
+        if (clip_count(&out) > 0)
+            op_space_to_depth(s->v->dev, &out, &y, b->residual ? x : NULL, b->stride_t, b->stride_s,
                           first);
     }
     push_stage(s, number + 1, out, last);
@@ -175,7 +177,7 @@ static void finish(struct vae_stream *s, struct stage *g, const struct clip *x, 
     activate(s, &fresh, x, s->task.encodes ? NULL : v->last_modulation);
     struct clip y = filter_run(s, g, &s->conv_out, &fresh, last, g->y, false);
     if (y.t == 0) return;
-    if (!s->task.encodes) op_unpatchify(v->dev, s->pixels, &y, v->patch);
+    if (!s->task.encodes && clip_count(&y) > 0) op_unpatchify(v->dev, s->pixels, &y, v->patch);
     s->sink.take(s->sink.argument, s->task.encodes ? y.p : s->pixels, y.t);
 }
 
@@ -206,7 +208,7 @@ static void take_part(const struct vae_stream *s, const struct clip *y, const fl
                    from + (t * g->all_h * scale + line) * row + g->left * scale * 3,
                    sizeof(float) * (size_t)(g->w * scale * 3));
         }
-        op_patchify(s->v->dev, y, part, scale);
+        if (y->h > 0 && y->w > 0) op_patchify(s->v->dev, y, part, scale);
         return;
     }
     for (int64_t i = 0; i < y->t * g->h; i++) {
@@ -231,7 +233,6 @@ static void push_first(struct vae_stream *s, const float *frames, int64_t n, boo
 void vae_stream_push(struct vae_stream *s, const float *frames, int64_t n, bool last)
 {
     bool whole = last && s->conv_in.seen == 0;
-    if (s->stages[0].h == 0 || s->stages[0].w == 0) return;
     CHECK(n > 0 && n <= s->stages[0].limit, "vae_stream_push: %lld frames, at most %lld",
           (long long)n, (long long)s->stages[0].limit);
     push_first(s, frames, n, whole);

@@ -44,7 +44,7 @@ static void take_encoded(void *argument, const float *encoded, int64_t n)
     struct encoding *c = argument;
     const struct vae *v = c->e->codec.vae;
     int64_t each = c->positions * c->e->channels;
-    if (c->frames + n > c->room) {
+    if (each > 0 && c->frames + n > c->room) {
         c->room = 2 * (c->frames + n);
         c->latents = realloc(c->latents, (size_t)(c->room * each) * sizeof *c->latents);
         CHECK(c->latents, "out of memory for %lld frames of latents", (long long)c->room);
@@ -200,7 +200,6 @@ static int run_stream(struct encoding *c, struct frames *f, struct vae_stream *s
     phase_set("encoding");
     vae_stream_begin(s, 0, 0, NULL, (struct vae_sink){take_encoded, c}, NULL);
     TRY(push_frames(c, f, s));
-    c->frames = comm_max(c->e->world->comm, (int)c->frames); /* ranks without a share know too */
     return write_latents(c, path);
 }
 

@@ -18,4 +18,11 @@ has_line 'one token for 3 denoise ranks: the idle ones are named' "$work/err" \
 ringreel 4 render "$work/job.yaml" --codec-ranks 2 --denoise-ranks 2
 equal 'a codec rank without a shot: exit code' 0 "$code"
 
+write_job "$work/shots.yaml" 'digest: true' 'shots:' "  - {output: $work/1.mp4}" "  - {output: $work/2.mp4}" \
+    "  - {output: $work/3.mp4, width: 32, height: 64}"
+ringreel 0 render "$work/shots.yaml" --num-inference-steps 1
+sort "$work/out" >"$work/alone"
+ringreel 6 render "$work/shots.yaml" --num-inference-steps 1 --codec-ranks 5
+equal 'the owner of a shot has no share of its picture' "$(cat "$work/alone")" "$(grep '^digest ' "$work/out" | sort)"
+
 finish
