@@ -57,6 +57,7 @@ struct ops {
     void (*patchify)(struct device *dev, const struct clip *y, const float *x, int patch);
     void (*unpatchify)(struct device *dev, float *y, const struct clip *x, int patch);
     void (*to_bytes)(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
+    void (*to_words)(struct device *dev, uint16_t *words, const float *y, int64_t n);
 };
 
 struct device {

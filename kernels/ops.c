@@ -429,3 +429,9 @@ void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n)
     CHECK(n >= 0 && (n == 0 || (bytes && y)), "to_bytes: n %lld", (long long)n);
     dev->ops->to_bytes(dev, bytes, y, n);
 }
+
+void op_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n)
+{
+    CHECK(n >= 0 && (n == 0 || (words && y)), "to_words: n %lld", (long long)n);
+    dev->ops->to_words(dev, words, y, n);
+}

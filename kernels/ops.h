@@ -208,5 +208,7 @@ void op_patchify(struct device *dev, const struct clip *y, const float *x, int p
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
 /* bytes = trunc(255 * clamp(0.5 y + 0.5, 0, 1)) (official CLI). */
 void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
+/* words = 65535 * clamp(0.5 y + 0.5, 0, 1) to the nearest: for files of more than 8 bits. */
+void op_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n);
 
 #endif

@@ -45,6 +45,7 @@ void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float 
 void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                    int64_t tile);
 void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
+void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n);
 
 /* clips.c */
 void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,

@@ -81,6 +81,7 @@ static const struct ops cpu_ops = {
     .patchify = cpu_patchify,
     .unpatchify = cpu_unpatchify,
     .to_bytes = cpu_to_bytes,
+    .to_words = cpu_to_words,
 };
 
 struct device *device_open_cpu(int threads, const char *isa, enum precision precision)

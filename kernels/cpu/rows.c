@@ -86,6 +86,13 @@ void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n)
     for (int64_t i = 0; i < n; i += PIECE) simd->to_bytes(bytes + i, y + i, piece_length(n, i));
 }
 
+void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n)
+{
+    const struct rows_simd *simd = cpu_of(dev)->rows;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t i = 0; i < n; i += PIECE) simd->to_words(words + i, y + i, piece_length(n, i));
+}
+
 void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                    int64_t tile)
 {

@@ -127,10 +127,14 @@ static void rows_lincomb(float *out, float a, const float *x, float b, const flo
 }
 
 /* NaN becomes 0: the maximum of NaN and a number is its second operand. */
+SIMD_INLINE vf clamped(vf y)
+{
+    return SIMD_MIN(SIMD_MAX(0.5f * y + 0.5f, vf_all(0.0f)), vf_all(1.0f));
+}
+
 SIMD_INLINE void bytes_of(uint8_t *bytes, vf y, int64_t n)
 {
-    vf v = SIMD_MIN(SIMD_MAX(0.5f * y + 0.5f, vf_all(0.0f)), vf_all(1.0f));
-    vi whole = __builtin_convertvector(255.0f * v, vi);
+    vi whole = __builtin_convertvector(255.0f * clamped(y), vi);
     for (int64_t i = 0; i < n; i++) bytes[i] = (uint8_t)whole[i];
 }
 
@@ -139,6 +143,19 @@ static void rows_to_bytes(uint8_t *bytes, const float *y, int64_t n)
     int64_t i = 0;
     for (; i + SIMD_WIDTH <= n; i += SIMD_WIDTH) bytes_of(bytes + i, vf_load(y + i), SIMD_WIDTH);
     if (i < n) bytes_of(bytes + i, vf_load_part(y + i, n - i), n - i);
+}
+
+SIMD_INLINE void words_of(uint16_t *words, vf y, int64_t n)
+{
+    vi whole = __builtin_convertvector(65535.0f * clamped(y) + 0.5f, vi);
+    for (int64_t i = 0; i < n; i++) words[i] = (uint16_t)whole[i];
+}
+
+static void rows_to_words(uint16_t *words, const float *y, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + SIMD_WIDTH <= n; i += SIMD_WIDTH) words_of(words + i, vf_load(y + i), SIMD_WIDTH);
+    if (i < n) words_of(words + i, vf_load_part(y + i, n - i), n - i);
 }
 
 /* Half a unit of the last kept place, less one when that place is even, is added and carries. */
@@ -162,5 +179,6 @@ const struct rows_simd SIMD_NAME(rows) = {
     .silu = rows_silu,
     .lincomb = rows_lincomb,
     .to_bytes = rows_to_bytes,
+    .to_words = rows_to_words,
     .to_bf16 = rows_to_bf16,
 };

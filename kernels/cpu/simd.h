@@ -22,6 +22,7 @@ struct rows_simd {
     void (*lincomb)(float *out, float a, const float *x, float b, const float *y,
                     int64_t n); /* y may be NULL */
     void (*to_bytes)(uint8_t *bytes, const float *y, int64_t n);
+    void (*to_words)(uint16_t *words, const float *y, int64_t n);
     void (*to_bf16)(uint16_t *y, const float *x, int64_t n); /* to nearest, ties to even */
 };
 extern const struct rows_simd rows_generic, rows_avx2, rows_avx512, rows_avx512_bf16;

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char message[2048];
-static bool recorded;
+static _Thread_local char message[2048];
+static _Thread_local bool recorded;
 static char phase[160] = "starting";
 static char identity[160] = "ringreel";
 static void (*abort_hook)(int status);

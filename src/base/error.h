@@ -28,8 +28,9 @@ enum status {
         3, /* stopped by a signal or because another rank failed: that rank logs the cause */
 };
 
-/* Records the one-line cause (no trailing newline) for this process and returns `status`.
- * The first record wins until error_clear(): whoever knows the cause first names it. Local. */
+/* Records the one-line cause (no trailing newline) for this thread and returns `status`.
+ * The first record wins until error_clear(): whoever knows the cause first names it. What threads
+ * of ours find wrong is recorded again by the one that waits for them. Local. */
 int error_set(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The recorded cause, or "" when there is none. Local. */

@@ -233,6 +233,13 @@ static void fill_decode_noise(const struct checker *c, struct shot_options *shot
         shot->decode_noise_scale = -1;
 }
 
+static int check_range(const struct checker *c, const struct shot_options *shot)
+{
+    if (shot->frames.last < shot->num_frames) return STATUS_OK;
+    return blame(c, "frames", "frame %d is outside the video; it has frames 0 to %d",
+                 shot->frames.last, shot->num_frames - 1);
+}
+
 /* ---- outputs --------------------------------------------------------------------------------- */
 
 /* "configs/tiny.yaml" -> "tiny" */
@@ -348,6 +355,7 @@ int checks_run(struct job_options *job, const struct origins *origins)
         TRY(check_guidance(&c, &job->shots[i]));
         fill_strengths(&c, &job->shots[i]);
         TRY(check_conditioning(&c, &job->shots[i]));
+        TRY(check_range(&c, &job->shots[i]));
     }
     TRY(check_strength_is_used(&c));
     return check_outputs(&c);

@@ -41,6 +41,11 @@ struct conditioning {
     struct conditioning_item items[MAX_CONDITIONING];
 };
 
+/* Frames of a video, both included. */
+struct frame_range {
+    int first, last; /* last -1: all of them */
+};
+
 struct text_pool;
 
 enum sampler { SAMPLER_FROM_CHECKPOINT, SAMPLER_UNIFORM, SAMPLER_LINEAR_QUADRATIC };
@@ -74,7 +79,10 @@ struct shot_options {
     double tone_map_compression_ratio;
     enum rng_kind rng;
     const char *encoder, *encoder_options; /* "libx264", "crf=18:preset=slow" */
-    int bit_depth;                         /* 8 or 10 */
+    int bit_depth;                         /* 8, 10 or 16 */
+    const char *color_primaries, *color_transfer, *color_matrix, *color_range;
+    struct frame_range frames; /* that are written */
+    int segment_frames;        /* 0: by the size of the picture */
 };
 
 struct job_options {
@@ -83,6 +91,7 @@ struct job_options {
     const char *checkpoint_path, *text_encoder_path;
     int text_encoder_max_tokens;
     int threads, denoise_ranks, codec_ranks; /* 0 = choose */
+    int parallel_encoders;                   /* 0 = choose */
     enum attention_order attention_order;
     enum weights_policy weights;
     const char *precision, *backend, *isa;

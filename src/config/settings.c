@@ -29,7 +29,22 @@ static const struct setting_choice stg_modes[] = {
 static const struct setting_choice rngs[] = {
     {.name = "torch", .value = RNG_TORCH}, {.name = "diffusers", .value = RNG_DIFFUSERS}, END};
 static const struct setting_choice bit_depths[] = {
-    {.name = "8", .value = 8}, {.name = "10", .value = 10}, END};
+    {.name = "8", .value = 8}, {.name = "10", .value = 10}, {.name = "16", .value = 16}, END};
+static const struct setting_choice primaries[] = {{.name = "auto"},
+                                                  {.name = "bt709"},
+                                                  {.name = "bt2020"},
+                                                  {.name = "smpte432", .alias = "p3"},
+                                                  END};
+static const struct setting_choice transfers[] = {{.name = "auto"},
+                                                  {.name = "bt709"},
+                                                  {.name = "iec61966-2-1", .alias = "srgb"},
+                                                  {.name = "smpte2084", .alias = "pq"},
+                                                  {.name = "arib-std-b67", .alias = "hlg"},
+                                                  END};
+static const struct setting_choice matrices[] = {
+    {.name = "auto"}, {.name = "bt709"}, {.name = "bt2020nc"}, {.name = "smpte170m"}, END};
+static const struct setting_choice ranges[] = {
+    {.name = "auto"}, {.name = "limited"}, {.name = "full"}, END};
 static const struct setting_choice backends[] = {
     {.name = "auto"}, {.name = "cpu"}, {.name = "cuda"}, END};
 static const struct setting_choice isas[] = {{.name = "auto"},        {.name = "generic"},
@@ -166,7 +181,28 @@ const struct setting settings[] = {
     {SHOT(encoder_options), FILE_OUT, .type = TYPE_TEXT, .metavar = "K=V:K=V",
      .help = "options of the encoder, such as crf=18:preset=slow"},
     {SHOT(bit_depth), FILE_OUT, .type = TYPE_CHOICE, .metavar = "BITS", .initial = "8",
-     .choices = bit_depths, .help = "bits a colour in the file"},
+     .choices = bit_depths,
+     .help = "bits a colour in the file; above 8, frames are never rounded to 8; 16 is for PNG and "
+             "other lossless RGB"},
+    {SHOT(color_primaries), FILE_OUT, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
+     .choices = primaries,
+     .help = "a tag in the file, what its red, green and blue are: auto is bt709; the model's "
+             "values are written as they are"},
+    {SHOT(color_transfer), FILE_OUT, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
+     .choices = transfers,
+     .help = "a tag in the file, from value to light: auto is bt709, in .png sRGB; as above"},
+    {SHOT(color_matrix), FILE_OUT, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
+     .choices = matrices,
+     .help = "from RGB to Y'CbCr, and its tag: auto is bt2020nc with bt2020, else bt709"},
+    {SHOT(color_range), FILE_OUT, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
+     .choices = ranges, .help = "of Y'CbCr, and its tag: auto is limited; RGB is full"},
+    {SHOT(frames), FILE_OUT, .type = TYPE_RANGE, .metavar = "N-N", .initial = "all",
+     .int_max = 99999,
+     .help = "write only these, counted from 0; pictures keep the numbers of the whole video"},
+    {SHOT(segment_frames), FILE_OUT, .type = TYPE_INT, .metavar = "N", .initial = "0",
+     .int_max = 100000,
+     .help = "let encoders make so many frames each, beginning with a key frame, several at a "
+             "time; 0: 32 in pictures above 4 million pixels, else one encoder makes all"},
 
     {JOB(backend, backend), MACHINE, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
      .choices = backends, .help = "what computes"},
@@ -178,6 +214,11 @@ const struct setting settings[] = {
      .int_max = 65536, .help = "MPI ranks for the transformer; 0: choose"},
     {JOB(codec_ranks, codec_ranks), MACHINE, .type = TYPE_INT, .metavar = "N", .initial = "0",
      .int_max = 65536, .help = "MPI ranks for prompts, decoding and video files; 0: choose"},
+    {JOB(parallel_encoders, parallel_encoders), MACHINE, .type = TYPE_INT, .metavar = "N",
+     .initial = "0", .int_max = 48,
+     .help =
+         "video encoders at work at a time, where there are segments or pictures; the files are "
+         "the same; 0: choose"},
     {JOB(attention_order, attention_order), MACHINE, .type = TYPE_CHOICE, .metavar = "ORDER",
      .initial = "canonical", .choices = attention_orders,
      .help = "canonical: the same bytes for every rank count; ring: faster"},
@@ -231,6 +272,8 @@ size_t setting_bytes(const struct setting *s)
         return sizeof(double);
     case TYPE_BOOL:
         return sizeof(bool);
+    case TYPE_RANGE:
+        return sizeof(struct frame_range);
     case TYPE_FLOATS:
         return sizeof(struct float_list);
     case TYPE_BLOCKS:

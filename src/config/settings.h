@@ -26,6 +26,7 @@ enum setting_type {                    /* in the struct */
                     TYPE_FLOAT,        /* double */
                     TYPE_DURATION,     /* double, seconds; written as 600, 600s, 10m or 2h */
                     TYPE_BOOL,         /* bool */
+                    TYPE_RANGE,        /* struct frame_range: "all", 5, 100-199 */
                     TYPE_FLOATS,       /* struct float_list: a number or a list */
                     TYPE_BLOCKS,       /* struct block_lists: a list, or a list of lists */
                     TYPE_CONDITIONING, /* struct conditioning: a list of maps; as TYPE_INPUT_PATH */
@@ -56,7 +57,7 @@ struct setting {
     const char *metavar, *help;
 };
 
-enum { SETTINGS_MAX = 64, SETTING_KEY_MAX = 64 };
+enum { SETTINGS_MAX = 80, SETTING_KEY_MAX = 64 };
 extern const struct setting settings[];
 extern const int settings_count; /* <= SETTINGS_MAX */
 

@@ -53,6 +53,7 @@ static void print_limits(FILE *out, const struct setting *s)
     case TYPE_INT:
     case TYPE_INT64:
     case TYPE_BLOCKS:
+    case TYPE_RANGE:
         fprintf(out, "%lld to %lld", (long long)s->int_min, (long long)s->int_max);
         break;
     case TYPE_FLOAT:
@@ -97,6 +98,10 @@ static const char *allowed(char out[256], const struct setting *s)
     case TYPE_INT:
     case TYPE_INT64:
         what = "a whole number";
+        break;
+    case TYPE_RANGE:
+        what = "all, a frame (5) or a range of them (100-199)";
+        from = ", ";
         break;
     case TYPE_FLOAT:
         what = "a number";
@@ -199,6 +204,33 @@ static bool duration_in_range(const struct setting *s, struct scalar v, struct s
     if (!read_real(number, value)) return refuse(s, p, v.text);
     *value *= unit;
     return *value >= s->min && *value <= s->max ? true : refuse(s, p, v.text);
+}
+
+/* Digits and nothing else: the range of int_max is small. */
+static bool read_frame(const struct setting *s, const char **text, int *value)
+{
+    size_t digits = strspn(*text, "0123456789");
+    if (digits == 0 || digits > 9) return false;
+    *value = (int)strtol(*text, NULL, 10);
+    *text += digits;
+    return *value <= s->int_max;
+}
+
+/* "100-199" is text in YAML, 5 a number: both are meant, with or without quotes. */
+static bool read_range(const struct setting *s, struct scalar v, struct setting_problem *p,
+                       struct frame_range *range)
+{
+    const char *text = v.text;
+    *range = (struct frame_range){0, -1};
+    if (strcasecmp(text, "all") == 0) return true;
+    bool good = read_frame(s, &text, &range->first);
+    range->last = range->first;
+    if (good && *text == '-') {
+        text++;
+        good = read_frame(s, &text, &range->last);
+    }
+    if (good && *text == '\0' && range->first <= range->last) return true;
+    return refuse(s, p, v.text);
 }
 
 /* ---- words ----------------------------------------------------------------------------------- */
@@ -315,6 +347,8 @@ static bool read_scalar(const struct setting *s, void *record, struct text_pool 
         if (!read_bool(s, v, p, &yes)) return false;
         *(bool *)to = yes;
         return true;
+    case TYPE_RANGE:
+        return read_range(s, v, p, to);
     case TYPE_IMAGE:
         return read_image(s, v, p, texts, to);
     case TYPE_FLOATS:
@@ -559,6 +593,16 @@ static void print_floats(FILE *out, const struct float_list *list)
     fputc(']', out);
 }
 
+static void print_range(FILE *out, const struct frame_range *range)
+{
+    if (range->last < 0)
+        fputs("all", out);
+    else if (range->first == range->last)
+        fprintf(out, "%d", range->first);
+    else
+        fprintf(out, "%d-%d", range->first, range->last);
+}
+
 static void print_blocks(FILE *out, const struct block_lists *lists)
 {
     fputs(lists->per_level ? "[" : "", out);
@@ -611,6 +655,9 @@ void setting_print(FILE *out, const struct setting *s, const void *record)
         break;
     case TYPE_BOOL:
         fputs(*(const bool *)from ? "true" : "false", out);
+        break;
+    case TYPE_RANGE:
+        print_range(out, from);
         break;
     case TYPE_FLOATS:
         print_floats(out, from);

@@ -98,6 +98,9 @@ static const enum AVPixelFormat rgb_10[] = {AV_PIX_FMT_GBRP10, AV_PIX_FMT_NONE};
 static const enum AVPixelFormat yuv_10[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_P010,
                                             AV_PIX_FMT_YUV422P10, AV_PIX_FMT_YUV444P10,
                                             AV_PIX_FMT_NONE};
+static const enum AVPixelFormat rgb_16[] = {AV_PIX_FMT_RGB48BE, AV_PIX_FMT_RGB48LE,
+                                            AV_PIX_FMT_GBRP16, AV_PIX_FMT_NONE};
+static const enum AVPixelFormat yuv_16[] = {AV_PIX_FMT_NONE};
 
 enum { MAX_FORMATS = 24 };
 
@@ -121,8 +124,12 @@ static bool offers(const AVCodec *codec, enum AVPixelFormat format)
 static void common_formats(enum AVPixelFormat out[MAX_FORMATS], const AVCodec *codec, int bit_depth)
 {
     bool rgb_first = prefers_rgb(codec);
-    const enum AVPixelFormat *rgb = bit_depth == 8 ? rgb_8 : rgb_10,
-                             *yuv = bit_depth == 8 ? yuv_8 : yuv_10;
+    const enum AVPixelFormat *rgb = bit_depth == 8    ? rgb_8
+                                    : bit_depth == 10 ? rgb_10
+                                                      : rgb_16,
+                             *yuv = bit_depth == 8    ? yuv_8
+                                    : bit_depth == 10 ? yuv_10
+                                                      : yuv_16;
     const enum AVPixelFormat *const lists[2] = {rgb_first ? rgb : yuv, rgb_first ? yuv : rgb};
     int n = 0;
     for (int i = 0; i < 2; i++)
@@ -202,17 +209,71 @@ static int set_rate(AVCodecContext *ctx, const struct video_settings *s)
     return STATUS_OK;
 }
 
-static void set_colour(AVCodecContext *ctx, bool is_picture)
+/* ---- what the samples mean ------------------------------------------------------------------- */
+
+static bool is_given(const char *word) { return word && strcmp(word, "auto") != 0; }
+
+static int refuse_colour(const struct video_settings *s, const char *key, const char *word,
+                         const char *why)
+{
+    return error_set(STATUS_INPUT, "%s: %s \"%s\": %s", s->path, key, word, why);
+}
+
+static int set_primaries(AVCodecContext *ctx, const struct video_settings *s)
+{
+    int primaries = AVCOL_PRI_BT709;
+    if (is_given(s->color_primaries)) primaries = av_color_primaries_from_name(s->color_primaries);
+    if (primaries < 0)
+        return refuse_colour(s, "color_primaries", s->color_primaries, "FFmpeg knows no such");
+    ctx->color_primaries = primaries;
+    return STATUS_OK;
+}
+
+/* Viewers of PNG expect sRGB and would correct anything else. */
+static int set_transfer(AVCodecContext *ctx, const struct video_settings *s, bool is_picture)
+{
+    int transfer = is_picture ? AVCOL_TRC_IEC61966_2_1 : AVCOL_TRC_BT709;
+    if (is_given(s->color_transfer)) transfer = av_color_transfer_from_name(s->color_transfer);
+    if (transfer < 0)
+        return refuse_colour(s, "color_transfer", s->color_transfer, "FFmpeg knows no such");
+    ctx->color_trc = transfer;
+    return STATUS_OK;
+}
+
+/* The matrix that the frames are converted with, and whether black is 0 then. RGB has neither
+ * choice; JPEG has full range and, by definition, the matrix of BT.601. */
+static int set_matrix(AVCodecContext *ctx, const struct video_settings *s)
 {
     bool is_rgb = av_pix_fmt_desc_get(ctx->pix_fmt)->flags & AV_PIX_FMT_FLAG_RGB;
-    /* JPEG: full range and, by definition, the matrix of BT.601. */
     bool is_jpeg = strncmp(av_get_pix_fmt_name(ctx->pix_fmt), "yuvj", 4) == 0;
-    ctx->color_range = is_rgb || is_jpeg ? AVCOL_RANGE_JPEG : AVCOL_RANGE_MPEG;
-    ctx->colorspace = is_rgb ? AVCOL_SPC_RGB : is_jpeg ? AVCOL_SPC_BT470BG : AVCOL_SPC_BT709;
-    ctx->color_primaries = AVCOL_PRI_BT709;
-    /* Viewers of PNG expect sRGB and would correct anything else. */
-    ctx->color_trc = is_picture ? AVCOL_TRC_IEC61966_2_1 : AVCOL_TRC_BT709;
+    bool is_full = is_rgb || is_jpeg;
+    int matrix = is_rgb                                     ? AVCOL_SPC_RGB
+                 : is_jpeg                                  ? AVCOL_SPC_BT470BG
+                 : ctx->color_primaries == AVCOL_PRI_BT2020 ? AVCOL_SPC_BT2020_NCL
+                                                            : AVCOL_SPC_BT709;
+    if (is_given(s->color_matrix)) {
+        if (is_full)
+            return refuse_colour(s, "color_matrix", s->color_matrix,
+                                 "pixel formats of RGB and JPEG leave no choice; it must be auto");
+        matrix = av_color_space_from_name(s->color_matrix);
+        if (matrix != AVCOL_SPC_BT709 && matrix != AVCOL_SPC_SMPTE170M &&
+            matrix != AVCOL_SPC_BT2020_NCL)
+            return refuse_colour(s, "color_matrix", s->color_matrix,
+                                 "must be bt709, smpte170m or bt2020nc");
+    }
+    if (is_given(s->color_range)) {
+        bool wants_full = strcmp(s->color_range, "full") == 0;
+        if (!wants_full && strcmp(s->color_range, "limited") != 0)
+            return refuse_colour(s, "color_range", s->color_range, "must be limited or full");
+        if (is_full && !wants_full)
+            return refuse_colour(s, "color_range", s->color_range,
+                                 "pixel formats of RGB and JPEG have the full range");
+        is_full = wants_full;
+    }
+    ctx->colorspace = matrix;
+    ctx->color_range = is_full ? AVCOL_RANGE_JPEG : AVCOL_RANGE_MPEG;
     if (!is_rgb) ctx->chroma_sample_location = AVCHROMA_LOC_LEFT;
+    return STATUS_OK;
 }
 
 /* ---- settings -------------------------------------------------------------------------------- */
@@ -264,7 +325,8 @@ static void merge_private(AVDictionary **into, const char *key, const char *text
     free(both);
 }
 
-static int collect_options(AVDictionary **out, const struct video_settings *s, const AVCodec *codec)
+static int collect_options(AVDictionary **out, const struct video_settings *s, const AVCodec *codec,
+                           bool is_segment)
 {
     const char *text = s->encoder_options ? s->encoder_options : "", *name = codec->name;
     if (av_dict_parse_string(out, text, "=", ":", 0) < 0)
@@ -281,37 +343,41 @@ static int collect_options(AVDictionary **out, const struct video_settings *s, c
     }
     /* These two start their own threads and write to stderr behind FFmpeg's back. */
     if (strcmp(name, "libx265") == 0) {
-        char *private = s->threads > 0 ? xasprintf("log-level=error:pools=%d", s->threads)
-                                       : xstrdup("log-level=error");
-        merge_private(out, "x265-params", private);
-        free(private);
+        merge_private(out, "x265-params", "log-level=error:pools=4:frame-threads=2");
     } else if (strcmp(name, "libsvtav1") == 0) {
         setenv("SVT_LOG", "1", 0); /* errors only */
-        char *private = xasprintf("lp=%d", s->threads);
-        if (s->threads > 0) merge_private(out, "svtav1-params", private);
-        free(private);
+        merge_private(out, "svtav1-params", "lp=4");
+    } else if (is_segment && strncmp(name, "libx264", 7) == 0) {
+        merge_private(out, "x264-params", "stitchable=1");
     }
     return STATUS_OK;
 }
 
-/* Would make the file's description disagree with its frames. */
-static bool is_reserved(const char *key)
+/* Would make the file's description disagree with its frames; of colours there are settings that
+ * convert the frames, too. */
+static const char *reserved(const char *key)
 {
-    static const char *const keys[] = {"color_range", "colorspace", "color_primaries",
-                                       "color_trc",   "time_base",  "chroma_sample_location",
-                                       "aspect",      "framerate"};
+    static const char *const keys[][2] = {
+        {"color_range", "is set by color_range"},
+        {"colorspace", "is set by color_matrix"},
+        {"color_primaries", "is set by color_primaries"},
+        {"color_trc", "is set by color_transfer"},
+        {"time_base", "follows from the frames"},
+        {"chroma_sample_location", "follows from the frames"},
+        {"aspect", "follows from the frames"},
+        {"framerate", "follows from the frames"},
+    };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (strcmp(keys[i], key) == 0) return true;
-    return false;
+        if (strcmp(keys[i][0], key) == 0) return keys[i][1];
+    return NULL;
 }
 
 static int set_option(AVCodecContext *ctx, const char *path, const char *key, const char *value)
 {
     const char *name = ctx->codec->name;
-    if (is_reserved(key))
-        return error_set(STATUS_INPUT,
-                         "%s: encoder_options: %s follows from the frames and cannot be set", path,
-                         key);
+    if (reserved(key))
+        return error_set(STATUS_INPUT, "%s: encoder_options: %s %s and cannot be set here", path,
+                         key, reserved(key));
     if (!av_opt_find(ctx, key, NULL, AV_OPT_FLAG_ENCODING_PARAM | AV_OPT_FLAG_VIDEO_PARAM,
                      AV_OPT_SEARCH_CHILDREN))
         return error_set(STATUS_INPUT,
@@ -336,22 +402,63 @@ static int set_options(AVCodecContext *ctx, const char *path, const AVDictionary
     return STATUS_OK;
 }
 
+/* ---- segments -------------------------------------------------------------------------------- */
+
+/* Above this one encoder falls behind: 4K is twice as large. */
+enum { MANY_PIXELS = 1 << 22, SEGMENT_FRAMES = 32 };
+
+/* Each of these begins with a picture that refers to none before it, describes its stream once and
+ * alike, and gives one packet for each frame. (VP8 gives more, MPEG-4 counts seconds.) */
+bool encoder_can_be_joined(const AVCodec *codec)
+{
+    static const char *const names[] = {"libx264",   "libx264rgb", "libx265",    "libvpx-vp9",
+                                        "libsvtav1", "libaom-av1", "h264_nvenc", "hevc_nvenc",
+                                        "av1_nvenc", "prores_ks",  "ffv1",       "png",
+                                        "mjpeg"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], codec->name) == 0) return true;
+    return false;
+}
+
+int encoder_usual_segment(int width, int height)
+{
+    return (int64_t)width * height > MANY_PIXELS ? SEGMENT_FRAMES : 0;
+}
+
+int encoder_segment_frames(const struct video_settings *s, const AVCodec *codec)
+{
+    int frames = s->segment_frames;
+    if (frames == 0 && encoder_can_be_joined(codec))
+        frames = encoder_usual_segment(s->width, s->height);
+    return s->frames > 0 && frames >= s->frames ? 0 : frames;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
+/* What an encoder makes may depend on its threads: x264's search for motion ends where the thread of
+ * the frame before has got to. So there are as many of them everywhere. */
+enum { FEW_PIXELS = 1280 * 720, FEW_THREADS = 4, MANY_THREADS = 8 };
+
+static int threads_of(const struct video_settings *s, bool is_segment)
+{
+    bool is_small = (int64_t)s->width * s->height <= FEW_PIXELS;
+    return is_small || is_segment ? FEW_THREADS : MANY_THREADS;
+}
+
 static int configure(AVCodecContext *ctx, const struct video_settings *s,
-                     const AVDictionary *options, const AVOutputFormat *container)
+                     const AVDictionary *options, const AVOutputFormat *container, bool is_segment)
 {
     const AVDictionaryEntry *format = av_dict_get(options, "pix_fmt", NULL, 0);
     TRY(pick_format(ctx, s, format ? format->value : NULL));
     TRY(set_size(ctx, s));
     TRY(set_rate(ctx, s));
-    set_colour(ctx, container == NULL);
-    /* A picture is wanted at once; encoders gain nothing beyond 16 threads at video sizes, and some
-     * refuse more. */
+    TRY(set_primaries(ctx, s));
+    TRY(set_transfer(ctx, s, container == NULL));
+    TRY(set_matrix(ctx, s));
     if (!container)
-        ctx->thread_count = 1;
+        ctx->thread_count = 1; /* a picture is wanted at once */
     else if (strcmp(ctx->codec->name, "libx265") != 0)
-        ctx->thread_count = s->threads < 16 ? s->threads : 16;
+        ctx->thread_count = threads_of(s, is_segment);
     TRY(set_options(ctx, s->path, options));
     if (container && (container->flags & AVFMT_GLOBALHEADER))
         ctx->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
@@ -380,13 +487,15 @@ static int open_configured(AVCodecContext *ctx, const struct video_settings *s,
 int encoder_open(AVCodecContext **out, const struct video_settings *s, const AVCodec *codec,
                  const AVOutputFormat *container)
 {
-    if (s->bit_depth != 8 && s->bit_depth != 10)
-        return error_set(STATUS_INPUT, "%s: bit_depth %d: must be 8 or 10", s->path, s->bit_depth);
+    if (s->bit_depth != 8 && s->bit_depth != 10 && s->bit_depth != 16)
+        return error_set(STATUS_INPUT, "%s: bit_depth %d: must be 8, 10 or 16", s->path,
+                         s->bit_depth);
+    bool is_segment = container && encoder_segment_frames(s, codec) > 0;
     AVDictionary *options = NULL;
     AVCodecContext *ctx = avcodec_alloc_context3(codec);
     CHECK(ctx, "out of memory");
-    int status = collect_options(&options, s, codec);
-    if (status == STATUS_OK) status = configure(ctx, s, options, container);
+    int status = collect_options(&options, s, codec, is_segment);
+    if (status == STATUS_OK) status = configure(ctx, s, options, container, is_segment);
     if (status == STATUS_OK) status = open_configured(ctx, s, codec);
     av_dict_free(&options);
     if (status != STATUS_OK) {

@@ -19,8 +19,7 @@ struct pattern {
 struct images {
     char *path;
     struct pattern pattern;
-    int64_t next;
-    struct partial file; /* the frame being written; a single frame waits here for images_finish */
+    struct partial file; /* a single frame waits here for images_finish */
 };
 
 bool images_wanted(const char *path)
@@ -67,11 +66,17 @@ int images_frame_path(char **out, const char *path, int64_t number)
     return STATUS_OK;
 }
 
-static int open_next(struct images *m)
+bool images_are_many(const char *path)
 {
-    if (!m->pattern.is_sequence) return partial_open(&m->file, m->path);
-    char *path = frame_path(&m->pattern, m->next);
-    int status = partial_open(&m->file, path);
+    const char *slash = strrchr(path, '/');
+    return images_wanted(path) && strchr(slash ? slash : path, '%');
+}
+
+static int open_file(const struct images *m, struct partial *file, int64_t number)
+{
+    if (!m->pattern.is_sequence) return partial_open(file, m->path);
+    char *path = frame_path(&m->pattern, number);
+    int status = partial_open(file, path);
     free(path);
     return status;
 }
@@ -82,20 +87,21 @@ static int refuse_many(const struct images *m)
                      m->path);
 }
 
-static int check(struct images *m, int64_t frames)
+static int check(struct images *m, int64_t frames, int64_t first)
 {
     TRY(parse_pattern(&m->pattern, m->path));
     if (!m->pattern.is_sequence && frames > 1) return refuse_many(m);
-    TRY(open_next(m));
-    partial_drop(&m->file);
+    struct partial probe;
+    TRY(open_file(m, &probe, first));
+    partial_drop(&probe);
     return STATUS_OK;
 }
 
-int images_open(struct images **out, const char *path, int64_t frames)
+int images_open(struct images **out, const char *path, int64_t frames, int64_t first)
 {
     struct images *m = xcalloc(1, sizeof *m);
     m->path = xstrdup(path);
-    int status = check(m, frames);
+    int status = check(m, frames, first);
     if (status != STATUS_OK) {
         images_drop(m);
         return status;
@@ -104,13 +110,20 @@ int images_open(struct images **out, const char *path, int64_t frames)
     return STATUS_OK;
 }
 
-int images_put(struct images *m, const void *png, size_t bytes)
+static int put_one_of_many(const struct images *m, int64_t number, const void *png, size_t bytes)
 {
-    if (!m->pattern.is_sequence && m->next > 0) return refuse_many(m);
-    TRY(open_next(m));
-    m->next++;
-    if (partial_write(&m->file, png, bytes) < 0) return partial_failed(&m->file);
-    return m->pattern.is_sequence ? partial_commit(&m->file) : STATUS_OK;
+    struct partial file;
+    TRY(open_file(m, &file, number));
+    partial_write(&file, png, bytes);
+    return partial_commit(&file); /* reports what could not be written */
+}
+
+int images_put(struct images *m, int64_t number, const void *png, size_t bytes)
+{
+    if (m->pattern.is_sequence) return put_one_of_many(m, number, png, bytes);
+    if (m->file.path) return refuse_many(m);
+    TRY(open_file(m, &m->file, number));
+    return partial_write(&m->file, png, bytes) < 0 ? partial_failed(&m->file) : STATUS_OK;
 }
 
 int images_finish(struct images *m)

@@ -10,11 +10,15 @@ struct images;
 
 bool images_wanted(const char *path); /* does the name end in .png? */
 
-/* `frames` is how many will come, 0 when not known. Checks the name and that files can be made. */
-int images_open(struct images **out, const char *path, int64_t frames);
-int images_put(struct images *images, const void *png, size_t bytes);
+bool images_are_many(const char *path); /* is the name a pattern for several? */
+
+/* `frames` is how many will come, 0 when not known, `first` the number of one of them. Checks the
+ * name and that files can be made. */
+int images_open(struct images **out, const char *path, int64_t frames, int64_t first);
+/* In any order, of a sequence from several threads at a time. */
+int images_put(struct images *images, int64_t number, const void *png, size_t bytes);
 int images_finish(struct images *images); /* frees images whatever happens */
-/* The frame being written goes, whole ones of a sequence stay. NULL is fine. */
+/* Whole frames of a sequence stay. NULL is fine. */
 void images_drop(struct images *images);
 
 /* The file of frame `number` of a sequence; the caller frees it. NULL: the path is no pattern.

@@ -116,10 +116,13 @@ void media_list_encoders(FILE *out)
     for (void *at = NULL; (codec = av_codec_iterate(&at));) {
         if (!av_codec_is_encoder(codec) || codec->type != AVMEDIA_TYPE_VIDEO) continue;
         bool does_8 = encoder_does_depth(codec, 8), does_10 = encoder_does_depth(codec, 10);
+        bool does_16 = encoder_does_depth(codec, 16);
         struct name_list containers = containers_for(codec);
         if ((!does_8 && !does_10) || !*containers.text) continue;
         const char *depths = does_8 && does_10 ? "8, 10" : does_8 ? "8" : "10";
-        fprintf(out, "  %-16s %-8s %-17s %s\n", codec->name, depths, containers.text,
+        char all[16];
+        snprintf(all, sizeof all, "%s%s", depths, does_16 ? ", 16" : "");
+        fprintf(out, "  %-16s %-10s %-17s %s\n", codec->name, all, containers.text,
                 codec->long_name ? codec->long_name : "");
     }
 }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <libavutil/bswap.h>
 #include <libavutil/imgutils.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
@@ -10,18 +11,19 @@
 #include <stdlib.h>
 
 struct pixels {
-    AVFrame *frame;
-    /* A copy of the RGB frame: swscale reads some bytes beyond the last pixel, and callers' memory
-     * may end there. */
+    AVFrame *like; /* what a frame says of itself; it has no samples */
+    int bit_depth;
+    /* A copy of the RGB picture: swscale reads some bytes beyond the last pixel, and callers'
+     * memory may end there. */
     AVFrame *padded;
-    /* NULL for planar 10-bit RGB, which swscale would take through Y'CbCr and round. */
+    /* NULL for deep RGB, which swscale would take through Y'CbCr and round. */
     struct SwsContext *sws;
 };
 
 /* Chroma is averaged over all pixels around its place and its place is the one the stream's tags
  * name: beside the left pixel, between the two lines when lines are halved too. (In swscale's terms
  * 256 is the distance of two chroma samples.) */
-static struct SwsContext *open_sws(const AVCodecContext *e)
+static struct SwsContext *open_sws(const AVCodecContext *e, enum AVPixelFormat from)
 {
     const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
     struct SwsContext *sws = sws_alloc_context();
@@ -30,7 +32,7 @@ static struct SwsContext *open_sws(const AVCodecContext *e)
     av_opt_set_int(sws, "srch", e->height, 0);
     av_opt_set_int(sws, "dstw", e->width, 0);
     av_opt_set_int(sws, "dsth", e->height, 0);
-    av_opt_set_int(sws, "src_format", AV_PIX_FMT_RGB24, 0);
+    av_opt_set_int(sws, "src_format", from, 0);
     av_opt_set_int(sws, "dst_format", e->pix_fmt, 0);
     av_opt_set_int(sws, "src_range", 1, 0);
     av_opt_set_int(sws, "dst_range", e->color_range == AVCOL_RANGE_JPEG, 0);
@@ -43,69 +45,80 @@ static struct SwsContext *open_sws(const AVCodecContext *e)
     CHECK(code >= 0, "swscale refuses RGB to %s", d->name);
     /* RGB to RGB moves bytes; given a matrix swscale would apply it there and back, and round. */
     if (d->flags & AV_PIX_FMT_FLAG_RGB) return sws;
-    int matrix = e->colorspace == AVCOL_SPC_BT470BG ? SWS_CS_ITU601 : SWS_CS_ITU709;
     code = sws_setColorspaceDetails(sws, sws_getCoefficients(SWS_CS_DEFAULT), 1,
-                                    sws_getCoefficients(matrix), e->color_range == AVCOL_RANGE_JPEG,
-                                    0, 1 << 16, 1 << 16);
+                                    sws_getCoefficients((int)e->colorspace),
+                                    e->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
     CHECK(code >= 0, "swscale has no matrix for RGB to %s", d->name);
     return sws;
 }
 
-static AVFrame *new_frame(enum AVPixelFormat format, const AVCodecContext *e)
+static AVFrame *new_frame(enum AVPixelFormat format, int width, int height)
 {
     AVFrame *f = av_frame_alloc();
     CHECK(f, "out of memory");
     f->format = format;
-    f->width = e->width;
-    f->height = e->height;
-    CHECK(av_frame_get_buffer(f, 0) >= 0, "out of memory for a frame of %dx%d", e->width,
-          e->height);
+    f->width = width;
+    f->height = height;
+    CHECK(av_frame_get_buffer(f, 0) >= 0, "out of memory for a frame of %dx%d", width, height);
     return f;
 }
 
-struct pixels *pixels_open(const AVCodecContext *e)
+struct pixels *pixels_open(const AVCodecContext *e, int bit_depth)
 {
+    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
     struct pixels *p = xcalloc(1, sizeof *p);
-    p->frame = new_frame(e->pix_fmt, e);
-    p->frame->color_range = e->color_range;
-    p->frame->colorspace = e->colorspace;
-    p->frame->color_primaries = e->color_primaries;
-    p->frame->color_trc = e->color_trc;
-    p->frame->chroma_location = e->chroma_sample_location;
-    p->frame->sample_aspect_ratio = e->sample_aspect_ratio;
-    if (e->pix_fmt == AV_PIX_FMT_GBRP10) return p;
-    p->sws = open_sws(e);
-    p->padded = new_frame(AV_PIX_FMT_RGB24, e);
+    p->bit_depth = bit_depth;
+    p->like = av_frame_alloc();
+    CHECK(p->like, "out of memory");
+    p->like->format = e->pix_fmt;
+    p->like->width = e->width;
+    p->like->height = e->height;
+    p->like->color_range = e->color_range;
+    p->like->colorspace = e->colorspace;
+    p->like->color_primaries = e->color_primaries;
+    p->like->color_trc = e->color_trc;
+    p->like->chroma_location = e->chroma_sample_location;
+    p->like->sample_aspect_ratio = e->sample_aspect_ratio;
+    if (bit_depth > 8 && (d->flags & AV_PIX_FMT_FLAG_RGB)) return p;
+    enum AVPixelFormat from = bit_depth > 8 ? AV_PIX_FMT_RGB48 : AV_PIX_FMT_RGB24;
+    p->sws = open_sws(e, from);
+    p->padded = new_frame(from, e->width, e->height);
     return p;
 }
 
-/* v * 1023 / 255 to the nearest. */
-static void widen_to_gbrp10(AVFrame *f, const uint8_t *rgb)
+/* The samples of one colour, to the nearest of those that the format has. */
+static void fill_colour(AVFrame *f, const AVComponentDescriptor *to, const uint16_t *rgb, bool swap)
 {
-    static const int plane_of[3] = {2, 0, 1}; /* planes are G, B, R */
-    for (int y = 0; y < f->height; y++)
-        for (int c = 0; c < 3; c++) {
-            const uint8_t *from = rgb + (size_t)y * (size_t)f->width * 3 + c;
-            uint8_t *row = f->data[plane_of[c]] + (ptrdiff_t)y * f->linesize[plane_of[c]];
-            uint16_t *to = (uint16_t *)(void *)row;
-            for (int x = 0; x < f->width; x++) to[x] = (uint16_t)((from[3 * x] * 1023 + 127) / 255);
+    uint32_t most = (1u << to->depth) - 1;
+    for (int y = 0; y < f->height; y++, rgb += 3 * (size_t)f->width) {
+        uint8_t *at = f->data[to->plane] + (ptrdiff_t)y * f->linesize[to->plane] + to->offset;
+        for (int x = 0; x < f->width; x++, at += to->step) {
+            uint16_t v = (uint16_t)((rgb[3 * x] * most + 32767) / 65535);
+            *(uint16_t *)(void *)at = swap ? av_bswap16(v) : v;
         }
+    }
 }
 
-AVFrame *pixels_convert(struct pixels *p, const uint8_t *rgb)
+static void fill_rgb(AVFrame *f, const uint16_t *rgb)
 {
-    AVFrame *f = p->frame;
-    CHECK(av_frame_make_writable(f) >= 0, "out of memory for a frame of %dx%d", f->width,
-          f->height);
-    if (p->sws) {
-        av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, 3 * f->width,
-                            3 * f->width, f->height);
-        int rows = sws_scale(p->sws, (const uint8_t *const *)p->padded->data, p->padded->linesize,
-                             0, f->height, f->data, f->linesize);
-        CHECK(rows == f->height, "swscale made %d of %d rows", rows, f->height);
-    } else {
-        widen_to_gbrp10(f, rgb);
+    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(f->format);
+    bool swap = ((d->flags & AV_PIX_FMT_FLAG_BE) != 0) != (AV_HAVE_BIGENDIAN != 0);
+    for (int c = 0; c < 3; c++) fill_colour(f, &d->comp[c], rgb + c, swap);
+}
+
+AVFrame *pixels_convert(struct pixels *p, const void *rgb)
+{
+    AVFrame *f = new_frame(p->like->format, p->like->width, p->like->height);
+    CHECK(av_frame_copy_props(f, p->like) >= 0, "out of memory");
+    if (!p->sws) {
+        fill_rgb(f, rgb);
+        return f;
     }
+    int row = 3 * f->width * (p->bit_depth > 8 ? 2 : 1);
+    av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, row, row, f->height);
+    int rows = sws_scale(p->sws, (const uint8_t *const *)p->padded->data, p->padded->linesize, 0,
+                         f->height, f->data, f->linesize);
+    CHECK(rows == f->height, "swscale made %d of %d rows", rows, f->height);
     return f;
 }
 
@@ -113,7 +126,7 @@ void pixels_close(struct pixels *p)
 {
     if (!p) return;
     sws_freeContext(p->sws);
-    av_frame_free(&p->frame);
+    av_frame_free(&p->like);
     av_frame_free(&p->padded);
     free(p);
 }

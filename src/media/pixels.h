@@ -1,4 +1,5 @@
-/* RGB frames into the encoder's pixel format. */
+/* RGB pictures into the encoder's pixel format. Every value is rounded to the nearest, once; nothing
+ * is dithered, so that the same picture gives the same bytes. */
 #ifndef RINGREEL_PIXELS_H
 #define RINGREEL_PIXELS_H
 
@@ -7,9 +8,10 @@
 
 struct pixels;
 
-struct pixels *pixels_open(const AVCodecContext *encoder);
-/* rgb: [height][width][3]. The frame belongs to `p` and is valid until the next call. */
-AVFrame *pixels_convert(struct pixels *p, const uint8_t *rgb);
+/* Pictures of more than 8 bits a colour come as uint16_t, of the whole range. */
+struct pixels *pixels_open(const AVCodecContext *encoder, int bit_depth);
+/* rgb: [height][width][3]. The caller frees the frame. */
+AVFrame *pixels_convert(struct pixels *p, const void *rgb);
 void pixels_close(struct pixels *p); /* NULL is fine */
 
 #endif

@@ -7,33 +7,147 @@
 #include "media/media.h"
 #include "media/partial.h"
 #include "media/pixels.h"
+#include "media/segments.h"
 
 #include <stdlib.h>
 
-/* Frames go pixels -> encoder -> one of container and images. */
+/* Frames go pixels -> segments (encoders, in threads) -> one of container and images. */
 struct video_writer {
-    char *path;
+    struct video_settings settings; /* with words of its own */
+    const AVCodec *codec;
+    const AVOutputFormat *format; /* NULL for pictures */
     struct pixels *pixels;
-    AVCodecContext *encoder;
-    AVPacket *packet;
+    struct segments *segments;
     struct container *container;
     struct images *images;
-    int64_t frames;
     int status; /* of the first failure; nothing is written after it */
 };
 
-static int open_parts(struct video_writer *w, const struct video_settings *s)
+/* ---- settings -------------------------------------------------------------------------------- */
+
+static char *copy(const char *text) { return text ? xstrdup(text) : NULL; }
+
+static struct video_settings copy_settings(const struct video_settings *s)
 {
-    const AVCodec *codec;
-    const AVOutputFormat *format = NULL;
-    if (!images_wanted(s->path)) TRY(container_find(&format, s->path));
-    TRY(encoder_find(&codec, s, format));
-    TRY(encoder_open(&w->encoder, s, codec, format));
-    w->pixels = pixels_open(w->encoder);
-    w->packet = av_packet_alloc();
-    CHECK(w->packet, "out of memory");
-    return format ? container_open(&w->container, s->path, format, w->encoder)
-                  : images_open(&w->images, s->path, s->frames);
+    struct video_settings own = *s;
+    own.path = copy(s->path);
+    own.encoder = copy(s->encoder);
+    own.encoder_options = copy(s->encoder_options);
+    own.color_primaries = copy(s->color_primaries);
+    own.color_transfer = copy(s->color_transfer);
+    own.color_matrix = copy(s->color_matrix);
+    own.color_range = copy(s->color_range);
+    return own;
+}
+
+static void free_settings(struct video_settings *own)
+{
+    free((char *)own->path);
+    free((char *)own->encoder);
+    free((char *)own->encoder_options);
+    free((char *)own->color_primaries);
+    free((char *)own->color_transfer);
+    free((char *)own->color_matrix);
+    free((char *)own->color_range);
+}
+
+/* ---- how the work is shared ------------------------------------------------------------------ */
+
+enum { MOST_ENCODERS = 48, MOST_BY_ITSELF = 16, THREADS_OF_ONE = 4 };
+
+/* Of a video each encoder has threads of its own, of pictures it has none. */
+static int encoders_of(const struct video_settings *s, bool is_video)
+{
+    if (s->encoders > 0) return s->encoders < MOST_ENCODERS ? s->encoders : MOST_ENCODERS;
+    int n = is_video ? s->threads / THREADS_OF_ONE : s->threads;
+    return n < 1 ? 1 : n < MOST_BY_ITSELF ? n : MOST_BY_ITSELF;
+}
+
+static int open_encoder(void *writer, AVCodecContext **encoder)
+{
+    struct video_writer *w = writer;
+    return encoder_open(encoder, &w->settings, w->codec, w->format);
+}
+
+static int put_into_container(void *writer, AVPacket *packet)
+{
+    struct video_writer *w = writer;
+    return container_put(w->container, packet);
+}
+
+static int put_image(void *writer, AVPacket *packet)
+{
+    struct video_writer *w = writer;
+    int64_t step = w->settings.step > 0 ? w->settings.step : 1;
+    return images_put(w->images, w->settings.first + packet->pts * step, packet->data,
+                      (size_t)packet->size);
+}
+
+static struct segments_plan plan_of(struct video_writer *w)
+{
+    const struct video_settings *s = &w->settings;
+    int length = w->format ? encoder_segment_frames(s, w->codec) : 1;
+    return (struct segments_plan){.name = s->path,
+                                  .length = length,
+                                  .encoders = length > 0 ? encoders_of(s, w->format) : 1,
+                                  .open = open_encoder,
+                                  .put = w->format ? put_into_container : put_image,
+                                  .in_threads = !w->format,
+                                  .idle = s->idle,
+                                  .argument = w,
+                                  .idle_argument = s->idle_argument};
+}
+
+/* Frames that wait, and those that x264 keeps of each encoder: about 60 of its lookahead, its
+ * threads and its references, with half sizes and motion of each. */
+int64_t video_memory(const struct video_settings *s)
+{
+    enum { KEPT = 90 };
+    bool is_video = !images_wanted(s->path);
+    int64_t samples = (int64_t)s->width * s->height * 3, bytes = s->bit_depth > 8 ? 2 : 1;
+    int64_t frame = is_video ? samples / 2 * bytes : samples * bytes;
+    int length = is_video ? s->segment_frames : 1;
+    if (is_video && length == 0) length = encoder_usual_segment(s->width, s->height);
+    if (is_video && s->frames > 0 && length >= s->frames) length = 0;
+    struct segments_plan p = {.length = length,
+                              .encoders = length > 0 ? encoders_of(s, is_video) : 1};
+    int64_t kept = is_video ? (length > 0 && length < KEPT ? length : KEPT) : 1;
+    int64_t room = segments_room(&p);
+    if (s->frames > 0 && room > s->frames) room = s->frames;
+    return frame * (room + kept * p.encoders);
+}
+
+bool video_is_sequence(const char *path) { return images_are_many(path); }
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static int check_segments(const struct video_writer *w)
+{
+    bool joins = w->format && encoder_segment_frames(&w->settings, w->codec) > 0;
+    if (!joins || encoder_can_be_joined(w->codec)) return STATUS_OK;
+    return error_set(STATUS_INPUT,
+                     "%s: segment_frames %d: what encoder %s makes cannot be joined; leave it at 0",
+                     w->settings.path, w->settings.segment_frames, w->codec->name);
+}
+
+static int open_parts(struct video_writer *w)
+{
+    const struct video_settings *s = &w->settings;
+    AVCodecContext *encoder;
+    if (!images_wanted(s->path)) TRY(container_find(&w->format, s->path));
+    TRY(encoder_find(&w->codec, s, w->format));
+    TRY(check_segments(w));
+    TRY(open_encoder(w, &encoder));
+    int status = w->format ? container_open(&w->container, s->path, w->format, encoder)
+                           : images_open(&w->images, s->path, s->frames, s->first);
+    if (status != STATUS_OK) {
+        encoder_close(encoder);
+        return status;
+    }
+    struct segments_plan plan = plan_of(w);
+    w->pixels = pixels_open(encoder, s->bit_depth);
+    w->segments = segments_open(&plan, encoder);
+    return STATUS_OK;
 }
 
 int video_open(struct video_writer **out, const struct video_settings *s)
@@ -41,8 +155,8 @@ int video_open(struct video_writer **out, const struct video_settings *s)
     media_start();
     *out = NULL;
     struct video_writer *w = xcalloc(1, sizeof *w);
-    w->path = xstrdup(s->path);
-    int status = open_parts(w, s);
+    w->settings = copy_settings(s);
+    int status = open_parts(w);
     if (status != STATUS_OK)
         video_abandon(w);
     else
@@ -59,50 +173,27 @@ int video_check(const struct video_settings *s)
     return STATUS_OK;
 }
 
-static int encoder_failed(const struct video_writer *w, int code)
-{
-    return error_set(STATUS_MACHINE, "%s: encoder %s, frame %" PRId64 ": %s", w->path,
-                     w->encoder->codec->name, w->frames, media_complaint(code));
-}
+/* ---- writing --------------------------------------------------------------------------------- */
 
-/* Gives the encoder a frame, NULL for the end, and passes on all it has ready. */
-static int encode(struct video_writer *w, const AVFrame *frame)
+int video_write(struct video_writer *w, const void *rgb)
 {
-    media_forget();
-    int code = avcodec_send_frame(w->encoder, frame);
-    if (code < 0) return encoder_failed(w, code);
-    while ((code = avcodec_receive_packet(w->encoder, w->packet)) >= 0) {
-        int status = w->container ? container_put(w->container, w->packet)
-                                  : images_put(w->images, w->packet->data, (size_t)w->packet->size);
-        av_packet_unref(w->packet);
-        TRY(status);
-    }
-    return code == AVERROR(EAGAIN) || code == AVERROR_EOF ? STATUS_OK : encoder_failed(w, code);
-}
-
-int video_write(struct video_writer *w, const uint8_t *rgb)
-{
-    if (w->status != STATUS_OK) return w->status;
-    AVFrame *frame = pixels_convert(w->pixels, rgb);
-    frame->pts = w->frames;
-    w->status = encode(w, frame);
-    w->frames++;
+    if (w->status == STATUS_OK)
+        w->status = segments_push(w->segments, pixels_convert(w->pixels, rgb));
     return w->status;
 }
 
 static void free_all_but_output(struct video_writer *w)
 {
+    segments_close(w->segments);
     pixels_close(w->pixels);
-    encoder_close(w->encoder);
-    av_packet_free(&w->packet);
-    free(w->path);
+    free_settings(&w->settings);
     free(w);
 }
 
 int video_finish(struct video_writer *w)
 {
     int status = w->status;
-    if (status == STATUS_OK) status = encode(w, NULL);
+    if (status == STATUS_OK) status = segments_finish(w->segments);
     if (status != STATUS_OK) {
         video_abandon(w);
         return status;
@@ -114,6 +205,8 @@ int video_finish(struct video_writer *w)
 
 void video_abandon(struct video_writer *w)
 {
+    segments_close(w->segments); /* its threads still write */
+    w->segments = NULL;
     container_drop(w->container);
     images_drop(w->images);
     free_all_but_output(w);

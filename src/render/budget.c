@@ -23,9 +23,11 @@ static bool plan_stream(struct engine *e, const struct shot *shot, const struct 
         return false;
     }
     vae_stream_lay_out(s, &memory);
-    int64_t bytes = film_bytes(e, shot, task->encodes ? 0 : vae_stream_most_frames(s));
+    int64_t frames = task->encodes ? 0 : vae_stream_most_frames(s);
+    int64_t bytes = film_bytes(shot, frames), pictures = film_writer_bytes(e, shot, frames);
     vae_stream_close(s);
     if (bytes > e->codec.bytes_size) e->codec.bytes_size = bytes;
+    if (pictures > e->codec.pictures_size) e->codec.pictures_size = pictures;
     if (memory.used_bytes > largest->size_bytes) largest->size_bytes = memory.used_bytes;
     return true;
 }
@@ -50,6 +52,18 @@ static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
     for (int i = 0; i < ENGINE_ARENAS; i++)
         memory_plan_add(p, names[i], (int64_t)e->arenas[i].used_bytes);
     return STATUS_OK;
+}
+
+/* Of the largest of the shots that this rank writes. */
+static void plan_writing(struct engine *e, struct memory_plan *p)
+{
+    int64_t most = 0;
+    for (int i = 0; i < e->job->shot_count; i++) {
+        struct video_settings v;
+        int64_t bytes = film_writer_settings(e, i, &v) ? video_memory(&v) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    memory_plan_add(p, "encoding video", most);
 }
 
 static int plan_transformer(struct engine *e, struct memory_plan *p)
@@ -108,6 +122,7 @@ int budget_plan(struct budget *n, struct engine *e)
         memory_plan_add(&plan, "text encoder", n->taken);
     }
     TRY(plan_engine_arenas(e, &plan));
+    plan_writing(e, &plan);
     if (e->mesh.denoises) TRY(plan_transformer(e, &plan));
     for (int resident = 0; resident < 2; resident++) {
         n->plan[resident] = plan;

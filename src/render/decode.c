@@ -141,13 +141,13 @@ static int decode_into_file(struct engine *e, const struct shot *s, const float 
         status = decode(&f, &task, latents, &r);
     }
     status = film_close(&f, status, facts->frames_sha256);
-    facts->decode_s = clock_s() - start_s - f.writing_s;
+    facts->decode_s = clock_s() - start_s - f.writer.writing_s;
     trace_span("codec", "decode", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"decode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              facts->decode_s);
     if (f.owns)
         log_json("stage", "\"name\":\"write\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
-                 f.writing_s);
+                 f.writer.writing_s);
     return opened != STATUS_OK ? opened : status;
 }
 
@@ -165,8 +165,7 @@ static int report_shot(struct engine *e, const struct shot *s, const struct side
 {
     const struct shot_options *o = s->options;
     if (e->job->dump)
-        TRY(dump_frames(e->job->dump, s->number, e->codec.frames, o->num_frames, o->height,
-                        o->width));
+        TRY(dump_frames(e->job->dump, s->number, e->codec.frames, s->written, o->height, o->width));
     TRY(sidecar_write(e, s, facts));
     if (e->job->digest) {
         printf("digest shot %d latents %s frames %s\n", s->number + 1, facts->latents_sha256,
@@ -175,7 +174,7 @@ static int report_shot(struct engine *e, const struct shot *s, const struct side
             return error_set(STATUS_INPUT, "digest: standard output: %s", strerror(errno));
     }
     log_info("shot %d/%d: wrote %s (%d frames, %dx%d)", s->number + 1, e->job->shot_count,
-             o->output, o->num_frames, o->width, o->height);
+             o->output, (int)s->written, o->width, o->height);
     return STATUS_OK;
 }
 
@@ -188,6 +187,6 @@ int decode_shot(struct engine *e, const struct shot *s, const float *latents)
     if (status == STATUS_OK) mine = decode_into_file(e, s, latents, &facts);
     if (status == STATUS_OK && mine == STATUS_OK && owns) mine = report_shot(e, s, &facts);
     status = comm_max(e->mesh.codec_group, mine);
-    if (mine != STATUS_OK) return owns ? mine : STATUS_STOPPED; /* the owner says why */
+    if (mine != STATUS_OK) return *error_message() ? mine : STATUS_STOPPED; /* who knows says why */
     return status != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
 }

@@ -9,6 +9,7 @@
 #include "render/conditioning.h"
 #include "render/decode.h"
 #include "render/dump.h"
+#include "render/film_writer.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
 
@@ -140,6 +141,7 @@ bool engine_encodes(const struct engine *e)
 struct video_settings engine_output(const struct engine *e, int shot)
 {
     const struct shot_options *o = &e->job->shots[shot];
+    const struct shot *s = &e->shots[shot];
     return (struct video_settings){.path = o->output,
                                    .encoder = o->encoder,
                                    .encoder_options = o->encoder_options,
@@ -147,20 +149,26 @@ struct video_settings engine_output(const struct engine *e, int shot)
                                    .width = o->width,
                                    .height = o->height,
                                    .frame_rate = o->frame_rate,
-                                   .frames = o->num_frames,
+                                   .color_primaries = o->color_primaries,
+                                   .color_transfer = o->color_transfer,
+                                   .color_matrix = o->color_matrix,
+                                   .color_range = o->color_range,
+                                   .frames = s->written,
+                                   .first = s->first_frame,
+                                   .segment_frames = o->segment_frames,
+                                   .encoders = e->job->parallel_encoders,
                                    .threads = device_threads(e->dev)};
 }
 
-/* Before hours of rendering: can every output be written as asked? Each codec rank checks its own
- * shots. */
+/* Before hours of rendering: can every output be written as asked? Each codec rank checks what it
+ * will write. */
 static int check_outputs(struct engine *e)
 {
     if (e->world->rank == 0 && e->job->dump) TRY(dump_prepare(e->job->dump, e->job->shot_count));
     for (int i = 0; i < e->job->shot_count; i++) {
-        if (!engine_owns(e, i)) continue;
-        struct video_settings v = engine_output(e, i);
-        TRY(video_check(&v));
-        TRY(sidecar_check(&e->job->shots[i]));
+        struct video_settings v;
+        if (film_writer_settings(e, i, &v)) TRY(video_check(&v));
+        if (engine_owns(e, i)) TRY(sidecar_check(&e->job->shots[i]));
     }
     return STATUS_OK;
 }
@@ -264,6 +272,7 @@ static void lay_out_pixels(struct engine *e, struct arena *images, struct arena 
     e->codec.image = arena_floats(images, floats);
     e->codec.frames = arena_take(frames, (size_t)bytes);
     e->codec.bytes = arena_take(frames, (size_t)e->codec.bytes_size);
+    e->codec.pictures = arena_take(frames, (size_t)e->codec.pictures_size);
 }
 
 void engine_lay_out(struct engine *e)

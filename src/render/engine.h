@@ -36,9 +36,10 @@ struct codec { /* on codec ranks */
     float *latents;         /* [tokens of a chunk, C] un-normalised */
     float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
     float *log_variance;    /* [h w, C] of an image */
-    uint8_t *bytes;         /* some frames of the asked size, as they come */
+    uint8_t *bytes;         /* parts of some frames of the asked size, as they come */
+    uint8_t *pictures;      /* whole ones of them */
     uint8_t *frames;        /* all frames of a shot, under --dump */
-    int64_t bytes_size;
+    int64_t bytes_size, pictures_size;
 };
 
 enum engine_arena { ARENA_EXCHANGE, ARENA_VAE, ARENA_IMAGES, ARENA_FRAMES, ENGINE_ARENAS };

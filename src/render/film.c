@@ -1,10 +1,6 @@
 #include "render/film.h"
 
 #include "base/error.h"
-#include "base/log.h"
-#include "base/trace.h"
-#include "media/video.h"
-#include "parallel/heartbeat.h"
 
 #include <limits.h>
 #include <string.h>
@@ -47,67 +43,74 @@ static struct rect rect_of(const struct film *f, int rank)
     return r;
 }
 
-static int64_t rect_bytes(struct rect r) { return r.width * r.height * 3; }
-static int64_t frame_bytes(const struct shot *s)
+static int64_t rect_bytes(const struct film *f, struct rect r)
 {
-    return (int64_t)s->options->width * s->options->height * 3;
+    return r.width * r.height * f->pixel_bytes;
 }
 
-int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames)
+int64_t film_bytes(const struct shot *s, int64_t frames)
 {
-    int64_t all = frames * frame_bytes(s);
-    if (!engine_owns(e, s->number)) return all; /* not more than all */
-    return comm_size(e->mesh.codec_group) > 1 ? all + frame_bytes(s) : all;
+    return frames * film_writer_frame_bytes(s); /* a part is not more */
 }
 
-/* This rank's part of n padded frames as bytes [n][height][width][3]. */
+/* This rank's part of n padded frames as [n][height][width][3] of what the file needs. */
 static void convert(struct film *f, const float *frames, int64_t n, uint8_t *out)
 {
     int me = comm_rank(f->e->mesh.codec_group);
     struct rect own = rect_of(f, me), padded = padded_rect(f, me);
     int64_t x = own.x + f->shot->left - padded.x, y = own.y + f->shot->top - padded.y;
-    for (int64_t i = 0; i < n * own.height && own.width > 0; i++, out += own.width * 3) {
+    int64_t line = own.width * f->pixel_bytes;
+    for (int64_t i = 0; i < n * own.height && own.width > 0; i++, out += line) {
         int64_t row = i / own.height * padded.height + y + i % own.height;
-        op_to_bytes(f->e->dev, out, frames + (row * padded.width + x) * 3, own.width * 3);
+        const float *from = frames + (row * padded.width + x) * 3;
+        if (f->shot->options->bit_depth > 8)
+            op_to_words(f->e->dev, (uint16_t *)(void *)out, from, own.width * 3);
+        else
+            op_to_bytes(f->e->dev, out, from, own.width * 3);
     }
 }
 
-/* ---- the owner's file ------------------------------------------------------------------------ */
+/* ---- whole frames ---------------------------------------------------------------------------- */
 
-/* Frame i of n from the parts of all ranks, which lie one after the other. */
-static const uint8_t *assemble(const struct film *f, const uint8_t *parts, int64_t i, int64_t n,
-                               uint8_t *frame)
+struct batch {
+    const struct film *f;
+    const uint8_t *parts; /* of all ranks, one after the other: [n] frames each */
+    int64_t n;
+};
+
+/* Frame i. */
+static const uint8_t *assemble(void *batch, int64_t i, uint8_t *room)
 {
+    const struct batch *b = batch;
+    const struct film *f = b->f;
+    const uint8_t *parts = b->parts;
     int ranks = comm_size(f->e->mesh.codec_group);
-    if (ranks == 1) return parts + i * frame_bytes(f->shot);
+    if (ranks == 1) return parts + i * film_writer_frame_bytes(f->shot);
     for (int r = 0; r < ranks; r++) {
         struct rect part = rect_of(f, r);
-        const uint8_t *from = parts + i * rect_bytes(part);
+        int64_t line = part.width * f->pixel_bytes;
+        const uint8_t *from = parts + i * rect_bytes(f, part);
         for (int64_t y = 0; y < part.height; y++)
-            memcpy(frame + ((part.y + y) * f->shot->options->width + part.x) * 3,
-                   from + y * part.width * 3, (size_t)(part.width * 3));
-        parts += n * rect_bytes(part);
+            memcpy(room + ((part.y + y) * f->shot->options->width + part.x) * f->pixel_bytes,
+                   from + y * line, (size_t)line);
+        parts += b->n * rect_bytes(f, part);
     }
-    return frame;
+    return room;
 }
 
-/* The clip is padded at its end: frames beyond what was asked are dropped. */
-static void write_frames(struct film *f, const uint8_t *parts, int64_t n)
+/* The owner's: waits for the parts of the others. */
+static void gather(struct film *f, uint8_t *parts, int64_t n)
 {
-    double start_s = clock_s();
-    size_t bytes = (size_t)frame_bytes(f->shot);
-    uint8_t *room = f->e->codec.bytes + n * (int64_t)bytes;
-    for (int64_t i = 0; i < n && f->frames < f->shot->options->num_frames; i++) {
-        if (f->status != STATUS_OK) break;
-        const uint8_t *rgb = assemble(f, parts, i, n, room);
-        if (f->e->job->dump) memcpy(f->e->codec.frames + (size_t)f->frames * bytes, rgb, bytes);
-        digest_add(f->digest, rgb, bytes);
-        f->status = video_write(f->writer, rgb);
-        f->frames++;
-        handover_poll(&f->e->handover);
+    struct comm *group = f->e->mesh.codec_group;
+    for (int r = 0; r < comm_size(group); r++) {
+        struct transfer t = {0};
+        int64_t bytes = n * rect_bytes(f, rect_of(f, r));
+        if (r != comm_rank(group) && bytes > 0) {
+            comm_receive_bytes_start(group, &t, parts, (int)bytes, r, TAG_FRAMES);
+            comm_wait(group, &t);
+        }
+        parts += bytes;
     }
-    f->writing_s += clock_s() - start_s;
-    trace_span("codec", "encode video", 1, f->shot->number, -1, start_s);
 }
 
 void film_take(void *film, const float *frames, int64_t n)
@@ -116,52 +119,31 @@ void film_take(void *film, const float *frames, int64_t n)
     struct comm *group = f->e->mesh.codec_group;
     int me = comm_rank(group);
     uint8_t *parts = f->e->codec.bytes, *own = parts;
-    for (int r = 0; r < me && f->owns; r++) own += n * rect_bytes(rect_of(f, r));
+    struct batch batch = {f, parts, n};
+    for (int r = 0; r < me && f->owns; r++) own += n * rect_bytes(f, rect_of(f, r));
     comm_wait(group, &f->sending);
     convert(f, frames, n, own);
-    int64_t bytes = n * rect_bytes(rect_of(f, me));
-    CHECK(n * frame_bytes(f->shot) <= INT_MAX, "%lld frames at a time", (long long)n);
-    if (!f->owns) {
-        if (bytes > 0)
-            comm_send_bytes_start(group, &f->sending, own, (int)bytes,
-                                  mesh_codec_of(&f->e->mesh, f->shot->number), TAG_FRAMES);
-        return;
-    }
-    uint8_t *at = parts;
-    for (int r = 0; r < comm_size(group); r++, at += bytes) {
-        struct transfer t = {0};
-        bytes = n * rect_bytes(rect_of(f, r));
-        if (r == me || bytes == 0) continue;
-        comm_receive_bytes_start(group, &t, at, (int)bytes, r, TAG_FRAMES);
-        comm_wait(group, &t);
-    }
-    write_frames(f, parts, n);
+    int64_t bytes = n * rect_bytes(f, rect_of(f, me));
+    CHECK(comm_size(group) == 1 || n * film_writer_frame_bytes(f->shot) <= INT_MAX,
+          "%lld frames at a time", (long long)n);
+    if (f->owns)
+        gather(f, parts, n);
+    else if (bytes > 0)
+        comm_send_bytes_start(group, &f->sending, own, (int)bytes,
+                              mesh_codec_of(&f->e->mesh, f->shot->number), TAG_FRAMES);
+    film_writer_take(&f->writer, n, assemble, &batch);
+    f->status = f->writer.status;
 }
 
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis)
 {
     *f = (struct film){.e = e, .shot = s, .axis = axis, .owns = engine_owns(e, s->number)};
-    if (!f->owns) return STATUS_OK;
-    struct video_settings settings = engine_output(e, s->number);
-    TRY(video_open(&f->writer, &settings));
-    f->digest = digest_open();
-    return STATUS_OK;
+    f->pixel_bytes = s->options->bit_depth > 8 ? 6 : 3;
+    return film_writer_open(&f->writer, e, s);
 }
 
 int film_close(struct film *f, int status, char sha256[65])
 {
-    double start_s = clock_s();
     comm_wait(f->e->mesh.codec_group, &f->sending);
-    if (!f->owns) return status;
-    if (f->writer) digest_close(f->digest, sha256);
-    if (status != STATUS_OK) {
-        if (f->writer) video_abandon(f->writer);
-        return f->status != STATUS_OK ? f->status : status;
-    }
-    phase_set("shot %d finish video", f->shot->number + 1);
-    heartbeat_worked();
-    status = video_finish(f->writer);
-    heartbeat_worked();
-    f->writing_s += clock_s() - start_s;
-    return status;
+    return film_writer_close(&f->writer, status, sha256);
 }

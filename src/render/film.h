@@ -1,33 +1,31 @@
-/* Frames on their way into a video file: every codec rank gives its part of the picture as bytes, the
- * one that owns the shot puts them together and writes them, a few frames at a time. */
+/* Frames on their way into a file: every codec rank gives its part of the picture as integers, the
+ * one that owns the shot puts them together, a few frames at a time, and has them written. */
 #ifndef RINGREEL_FILM_H
 #define RINGREEL_FILM_H
 
-#include "media/digest.h"
-#include "render/engine.h"
+#include "render/film_writer.h"
 
 struct film {
     struct engine *e;
     const struct shot *shot;
     enum vae_axis axis;
     bool owns;
-    struct video_writer *writer; /* the rest is the owner's */
-    struct digest *digest;
-    int64_t frames; /* written */
+    int pixel_bytes;
+    struct film_writer writer;
     int status;
-    double writing_s;
     struct transfer sending; /* of other ranks */
 };
 
-/* Bytes that this rank needs for `frames` frames at a time of a shot. Local. */
-int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames);
+/* Bytes for the parts of `frames` frames, in e->codec.bytes. Local. */
+int64_t film_bytes(const struct shot *s, int64_t frames);
 
-/* Opens the file on the owner. Local. */
+/* Opens the files of this rank. Local. */
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis);
-/* A sink for the decoder's stream; f->status says what went wrong. Collective over the codec
- * group. */
+/* A sink for the decoder's stream; f->status says what went wrong on this rank. Collective over the
+ * codec group. */
 void film_take(void *film, const float *frames, int64_t n);
-/* The file is whole, or there is none. Local. */
+/* The file is whole, or there is none; the same status on all ranks. `status` must be the same on
+ * all as well. Collective over the codec group. */
 int film_close(struct film *f, int status, char sha256[65]);
 
 #endif

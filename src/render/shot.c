@@ -20,6 +20,12 @@ int shot_prepare(struct shot *s, int number, const struct shot_options *o,
     s->tokens = s->f * s->h * s->w;
     s->top = (s->height - o->height) / 2;
     s->left = (s->width - o->width) / 2;
+    s->first_frame = o->frames.first;
+    s->written = (o->frames.last < 0 ? o->num_frames : o->frames.last + 1) - s->first_frame;
+    if (s->first_frame + s->written > o->num_frames)
+        return error_set(STATUS_INPUT,
+                         "shot %d: frames: frame %d is outside the video; it has frames 0 to %d",
+                         number + 1, o->frames.last, o->num_frames - 1);
     int status = schedule_for_shot(&s->schedule, scheduler, o, s->tokens);
     for (int i = 0; status == STATUS_OK && i < s->schedule.count; i++)
         s->uses_negative |=

@@ -14,6 +14,7 @@ struct shot {
     int64_t f, h, w;               /* latent grid */
     int64_t frames, height, width; /* decoded: 8(f-1)+1, 32h, 32w; cropped to what was asked */
     int64_t top, left;             /* first row and column that are kept */
+    int64_t first_frame, written;  /* of what was asked: the first frame of the file, how many */
     int64_t tokens;                /* f h w */
     int time_factor, space_factor; /* 8, 32 */
     bool uses_negative;            /* some step's guidance_scale is > 1 */

@@ -47,7 +47,7 @@ static json_t *describe(const struct engine *e, const struct shot *s,
         device_name(e->dev), "isa", device_isa(e->dev), "threads_per_rank", device_threads(e->dev),
         "seed", (json_int_t)o->seed, "sigmas", describe_sigmas(&s->schedule), "latents", "shape",
         (json_int_t)e->channels, (json_int_t)s->f, (json_int_t)s->h, (json_int_t)s->w, "sha256",
-        facts->latents_sha256, "frames", "shape", o->num_frames, o->height, o->width, 3,
+        facts->latents_sha256, "frames", "shape", (int)s->written, o->height, o->width, 3,
         "frame_rate", o->frame_rate, "sha256", facts->frames_sha256, "decode_seconds",
         facts->decode_s, "job", yaml);
     free(yaml);

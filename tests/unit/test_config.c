@@ -107,7 +107,13 @@ static const struct bad_case bad_cases[] = {
     {BASE "digest: \"true\"\n", "", "not quoted text"},
     {BASE "backend: gpu\n", "", "backend: must be auto, cpu or cuda, not 'gpu'"},
     {BASE "stg_mode: stg_x\n", "", "attention_values (stg_av), attention_skip (stg_as)"},
-    {BASE "bit_depth: 9\n", "", "bit_depth: must be 8 or 10"},
+    {BASE "bit_depth: 9\n", "", "bit_depth: must be 8, 10 or 16"},
+    {BASE "color_primaries: rec2020\n", "", "must be auto, bt709, bt2020 or smpte432 (p3), not"},
+    {BASE "frames: 7-5\n", "", "frames: must be all, a frame (5) or a range of them (100-199), 0"},
+    {BASE "frames: 5-\n", "", "frames: must be all"},
+    {BASE "frames: [5, 6]\n", "", "frames: must be all"},
+    {BASE "frames: 4294967296-4294967297\n", "", "frames: must be all"},
+    {BASE "num_frames: 9\nframes: 3-9\n", "", "frame 9 is outside the video; it has frames 0 to 8"},
     {BASE "negative_prompt: null\n", "", "write \"\" for empty text"},
     {BASE "negative_prompt: 12\n", "", "not the number '12'; put it in quotes"},
     {BASE "negative_prompt: true\n", "", "not the boolean 'true'; put it in quotes"},
@@ -648,6 +654,8 @@ static const char *sample(const struct setting *s)
         return "true";
     case TYPE_BLOCKS:
         return "3";
+    case TYPE_RANGE:
+        return "3-5";
     case TYPE_CONDITIONING:
         return "[{media: /a.png, strength: 0.5}]";
     case TYPE_IMAGE:

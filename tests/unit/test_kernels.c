@@ -289,6 +289,32 @@ static void test_bytes(void **state)
     on_all_devices("bytes", run_bytes, NULL);
 }
 
+/* 65535.5 in fp32 is 65536: the largest value must not become 0. */
+static float *run_words(struct device *dev, const void *argument, int64_t *n)
+{
+    (void)argument;
+    *n = 20001;
+    float *y = floats(*n), *result = floats(*n);
+    uint16_t *words = (uint16_t *)floats(*n / 2 + 1);
+    const float special[] = {-1.0f, 1.0f, 0.0f, -3.0f, 7.0f, INFINITY, -INFINITY, NAN, 0.99999f};
+    const int expected[] = {0, 65535, 32768, 0, 65535, 65535, 0, 0, 65535};
+    for (int64_t i = 0; i < *n; i++) y[i] = i < 9 ? special[i] : 1.3f * uniform();
+    op_to_words(dev, words, y, *n);
+    for (int64_t i = 0; i < *n; i++) {
+        double v = 65535 * fmin(fmax(0.5 * y[i] + 0.5, 0), 1);
+        if (i < 9 && words[i] != expected[i]) fail_msg("words: %g is %d", y[i], words[i]);
+        if (i >= 9 && fabs(words[i] - v) > 0.51) fail_msg("words: %g is %d", y[i], words[i]);
+        result[i] = words[i];
+    }
+    return result;
+}
+
+static void test_words(void **state)
+{
+    (void)state;
+    on_all_devices("words", run_words, NULL);
+}
+
 /* ---- attention ------------------------------------------------------------------------------- */
 
 struct attention_case {
@@ -717,6 +743,7 @@ int main(void)
         cmocka_unit_test_teardown(test_rope, teardown),
         cmocka_unit_test_teardown(test_elementwise, teardown),
         cmocka_unit_test_teardown(test_bytes, teardown),
+        cmocka_unit_test_teardown(test_words, teardown),
         cmocka_unit_test_teardown(test_attention, teardown),
         cmocka_unit_test_teardown(test_infinite, teardown),
         cmocka_unit_test_teardown(test_t5, teardown),
