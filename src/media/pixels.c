@@ -1,8 +1,8 @@
 #include "media/pixels.h"
 
 #include "base/error.h"
+#include "media/deep.h"
 
-#include <libavutil/bswap.h>
 #include <libavutil/imgutils.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
@@ -12,18 +12,16 @@
 
 struct pixels {
     AVFrame *like; /* what a frame says of itself; it has no samples */
-    int bit_depth;
     /* A copy of the RGB picture: swscale reads some bytes beyond the last pixel, and callers'
      * memory may end there. */
     AVFrame *padded;
-    /* NULL for deep RGB, which swscale would take through Y'CbCr and round. */
-    struct SwsContext *sws;
+    struct SwsContext *sws; /* NULL above 8 bits: deep.h */
 };
 
 /* Chroma is averaged over all pixels around its place and its place is the one the stream's tags
  * name: beside the left pixel, between the two lines when lines are halved too. (In swscale's terms
  * 256 is the distance of two chroma samples.) */
-static struct SwsContext *open_sws(const AVCodecContext *e, enum AVPixelFormat from)
+static struct SwsContext *open_sws(const AVCodecContext *e)
 {
     const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
     struct SwsContext *sws = sws_alloc_context();
@@ -32,7 +30,7 @@ static struct SwsContext *open_sws(const AVCodecContext *e, enum AVPixelFormat f
     av_opt_set_int(sws, "srch", e->height, 0);
     av_opt_set_int(sws, "dstw", e->width, 0);
     av_opt_set_int(sws, "dsth", e->height, 0);
-    av_opt_set_int(sws, "src_format", from, 0);
+    av_opt_set_int(sws, "src_format", AV_PIX_FMT_RGB24, 0);
     av_opt_set_int(sws, "dst_format", e->pix_fmt, 0);
     av_opt_set_int(sws, "src_range", 1, 0);
     av_opt_set_int(sws, "dst_range", e->color_range == AVCOL_RANGE_JPEG, 0);
@@ -65,9 +63,7 @@ static AVFrame *new_frame(enum AVPixelFormat format, int width, int height)
 
 struct pixels *pixels_open(const AVCodecContext *e, int bit_depth)
 {
-    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
     struct pixels *p = xcalloc(1, sizeof *p);
-    p->bit_depth = bit_depth;
     p->like = av_frame_alloc();
     CHECK(p->like, "out of memory");
     p->like->format = e->pix_fmt;
@@ -79,31 +75,10 @@ struct pixels *pixels_open(const AVCodecContext *e, int bit_depth)
     p->like->color_trc = e->color_trc;
     p->like->chroma_location = e->chroma_sample_location;
     p->like->sample_aspect_ratio = e->sample_aspect_ratio;
-    if (bit_depth > 8 && (d->flags & AV_PIX_FMT_FLAG_RGB)) return p;
-    enum AVPixelFormat from = bit_depth > 8 ? AV_PIX_FMT_RGB48 : AV_PIX_FMT_RGB24;
-    p->sws = open_sws(e, from);
-    p->padded = new_frame(from, e->width, e->height);
+    if (bit_depth > 8) return p;
+    p->sws = open_sws(e);
+    p->padded = new_frame(AV_PIX_FMT_RGB24, e->width, e->height);
     return p;
-}
-
-/* The samples of one colour, to the nearest of those that the format has. */
-static void fill_colour(AVFrame *f, const AVComponentDescriptor *to, const uint16_t *rgb, bool swap)
-{
-    uint32_t most = (1u << to->depth) - 1;
-    for (int y = 0; y < f->height; y++, rgb += 3 * (size_t)f->width) {
-        uint8_t *at = f->data[to->plane] + (ptrdiff_t)y * f->linesize[to->plane] + to->offset;
-        for (int x = 0; x < f->width; x++, at += to->step) {
-            uint16_t v = (uint16_t)((rgb[3 * x] * most + 32767) / 65535);
-            *(uint16_t *)(void *)at = swap ? av_bswap16(v) : v;
-        }
-    }
-}
-
-static void fill_rgb(AVFrame *f, const uint16_t *rgb)
-{
-    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(f->format);
-    bool swap = ((d->flags & AV_PIX_FMT_FLAG_BE) != 0) != (AV_HAVE_BIGENDIAN != 0);
-    for (int c = 0; c < 3; c++) fill_colour(f, &d->comp[c], rgb + c, swap);
 }
 
 AVFrame *pixels_convert(struct pixels *p, const void *rgb)
@@ -111,11 +86,11 @@ AVFrame *pixels_convert(struct pixels *p, const void *rgb)
     AVFrame *f = new_frame(p->like->format, p->like->width, p->like->height);
     CHECK(av_frame_copy_props(f, p->like) >= 0, "out of memory");
     if (!p->sws) {
-        fill_rgb(f, rgb);
+        deep_fill(f, rgb);
         return f;
     }
-    int row = 3 * f->width * (p->bit_depth > 8 ? 2 : 1);
-    av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, row, row, f->height);
+    av_image_copy_plane(p->padded->data[0], p->padded->linesize[0], rgb, 3 * f->width, 3 * f->width,
+                        f->height);
     int rows = sws_scale(p->sws, (const uint8_t *const *)p->padded->data, p->padded->linesize, 0,
                          f->height, f->data, f->linesize);
     CHECK(rows == f->height, "swscale made %d of %d rows", rows, f->height);
