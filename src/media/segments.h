@@ -2,8 +2,8 @@
  * so many frames, another the next, and their packets are joined in order as if one had made them.
  * What comes out depends on the length of the segments, not on how many encoders are at work.
  *
- * Memory does not grow with the video: frames wait in a queue of fixed length, and no encoder runs
- * further ahead of the oldest unfinished segment than the queue is long. */
+ * Memory does not grow with the video: frames wait in a queue of fixed length, and no encoder begins
+ * a segment that is more than twice as many segments ahead of the oldest as there are encoders. */
 #ifndef RINGREEL_SEGMENTS_H
 #define RINGREEL_SEGMENTS_H
 

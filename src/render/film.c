@@ -106,6 +106,7 @@ static void gather(struct film *f, uint8_t *parts, int64_t n)
         struct transfer t = {0};
         int64_t bytes = n * rect_bytes(f, rect_of(f, r));
         if (r != comm_rank(group) && bytes > 0) {
+            CHECK(bytes <= INT_MAX, "%lld frames at a time", (long long)n);
             comm_receive_bytes_start(group, &t, parts, (int)bytes, r, TAG_FRAMES);
             comm_wait(group, &t);
         }
@@ -124,8 +125,7 @@ void film_take(void *film, const float *frames, int64_t n)
     comm_wait(group, &f->sending);
     convert(f, frames, n, own);
     int64_t bytes = n * rect_bytes(f, rect_of(f, me));
-    CHECK(comm_size(group) == 1 || n * film_writer_frame_bytes(f->shot) <= INT_MAX,
-          "%lld frames at a time", (long long)n);
+    CHECK(f->owns || bytes <= INT_MAX, "%lld frames at a time", (long long)n);
     if (f->owns)
         gather(f, parts, n);
     else if (bytes > 0)

@@ -24,8 +24,8 @@ int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_a
 /* A sink for the decoder's stream; f->status says what went wrong on this rank. Collective over the
  * codec group. */
 void film_take(void *film, const float *frames, int64_t n);
-/* The file is whole, or there is none; the same status on all ranks. `status` must be the same on
- * all as well. Collective over the codec group. */
+/* The file is whole, or there is none. Where `status` says so on one rank, none; the worst of all
+ * ranks is returned on all. Collective over the codec group. */
 int film_close(struct film *f, int status, char sha256[65]);
 
 #endif

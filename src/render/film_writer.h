@@ -38,8 +38,8 @@ int film_writer_open(struct film_writer *w, struct engine *e, const struct shot 
 void film_writer_take(struct film_writer *w, int64_t n,
                       const uint8_t *(*frame)(void *argument, int64_t i, uint8_t *room),
                       void *argument);
-/* All files are whole, or none but whole pictures. `status`, the same on all ranks: shall they
- * become whole? Collective over the group: the same on all is returned. */
+/* This rank's files become whole where `status` is good, else only whole pictures stay. The worst of
+ * all ranks is returned on all. Collective over the group. */
 int film_writer_close(struct film_writer *w, int status, char sha256[65]);
 
 #endif

@@ -277,6 +277,25 @@ static void test_usual_length(void **state)
     error_clear();
 }
 
+/* 3840x2176 of 8 bits, 40 frames: 1379 and 1700 MB were measured. */
+static void test_planned_memory(void **state)
+{
+    (void)state;
+    struct video_settings s = settings("a.mp4", "auto", 0, 1);
+    s.width = 3840;
+    s.height = 2176;
+    s.frames = 40;
+    int64_t segment = video_memory(&s);
+    assert_in_range(segment, 1379000000, 1700000000);
+    s.segment_frames = 40;
+    assert_in_range(video_memory(&s), 1700000000, 2000000000);
+    s.segment_frames = 0;
+    s.frames = 40000; /* as long as one likes */
+    assert_in_range(video_memory(&s), segment, segment + 1);
+    s.encoders = 4;
+    assert_in_range(video_memory(&s), 4 * segment, 6 * segment);
+}
+
 /* ---- memory and errors ----------------------------------------------------------------------- */
 
 static int64_t frames_alive, most_alive;
@@ -401,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_one_segment),
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_usual_length),
+        cmocka_unit_test(test_planned_memory),
         cmocka_unit_test(test_queue_is_bounded),
         cmocka_unit_test(test_errors_arrive),
     };
