@@ -266,3 +266,18 @@ int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
     norm(t, mat_f32(embeds, count, t->width), x, t->final_norm);
     return STATUS_OK;
 }
+
+/* Expanding a weight takes about as long as so many multiply-adds: a core makes 40 G of these a second
+ * or expands 1.5 G weights (docs/SPEED.md). A prompt is short, so it counts. */
+enum { EXPANSION = 25 };
+
+double t5_work(const struct checkpoint *text_encoder, int64_t tokens)
+{
+    struct t5 t = {0};
+    if (find_sizes(&t, text_encoder) != STATUS_OK || find_depth(&t, text_encoder) != STATUS_OK) {
+        error_clear(); /* t5_open will say it again, as an error */
+        return 0;
+    }
+    double weights = (double)t.width * (4 * (double)t.inner + 3 * (double)t.hidden);
+    return t.layers * weights * (double)(tokens + EXPANSION);
+}

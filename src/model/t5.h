@@ -18,5 +18,7 @@ int64_t t5_memory_bytes(const struct t5 *t); /* of activations; taken when it is
 /* embeds [count, d_model] fp32 for the `count` real tokens (with </s>), as if padded and masked.
  * STATUS_INPUT if an id is outside the embedding table. */
 int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds);
+/* Multiply-adds, or what takes as long, of encoding one text; 0 if unknown. */
+double t5_work(const struct checkpoint *text_encoder, int64_t tokens);
 
 #endif
