@@ -4,7 +4,7 @@
 #   make test    installs what is missing, builds and runs every test (SANITIZE=1: with ASan and UBSan)
 #   make         builds ./ringreel
 #   make info    what was probed and found
-#   make bench   arithmetic against the measured peak of the core, and seconds per denoise step
+#   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks gain
 #   make oracle  regenerates the stored reference outputs (developers; needs PyTorch and the reference, tools/README.md)
 
 SANITIZE ?= 0
@@ -104,8 +104,12 @@ info: $(PROGRAM)
 $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
-bench: $(BUILD)/bench
+$(BUILD)/bench_shares: $(BUILD)/tests/bench_shares.o $(TEST_HELPERS) $(LIBRARY)
+	@echo "link $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares
 	@$(BUILD)/bench
+	@BUILD=$(BUILD) tests/bench_ranks.sh
 
 oracle:
 	$(PYTHON) tools/oracle.py --all
