@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { RUNS = 5, F = 5, H = 10, W = 16, CHUNK = 3, TAG_DONE = 91 };
+enum { RUNS = 5, F = 9, H = 16, W = 24, CHUNK = 1, TAG_DONE = 91 };
 
 static int by_value(const void *a, const void *b)
 {
