@@ -112,7 +112,7 @@ static void add_attention(struct hollow *h, const char *base)
 static void add_transformer(struct hollow *h)
 {
     static const char top[] = "model.diffusion_model.";
-    char block[NAME], part[NAME + 8];
+    char block[64], part[NAME];
     add_linear(h, WIDTH, LATENT, top, "patchify_proj");
     add_embedder(h, WIDTH, top, "adaln_single.emb");
     add_linear(h, 6 * WIDTH, WIDTH, top, "adaln_single.linear");
