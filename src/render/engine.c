@@ -282,6 +282,7 @@ static void take_memory(struct engine *e)
 {
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
     engine_lay_out(e);
+    if (e->codec.t5) t5_take_memory(e->codec.t5);
     if (e->mesh.codes && e->resident) vae_make_resident(e->codec.vae);
     if (engine_encodes(e) && e->resident) vae_encoder_make_resident(e->codec.vae);
 }
