@@ -4,7 +4,8 @@
 #   make test    installs what is missing, builds and runs every test (SANITIZE=1: with ASan and UBSan)
 #   make         builds ./ringreel
 #   make info    what was probed and found
-#   make bench   arithmetic against the measured peak of the core, and seconds per denoise step
+#   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks gain
+#   make soak    renders 3840x2176 and ten minutes for real: a quarter of an hour, 8 GiB (SOAK=hd: only one of them)
 #   make oracle  regenerates the stored reference outputs (developers; needs PyTorch and the reference, tools/README.md)
 
 SANITIZE ?= 0
@@ -93,6 +94,9 @@ test:
 check: $(PROGRAM) $(TESTS)
 	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) SANITIZE=$(SANITIZE) tests/run.sh
 
+soak: $(PROGRAM) $(TESTS)
+	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) tests/soak.sh $(SOAK)
+
 demo:
 	@launch/install-deps.sh
 	@$(MAKE) --no-print-directory all
@@ -104,8 +108,12 @@ info: $(PROGRAM)
 $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
-bench: $(BUILD)/bench
+$(BUILD)/bench_shares: $(BUILD)/tests/bench_shares.o $(TEST_HELPERS) $(LIBRARY)
+	@echo "link $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares
 	@$(BUILD)/bench
+	@BUILD=$(BUILD) tests/bench_ranks.sh
 
 oracle:
 	$(PYTHON) tools/oracle.py --all
@@ -122,4 +130,4 @@ clean:
 
 -include $(shell find build build-sanitize -name '*.d' 2>/dev/null)
 
-.PHONY: all format test check demo info bench oracle install clean
+.PHONY: all format test check soak demo info bench oracle install clean

@@ -73,6 +73,7 @@ static int render(struct world *world, int argc, char **argv)
         status = engine_open(&engine, world, &job);
         if (status == STATUS_OK) status = render_announce(&engine);
         if (status == STATUS_OK) status = world_agree(world, play_role(&engine));
+        if (status == STATUS_OK && !job.dry_run) tally_report(&engine);
         int traced = world_write_trace(world, mesh_role_name(&engine.mesh));
         status = status != STATUS_OK ? status : traced;
         engine_close(&engine);

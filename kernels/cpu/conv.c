@@ -73,7 +73,7 @@ struct job {
     struct conv_span span;
 };
 
-/* What one block of inputs and one kt add to a picture row, for one panel (or two). */
+/* What one block of inputs and one kt add to a line of positions, for one panel (or two). */
 struct part {
     const float *weights; /* [ky][kx][inputs][16] */
     int64_t panel_floats; /* from one panel's weights to the next one's */
@@ -82,18 +82,54 @@ struct part {
     const float *init; /* the bias, in the first part */
 };
 
-static void row_part(const struct job *j, const struct part *part, float *c, int64_t row)
+/* The row of x in the middle of what a row of the span reads. */
+static int64_t middle_of(const struct job *j, int64_t row)
+{
+    return (j->span.row + row % j->span.rows) * j->conv->stride_s;
+}
+
+/* Which ky of a row are within the picture: [from, to). */
+struct taps_y {
+    int from, to;
+};
+
+static struct taps_y taps_of_row(const struct job *j, int64_t row)
+{
+    const struct clip *x = j->x;
+    int kernel = j->conv->kernel, half = kernel / 2;
+    int64_t y = middle_of(j, row);
+    return (struct taps_y){y - half < -x->above ? 1 : 0,
+                           y + half >= x->h + x->below ? kernel - 1 : kernel};
+}
+
+/* Rows from `row` on that are one line of positions: of a single column those of a frame that have the
+ * same taps, else one. */
+static int64_t line_rows(const struct job *j, int64_t row, int64_t end)
+{
+    struct taps_y first = taps_of_row(j, row);
+    int64_t next = row + 1;
+    if (j->span.columns > 1) return 1;
+    for (; next < end && next % j->span.rows > 0; next++) {
+        struct taps_y taps = taps_of_row(j, next);
+        if (taps.from != first.from || taps.to != first.to) break;
+    }
+    return next - row;
+}
+
+static void line_part(const struct job *j, const struct part *part, float *c, int64_t row,
+                      int64_t rows)
 {
     const struct clip *x = j->x;
     int kernel = j->conv->kernel, half = kernel / 2, step = j->conv->stride_s, taps = 0;
+    struct taps_y ky_of = taps_of_row(j, row);
     int64_t t = row / j->span.rows * j->conv->stride_t + part->kt - j->front;
-    int64_t y = (j->span.row + row % j->span.rows) * step, column = j->span.column * step;
-    int64_t width = j->span.columns, a_row = step * x->c;
-    int from = y - half < -x->above ? 1 : 0;
-    int to = y + half >= x->h + x->below ? kernel - 1 : kernel;
+    int64_t y = middle_of(j, row), column = j->span.column * step;
+    bool upright = j->span.columns == 1;
+    int64_t width = upright ? rows : j->span.columns;
+    int64_t a_row = step * (upright ? clip_row(x) : x->c);
     t = t < 0 ? 0 : t >= x->t ? x->t - 1 : t;
     const float *a[TAPS_2D], *shifted[TAPS_2D];
-    for (int ky = from; ky < to; ky++)
+    for (int ky = ky_of.from; ky < ky_of.to; ky++)
         for (int kx = 0; kx < kernel; kx++)
             a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
                         (column + kx - half + x->pad) * x->c + part->input;
@@ -103,7 +139,7 @@ static void row_part(const struct job *j, const struct part *part, float *c, int
                         .taps = taps,
                         .a_row = a_row,
                         .k = part->inputs,
-                        .b = part->weights + from * kernel * b_tap,
+                        .b = part->weights + ky_of.from * kernel * b_tap,
                         .b_tap = b_tap,
                         .b_panel = part->panel_floats};
     for (int64_t i = 0; i < tiles;
@@ -142,7 +178,10 @@ static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_
             conv->in - part.input < block_of(conv) ? conv->in - part.input : block_of(conv);
         for (part.kt = 0; part.kt < conv->kernel; part.kt++) {
             part.weights = weights;
-            for (int64_t r = row; r < end; r++) row_part(j, &part, c + (r - row) * per_row, r);
+            for (int64_t r = row, n; r < end; r += n) {
+                n = line_rows(j, r, end);
+                line_part(j, &part, c + (r - row) * per_row, r, n);
+            }
             weights += conv->kernel * conv->kernel * part.inputs * PANEL;
             part.init = NULL;
         }

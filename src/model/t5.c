@@ -175,12 +175,16 @@ int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_e
         return status;
     }
     lay_out(t);
+    *out = t;
+    return STATUS_OK;
+}
+
+void t5_take_memory(struct t5 *t)
+{
     arena_commit(&t->arena);
     lay_out(t);
     dtype_to_f32(t->bias, t->bias_tensor->data, t->bias_tensor->dtype,
                  (size_t)(BUCKETS * t->heads));
-    *out = t;
-    return STATUS_OK;
 }
 
 void t5_close(struct t5 *t)
@@ -192,7 +196,7 @@ void t5_close(struct t5 *t)
 }
 
 int64_t t5_width(const struct t5 *t) { return t->width; }
-int64_t t5_memory_bytes(const struct t5 *t) { return (int64_t)t->arena.size_bytes; }
+int64_t t5_memory_bytes(const struct t5 *t) { return (int64_t)t->arena.used_bytes; }
 
 /* ---- forward (spec transformer 5.1) ---------------------------------------------------------- */
 
@@ -265,4 +269,19 @@ int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
     }
     norm(t, mat_f32(embeds, count, t->width), x, t->final_norm);
     return STATUS_OK;
+}
+
+/* Expanding a weight takes about as long as so many multiply-adds: a core makes 40 G of these a second
+ * or expands 1.5 G weights (docs/SPEED.md). A prompt is short, so it counts. */
+enum { EXPANSION = 25 };
+
+double t5_work(const struct checkpoint *text_encoder, int64_t tokens)
+{
+    struct t5 t = {0};
+    if (find_sizes(&t, text_encoder) != STATUS_OK || find_depth(&t, text_encoder) != STATUS_OK) {
+        error_clear(); /* t5_open will say it again, as an error */
+        return 0;
+    }
+    double weights = (double)t.width * (4 * (double)t.inner + 3 * (double)t.hidden);
+    return t.layers * weights * (double)(tokens + EXPANSION);
 }

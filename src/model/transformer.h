@@ -46,6 +46,8 @@ int64_t transformer_caption_width(const struct transformer *t); /* 4096 */
 int transformer_blocks(const struct transformer *t);            /* L */
 /* What `resident` would take; 0 if unknown. */
 size_t transformer_packed_bytes(const struct device *dev, const struct checkpoint *c);
+/* Multiply-adds of one forward over a sequence, on all ranks together; 0 if unknown. */
+double transformer_work(const struct checkpoint *c, int64_t tokens, int64_t text_tokens);
 
 /* Text of one slot: embeds [tokens, caption_width] of the real tokens only (masked ones dropped:
  * spec 2.8). Computes the caption projection and every block's cross-attention K and V. Local

@@ -262,3 +262,17 @@ size_t transformer_packed_bytes(const struct device *dev, const struct checkpoin
     release(&w);
     return bytes;
 }
+
+/* Of a block: four products of self-attention, the query and the output of cross-attention, eight in
+ * the feed-forward. The text's keys and values are made once a shot, and nothing beside the steps. */
+double transformer_work(const struct checkpoint *c, int64_t tokens, int64_t text_tokens)
+{
+    struct transformer_weights w = {0};
+    if (find_dimensions(&w, c) != STATUS_OK) {
+        error_clear(); /* transformer_open will say it again, as an error */
+        return 0;
+    }
+    double width = (double)w.width, keys = (double)(tokens + text_tokens);
+    double block = 14 * width * width + 2 * width * keys;
+    return (double)tokens * (w.blocks * block + 2 * width * (double)w.channels);
+}

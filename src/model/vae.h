@@ -27,6 +27,8 @@ int vae_time_factor(const struct vae *v);  /* 8 */
 int vae_space_factor(const struct vae *v); /* 32 */
 bool vae_wants_timestep(const struct vae *v);
 bool vae_wants_noise(const struct vae *v); /* the decoder injects some (0.9.1) */
+/* Multiply-adds of decoding f x h x w latents. */
+double vae_decode_work(const struct vae *v, int64_t f, int64_t h, int64_t w);
 /* What reordered weights take: all of them if resident, else the largest, one at a time. */
 int64_t vae_packed_bytes(const struct vae *v, bool resident);
 /* The same of the encoder. */

@@ -248,26 +248,39 @@ static void start_stage(struct vae_stream *s, struct stage *g, struct rng *noise
     free(room);
 }
 
-/* Multiply-adds of this rank for a clip of `frames` latents. */
-static int64_t count_work(const struct vae_stream *s, int64_t frames)
+/* Multiply-adds of t frames of h x w, as they come in: latents of a decoder, patches of an encoder.
+ * Not in integers, so that no size is too large for it. */
+static double count_work(const struct vae_coder *c, bool encodes, int64_t t, int64_t h, int64_t w)
 {
-    const struct vae_coder *c = s->coder;
-    int64_t t = s->task.encodes ? s->v->time_factor * (frames - 1) + 1 : frames, work = 0;
-    for (int i = 0; i < s->stage_count; i++) {
-        const struct stage *g = &s->stages[i];
-        int64_t positions = t * g->h * g->w * 27;
-        if (i == 0) work += positions * c->conv_in.in * c->conv_in.out;
-        for (int k = g->first; k < g->end; k++)
-            for (int j = 0; j < c->blocks[k].count; j++)
-                work += positions * (c->blocks[k].res[j].in + c->blocks[k].res[j].out) *
-                        c->blocks[k].res[j].out;
-        if (g->end == c->block_count) return work + positions * c->conv_out.in * c->conv_out.out;
-        const struct vae_block *b = &c->blocks[g->end];
+    double taps = 27.0 * (double)t * (double)h * (double)w;
+    double work = taps * (double)(c->conv_in.in * c->conv_in.out);
+    for (int k = 0; k < c->block_count; k++) {
+        const struct vae_block *b = &c->blocks[k];
+        for (int j = 0; j < b->count; j++)
+            work += taps * (double)((b->res[j].in + b->res[j].out) * b->res[j].out);
+        if (!changes_size(b)) continue;
         int64_t st = b->conv.stride_t, ss = b->conv.stride_s;
-        work += ((t - 1) / st + 1) * (g->h / ss) * (g->w / ss) * 27 * b->conv.in * b->conv.out;
-        t = s->task.encodes ? (t - 1) / b->stride_t + 1 : b->stride_t * (t - 1) + 1;
+        work += 27.0 * (double)((t - 1) / st + 1) * (double)(h / ss) * (double)(w / ss) *
+                (double)(b->conv.in * b->conv.out);
+        t = encodes ? (t - 1) / b->stride_t + 1 : b->stride_t * (t - 1) + 1;
+        h = encodes ? h / b->stride_s : h * b->stride_s;
+        w = encodes ? w / b->stride_s : w * b->stride_s;
+        taps = 27.0 * (double)t * (double)h * (double)w;
     }
-    return work;
+    return work + taps * (double)(c->conv_out.in * c->conv_out.out);
+}
+
+double vae_decode_work(const struct vae *v, int64_t f, int64_t h, int64_t w)
+{
+    return count_work(&v->decoder, false, f, h, w);
+}
+
+/* Of this rank for a clip of `frames` latents. */
+static int64_t stream_work(const struct vae_stream *s, int64_t frames)
+{
+    bool encodes = s->task.encodes;
+    int64_t t = encodes ? s->v->time_factor * (frames - 1) + 1 : frames;
+    return (int64_t)count_work(s->coder, encodes, t, s->stages[0].h, s->stages[0].w);
 }
 
 void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
@@ -278,7 +291,7 @@ void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, stru
     s->sink = sink;
     s->progress = progress;
     s->work_done = 0;
-    s->work_total = frames > 0 ? count_work(s, frames) : 0;
+    s->work_total = frames > 0 ? stream_work(s, frames) : 0;
     if (!s->task.encodes && s->v->conditioned) vae_modulate(s->v, timestep);
     start_filter(&s->conv_in);
     start_filter(&s->conv_out);

@@ -5,16 +5,7 @@
 
 #include <unistd.h>
 
-/* One codec rank in eight: decoding costs about an eighth of denoising at the released step counts.
- * More codec ranks than shots would idle. */
-static int choose_codec_ranks(int world_size, int shots)
-{
-    int c = world_size / 8;
-    c = c > shots ? shots : c;
-    return c < 1 ? 1 : c;
-}
-
-static int choose(struct mesh *m, int denoise, int codec, int shots)
+static int choose(struct mesh *m, int denoise, int codec, int default_codec)
 {
     int size = m->world->size;
     if (size == 1) {
@@ -32,7 +23,7 @@ static int choose(struct mesh *m, int denoise, int codec, int shots)
             "denoise_ranks %d, codec_ranks %d: together at most the %d ranks of this run, and "
             "at least one of each",
             denoise, codec, size);
-    if (!codec) codec = denoise ? 1 : choose_codec_ranks(size, shots);
+    if (!codec) codec = default_codec;
     if (!denoise) denoise = size - codec;
     if (denoise + codec > size)
         return error_set(STATUS_INPUT,
@@ -53,10 +44,11 @@ static struct comm *split(struct world *w, bool in, const char *name)
     return in ? comm_open_mpi(group, name, w->timeout_s) : NULL;
 }
 
-int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks, int shots)
+int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks,
+                int default_codec_ranks)
 {
     *m = (struct mesh){.world = w};
-    TRY(choose(m, denoise_ranks, codec_ranks, shots));
+    TRY(choose(m, denoise_ranks, codec_ranks, default_codec_ranks));
     int rank = w->rank;
     m->denoises = rank < m->denoise_ranks;
     m->codes =

@@ -20,8 +20,9 @@ struct mesh {
     struct comm *codec_group;   /* NULL on ranks that do not code */
 };
 
-/* Collective. denoise_ranks, codec_ranks: 0 = choose. STATUS_INPUT if they do not fit the world. */
-int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks, int shots);
+/* Collective. denoise_ranks 0: all others; codec_ranks 0: default_codec_ranks. STATUS_INPUT if they do not fit the world. */
+int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks,
+                int default_codec_ranks);
 /* Collective. All ranks code, nobody denoises. */
 int mesh_create_codec(struct mesh *m, struct world *w);
 void mesh_free(struct mesh *m);

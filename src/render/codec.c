@@ -28,6 +28,7 @@ static int encode_texts(struct engine *e, const struct shot *s, struct shot_inpu
     TRY(encode_one(e, s->options->prompt, input->embeds + head->tokens[0] * e->text_width,
                    &head->tokens[1]));
     trace_span("codec", "encode text", 0, s->number, -1, start_s);
+    e->tally.text += clock_s() - start_s;
     log_debug("shot %d: %lld text tokens, negative %lld, in %.3f s", s->number + 1,
               (long long)head->tokens[1], (long long)head->tokens[0], clock_s() - start_s);
     log_json("stage", "\"name\":\"encode\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
@@ -93,13 +94,20 @@ static int code_one(struct queue *q, const struct shot *s)
     float *latents = e->handover.latents[0].payload;
     TRY(agree(e, encode_ahead(q, s->number)));
     phase_set("shot %d, waiting for its latents", s->number + 1);
+    double start_s = clock_s();
     int mine = STATUS_OK;
     if (engine_owns(e, s->number))
         mine = handover_receive_latents(&e->handover, s->number, &plan, &latents);
     TRY(agree(e, mine));
+    if (s->number > 0) e->tally.latents_wait += clock_s() - start_s;
+    trace_span("comm", "wait for latents", 1, s->number, -1, start_s);
     TRY(agree(e, encode_ahead(q, s->number + 1))); /* the next text goes before this decode */
+    e->tally.last_decode = clock_s();
     share_latents(e, s, latents);
-    return decode_shot(e, s, latents);
+    TRY(decode_shot(e, s, latents));
+    e->tally.end = clock_s();
+    e->tally.decode += e->tally.end - e->tally.last_decode;
+    return STATUS_OK;
 }
 
 static void poll_messages(void *argument) { handover_poll(argument); }

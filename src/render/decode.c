@@ -78,14 +78,13 @@ enum { POSITIONS = 512 }; /* latents at a time, about */
 
 static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
 
-/* Along the axis whose shares are the more even; of two that are alike, the one with the shorter
- * lines to exchange. */
+/* Along the axis whose shares are the more even; of two that are alike by rows, which are long enough
+ * to fill the kernels' tiles. */
 static enum vae_axis choose_axis(const struct shot *s, int ranks)
 {
     int64_t by_rows = largest_share(s->h, ranks) * s->w;
     int64_t by_columns = largest_share(s->w, ranks) * s->h;
-    if (by_rows != by_columns) return by_rows < by_columns ? VAE_ROWS : VAE_COLUMNS;
-    return s->w <= s->h ? VAE_ROWS : VAE_COLUMNS;
+    return by_rows <= by_columns ? VAE_ROWS : VAE_COLUMNS;
 }
 
 struct vae_task decode_task(const struct engine *e, const struct shot *s)

@@ -201,6 +201,8 @@ int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *inpu
     d.conditioned = conditioning_begin(e, s, d.plan, d.x, input->condition);
     TRY(run_steps(&d, status));
     memcpy(latents, d.x.p, (size_t)(d.x.rows * d.x.cols) * sizeof *latents);
+    e->tally.denoise += clock_s() - start_s;
+    trace_span("denoise", "denoise", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"denoise\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
     return STATUS_OK;
@@ -212,7 +214,10 @@ static int denoise_one(struct engine *e, int number)
     struct shot_input input;
     phase_set("shot %d, waiting for its text", number + 1);
     TRY(handover_receive_input(h, number, &input));
+    double start_s = clock_s();
+    if (number == 0) e->tally.begin = start_s;
     float *latents = handover_latents_buffer(h, number);
+    trace_span("comm", "wait for a free slot", 1, number, -1, start_s);
     TRY(denoise_shot(e, &e->shots[number], &input, latents));
     handover_send_latents(
         h, number,
@@ -226,6 +231,8 @@ int denoise_loop(struct engine *e)
     for (int number = 0; number < e->job->shot_count && status == STATUS_OK; number++)
         status = denoise_one(e, number);
     phase_set("waiting for the codec ranks to finish");
+    double start_s = clock_s();
     handover_end_denoise(&e->handover, status);
+    trace_span("comm", "wait for the codec ranks", 1, -1, -1, start_s);
     return status;
 }

@@ -12,6 +12,7 @@
 #include "render/film_writer.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
+#include "render/workload.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -64,8 +65,7 @@ static int open_codec(struct engine *e)
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
     TRY(tokenizer_open(&c->tokenizer, spiece));
-    TRY(t5_open(&c->t5, e->dev, c->text_encoder, e->job->text_encoder_max_tokens));
-    return vae_open(&c->vae, e->dev, e->checkpoint);
+    return t5_open(&c->t5, e->dev, c->text_encoder, e->job->text_encoder_max_tokens);
 }
 
 static int check_widths(const struct engine *e)
@@ -76,7 +76,7 @@ static int check_widths(const struct engine *e)
                          "%s: embeddings are %lld wide, the transformer of %s takes %lld",
                          checkpoint_path(c->text_encoder), (long long)t5_width(c->t5),
                          checkpoint_path(e->checkpoint), (long long)e->text_width);
-    if (e->mesh.codes && vae_latent_channels(c->vae) != e->channels)
+    if (vae_latent_channels(c->vae) != e->channels)
         return error_set(STATUS_INPUT, "%s: the VAE has %lld latent channels, the transformer %lld",
                          checkpoint_path(e->checkpoint), (long long)vae_latent_channels(c->vae),
                          (long long)e->channels);
@@ -101,28 +101,32 @@ static int find_widths(struct engine *e)
 
 /* ---- shots ----------------------------------------------------------------------------------- */
 
-/* Only codec ranks open the VAE; everybody needs its factors. */
-static void share_factors(struct engine *e, int factors[2])
-{
-    int codec = mesh_codec_world_rank(&e->mesh, 0);
-    if (e->world->rank == codec) {
-        factors[0] = vae_time_factor(e->codec.vae);
-        factors[1] = vae_space_factor(e->codec.vae);
-    }
-    comm_broadcast_bytes(e->world->comm, factors, 2 * (int)sizeof *factors, codec);
-}
-
-static int prepare_shots(struct engine *e, const int factors[2])
+static int prepare_shots(struct engine *e)
 {
     const struct job_options *job = e->job;
+    int time = vae_time_factor(e->codec.vae), space = vae_space_factor(e->codec.vae);
     e->shots = xcalloc((size_t)job->shot_count, sizeof *e->shots);
     for (int i = 0; i < job->shot_count; i++) {
         struct shot *s = &e->shots[i];
-        TRY(shot_prepare(s, i, &job->shots[i], &checkpoint_facts(e->checkpoint)->scheduler,
-                         factors[0], factors[1]));
+        TRY(shot_prepare(s, i, &job->shots[i], &checkpoint_facts(e->checkpoint)->scheduler, time,
+                         space));
         e->max_tokens = s->tokens > e->max_tokens ? s->tokens : e->max_tokens;
     }
     return STATUS_OK;
+}
+
+/* Rank 0 weighs the job and tells all. */
+static int make_mesh(struct engine *e)
+{
+    struct world *w = e->world;
+    const struct job_options *job = e->job;
+    e->chosen_codec_ranks = 1;
+    if (w->rank == 0 && w->size > 1) {
+        workload_count(e);
+        e->chosen_codec_ranks = balance_codec_ranks(&e->balance, w->size, job->denoise_ranks);
+    }
+    comm_broadcast_bytes(w->comm, &e->chosen_codec_ranks, sizeof e->chosen_codec_ranks, 0);
+    return mesh_create(&e->mesh, w, job->denoise_ranks, job->codec_ranks, e->chosen_codec_ranks);
 }
 
 bool engine_owns(const struct engine *e, int shot)
@@ -287,6 +291,7 @@ static void take_memory(struct engine *e)
 {
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
     engine_lay_out(e);
+    if (e->codec.t5) t5_take_memory(e->codec.t5);
     if (e->mesh.codes && e->resident) vae_make_resident(e->codec.vae);
     if (engine_encodes(e) && e->resident) vae_encoder_make_resident(e->codec.vae);
 }
@@ -296,19 +301,17 @@ static void take_memory(struct engine *e)
 /* Each stage is agreed on before the next: no rank waits for one that has already failed. */
 int engine_open(struct engine *e, struct world *world, const struct job_options *job)
 {
-    int factors[2];
     struct budget budget;
     *e = (struct engine){.world = world, .job = job};
     phase_set("opening the models");
-    TRY(world_agree(world, mesh_create(&e->mesh, world, job->denoise_ranks, job->codec_ranks,
-                                       job->shot_count)));
     TRY(world_agree(world, open_device(e)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, find_widths(e)));
+    TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
+    TRY(world_agree(world, prepare_shots(e)));
+    TRY(world_agree(world, make_mesh(e)));
     TRY(world_agree(world, open_codec(e)));
     TRY(world_agree(world, check_widths(e)));
-    share_factors(e, factors);
-    TRY(world_agree(world, prepare_shots(e, factors)));
     TRY(world_agree(world, conditioning_open(e)));
     TRY(world_agree(world, budget_plan(&budget, e)));
     if (job->dry_run) {
@@ -359,5 +362,6 @@ void engine_close(struct engine *e)
     if (e->dev) device_close(e->dev);
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_free(&e->arenas[i]);
     mesh_free(&e->mesh);
+    workload_free(e);
     free(e->shots);
 }

@@ -13,8 +13,10 @@
 #include "model/vae.h"
 #include "parallel/handover.h"
 #include "parallel/mesh.h"
+#include "render/balance.h"
 #include "render/guidance.h"
 #include "render/shot.h"
+#include "render/tally.h"
 
 struct denoiser { /* on denoise ranks */
     struct transformer *transformer;
@@ -28,7 +30,7 @@ struct denoiser { /* on denoise ranks */
 struct codec { /* on codec ranks */
     struct tokenizer *tokenizer;
     struct t5 *t5;
-    struct vae *vae;
+    struct vae *vae; /* opened everywhere, for its sizes and costs */
     struct checkpoint *text_encoder;
     struct comm *self;      /* images are encoded alone */
     struct arena streams;   /* memory of one stream of the VAE, large enough for each shot, as all
@@ -59,6 +61,9 @@ struct engine {
     struct handover handover;
     struct denoiser denoiser;
     struct codec codec;
+    struct balance balance; /* the job's costs, on rank 0 */
+    int chosen_codec_ranks; /* by these; what was asked for comes first */
+    struct tally tally;
 };
 
 /* Collective over the world: opens and checks everything that can be checked before the first step,

@@ -8,6 +8,7 @@
 #include "render/decode.h"
 #include "render/denoise.h"
 #include "render/version.h"
+#include "render/workload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,7 @@ static void print_mesh(const struct engine *e)
     if (m->idle_ranks)
         log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them",
                  m->idle_ranks, m->idle_ranks == 1 ? " is" : "s are");
+    workload_announce(e);
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         struct shard_plan p = shard_plan_make(s->tokens, m->denoise_ranks);

@@ -28,7 +28,7 @@ from tiny import autoencoder, export, flow, latents, measure, progress, text, wo
 
 STAGES = ("tokenizer", "text", "vae", "encode", "transformer", "evaluate", "export")
 SEED = 2024
-STEPS = {"text": 1200, "vae": 13000, "transformer": 3600}
+STEPS = {"text": 1200, "vae": 13000, "transformer": 9000}
 CLIPS = 8000
 TOKENS = 2048                      # of latents in a step of the transformer
 SHORT, LONG = 64, 200              # tokens of a clip, in the first half of that stage and after
