@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "media/video.h"
+#include "render/budget.h"
 #include "render/codec.h"
 #include "render/compare.h"
 #include "render/denoise.h"
@@ -73,6 +74,7 @@ static int render(struct world *world, int argc, char **argv)
         status = engine_open(&engine, world, &job);
         if (status == STATUS_OK) status = render_announce(&engine);
         if (status == STATUS_OK) status = world_agree(world, play_role(&engine));
+        if (status == STATUS_OK && !job.dry_run) budget_print_peaks(&engine);
         int traced = world_write_trace(world, mesh_role_name(&engine.mesh));
         status = status != STATUS_OK ? status : traced;
         engine_close(&engine);

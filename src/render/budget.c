@@ -214,3 +214,32 @@ void budget_print(const struct budget *n, const struct engine *e)
              e->world->host_size, plural(e->world->host_size), e->world->host,
              memory_text(n->host_bytes[e->resident], host), memory_text(n->available, available));
 }
+
+/* The most of any rank in [first, first + count). */
+static int64_t largest_peak(const double *peaks, int first, int count)
+{
+    double most = 0;
+    for (int r = first; r < first + count; r++) most = peaks[r] > most ? peaks[r] : most;
+    return (int64_t)most;
+}
+
+void budget_print_peaks(const struct engine *e)
+{
+    const struct mesh *m = &e->mesh;
+    int size = e->world->size, counts[size], offsets[size];
+    double peaks[size];
+    char denoise[32], codec[32];
+    for (int r = 0; r < size; r++) counts[r] = 1, offsets[r] = r;
+    peaks[e->world->rank] = (double)memory_peak();
+    log_json("end", "\"role\":\"%s\",\"peak_resident_bytes\":%lld", mesh_role_name(m),
+             (long long)peaks[e->world->rank]);
+    comm_all_gather_doubles(e->world->comm, peaks, counts, offsets);
+    if (e->world->rank != 0) return;
+    memory_text(largest_peak(peaks, 0, m->denoise_ranks), denoise);
+    memory_text(largest_peak(peaks, mesh_codec_world_rank(m, 0), m->codec_ranks), codec);
+    if (size == 1)
+        log_info("memory, at most, model files included: %s", denoise);
+    else
+        log_info("memory, at most, model files included: a denoise rank %s, a codec rank %s",
+                 denoise, codec);
+}

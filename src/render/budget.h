@@ -30,5 +30,7 @@ int budget_decide(struct budget *b, struct engine *e);
 void budget_print_ranks(const struct budget *b, const struct engine *e);
 /* One line for each role, from its first rank. Local. */
 void budget_print(const struct budget *b, const struct engine *e);
+/* After the last shot: what ranks really had in memory at most. Collective over the world. */
+void budget_print_peaks(const struct engine *e);
 
 #endif

@@ -191,7 +191,7 @@ static int run_steps(struct denoise *d, int status)
     return STATUS_OK;
 }
 
-int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input, float *latents)
+int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input)
 {
     double start_s = clock_s();
     struct denoise d = begin(e, s);
@@ -200,10 +200,20 @@ int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *inpu
     int status = dump_start(&d, input);
     d.conditioned = conditioning_begin(e, s, d.plan, d.x, input->condition);
     TRY(run_steps(&d, status));
-    memcpy(latents, d.x.p, (size_t)(d.x.rows * d.x.cols) * sizeof *latents);
     log_json("stage", "\"name\":\"denoise\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
     return STATUS_OK;
+}
+
+/* Waits while neither of the two shots before has gone: decoding is slower then. */
+static void hand_over(struct engine *e, int number)
+{
+    struct handover_cut cut = engine_cut(e, number);
+    int64_t rows = shard_tokens(&cut.plan, comm_rank(e->mesh.denoise_group));
+    phase_set("shot %d, waiting for room for its latents", number + 1);
+    float *room = handover_latents_buffer(&e->handover);
+    memcpy(room, e->denoiser.x, (size_t)(rows * e->channels) * sizeof *room);
+    handover_send_latents(&e->handover, number);
 }
 
 static int denoise_one(struct engine *e, int number)
@@ -212,17 +222,15 @@ static int denoise_one(struct engine *e, int number)
     struct shot_input input;
     phase_set("shot %d, waiting for its text", number + 1);
     TRY(handover_receive_input(h, number, &input));
-    float *latents = handover_latents_buffer(h, number);
-    TRY(denoise_shot(e, &e->shots[number], &input, latents));
-    handover_send_latents(
-        h, number,
-        shard_tokens(transformer_plan(e->denoiser.transformer), comm_rank(e->mesh.denoise_group)));
+    TRY(denoise_shot(e, &e->shots[number], &input));
+    hand_over(e, number);
     return STATUS_OK;
 }
 
 int denoise_loop(struct engine *e)
 {
     int status = STATUS_OK;
+    handover_start(&e->handover, engine_cut, e);
     for (int number = 0; number < e->job->shot_count && status == STATUS_OK; number++)
         status = denoise_one(e, number);
     phase_set("waiting for the codec ranks to finish");

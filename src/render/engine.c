@@ -196,15 +196,24 @@ static int open_denoiser(struct engine *e)
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Latents that are decoded at a time. */
-static int64_t most_decoded_tokens(const struct engine *e)
+static int64_t window_tokens(const struct shot *s) { return decode_chunk(s) * s->h * s->w; }
+
+static int64_t most_window_tokens(const struct engine *e)
 {
     int64_t most = 0;
     for (int i = 0; i < e->job->shot_count; i++) {
-        struct vae_task task = decode_task(e, &e->shots[i]);
-        int64_t tokens = task.chunk * task.h * task.w;
+        int64_t tokens = window_tokens(&e->shots[i]);
         most = tokens > most ? tokens : most;
     }
     return most;
+}
+
+struct handover_cut engine_cut(void *engine, int shot)
+{
+    const struct engine *e = engine;
+    const struct shot *s = &e->shots[shot];
+    return (struct handover_cut){.plan = shard_plan_make(s->tokens, e->mesh.denoise_ranks),
+                                 .window = window_tokens(s)};
 }
 
 static void lay_out_exchange(struct engine *e, struct arena *a)
@@ -226,7 +235,8 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
                               e->mesh.denoise_ranks);
     }
     if (e->mesh.codes) {
-        e->codec.latents = arena_floats(a, most_decoded_tokens(e) * e->channels);
+        e->codec.window = arena_floats(a, most_window_tokens(e) * e->channels);
+        e->codec.latents = arena_floats(a, most_window_tokens(e) * e->channels);
         e->codec.log_variance = arena_floats(a, conditioned * e->channels);
         e->codec.encoded =
             arena_floats(a, conditioned ? conditioned * vae_encoder_outputs(e->codec.vae) : 0);
@@ -234,6 +244,7 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
     struct handover_sizes sizes = {.text_tokens = e->job->text_encoder_max_tokens,
                                    .text_width = e->text_width,
                                    .tokens = e->max_tokens,
+                                   .window = most_window_tokens(e),
                                    .channels = e->channels,
                                    .conditioned = conditioned};
     handover_lay_out(&e->handover, a, &e->mesh, &sizes);

@@ -33,7 +33,8 @@ struct codec { /* on codec ranks */
     struct comm *self;      /* images are encoded alone */
     struct arena streams;   /* memory of one stream of the VAE, large enough for each shot, as all
                                below */
-    float *latents;         /* [tokens of a chunk, C] un-normalised */
+    float *window;          /* [tokens of a chunk, C] of a shot, as they come, */
+    float *latents;         /* and un-normalised */
     float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
     float *log_variance;    /* [h w, C] of an image */
     uint8_t *bytes;         /* some frames of the asked size, as they come */
@@ -73,9 +74,10 @@ int engine_plan_codec(struct engine *e);
 /* ---- what the parts of the engine ask each other; all Local ---------------------------------- */
 
 struct video_settings engine_output(const struct engine *e,
-                                    int shot);      /* how shot `shot` is written */
-bool engine_owns(const struct engine *e, int shot); /* its text, its image, its file */
-bool engine_encodes(const struct engine *e);        /* and begin one of these from an image? */
+                                    int shot);          /* how shot `shot` is written */
+bool engine_owns(const struct engine *e, int shot);     /* its text, its image, its file */
+struct handover_cut engine_cut(void *engine, int shot); /* how its latents travel */
+bool engine_encodes(const struct engine *e);            /* and begin one of these from an image? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
 /* A stream of the VAE in the memory that was planned for it; one at a time. */
 struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task);

@@ -104,7 +104,7 @@ static void write_frames(struct film *f, const uint8_t *parts, int64_t n)
         digest_add(f->digest, rgb, bytes);
         f->status = video_write(f->writer, rgb);
         f->frames++;
-        handover_poll(&f->e->handover);
+        heartbeat_worked();
     }
     f->writing_s += clock_s() - start_s;
     trace_span("codec", "encode video", 1, f->shot->number, -1, start_s);

@@ -93,13 +93,26 @@ int render_announce(const struct engine *e)
 
 /* ---- a world of one -------------------------------------------------------------------------- */
 
+struct own_latents {
+    const float *next;
+    int64_t channels;
+};
+
+static const float *next_own_latents(void *argument, int64_t tokens)
+{
+    struct own_latents *own = argument;
+    const float *latents = own->next;
+    own->next += tokens * own->channels;
+    return latents;
+}
+
 static int render_shot_alone(struct engine *e, struct shot *s)
 {
     struct shot_input input = handover_input_buffer(&e->handover);
-    float *latents = e->handover.latents[0].payload;
+    struct own_latents own = {e->denoiser.x, e->channels};
     TRY(codec_encode_input(e, s, &input));
-    TRY(denoise_shot(e, s, &input, latents));
-    return decode_shot(e, s, latents);
+    TRY(denoise_shot(e, s, &input));
+    return decode_shot(e, s, (struct latents_source){next_own_latents, &own});
 }
 
 int render_alone(struct engine *e)
