@@ -51,7 +51,8 @@ static int info(void)
     return STATUS_OK;
 }
 
-/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. */
+/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. All may decode
+ * the last shot. */
 static int play_role(struct engine *e)
 {
     if (e->job->dry_run) return STATUS_OK;
@@ -59,7 +60,9 @@ static int play_role(struct engine *e)
     if (e->mesh.denoises) return denoise_loop(e);
     if (e->mesh.codes) return codec_loop(e);
     phase_set("idle");
-    return STATUS_OK;
+    if (!e->helping) return STATUS_OK;
+    engine_begin_helping(e);
+    return codec_decode_last(e, STATUS_OK);
 }
 
 static int render(struct world *world, int argc, char **argv)

@@ -154,6 +154,7 @@ static void ask_for_window(struct handover *h)
 static void begin_windows(struct handover *h, int shot)
 {
     struct handover_windows *w = &h->incoming;
+    CHECK(w->taken == w->asked, "shot %d: latents of the one before are left", shot + 1);
     w->cut = h->cut_of(h->argument, shot);
     CHECK(w->cut.window > 0 && w->cut.window <= h->most_rows &&
               w->cut.plan.ranks <= h->mesh->denoise_ranks,
@@ -203,7 +204,7 @@ void handover_end_codec(struct handover *h, int status)
         (struct handover_head){.shot = HANDOVER_END, .status = status, .texts_sent = h->texts_sent};
     comm_send_bytes_start(world_of(h), &h->end_transfer, &h->end, sizeof h->end, LEADER,
                           TAG_CODEC_END);
-    drop_windows(h);
+    if (status != STATUS_OK) drop_windows(h);
     while (!h->denoise_ended) {
         struct handover_head head;
         receive_head(h, &head, LEADER, TAG_LATENTS_HEAD);
@@ -214,7 +215,6 @@ void handover_end_codec(struct handover *h, int status)
     }
     for (int i = 0; i < HANDOVER_SLOTS; i++) wait_for_slot(h, &h->text[i]);
     comm_wait(world_of(h), &h->end_transfer);
-    comm_set_background(NULL, NULL);
 }
 
 /* ---- denoise ranks --------------------------------------------------------------------------- */
@@ -353,6 +353,13 @@ void handover_end_denoise(struct handover *h, int status)
         while (take_text(h, c)) continue;
         comm_wait(world_of(h), &h->codecs[c].transfer);
     }
+}
+
+/* ---- either ---------------------------------------------------------------------------------- */
+
+void handover_finish(struct handover *h)
+{
+    drop_windows(h);
     for (int i = 0; i < HANDOVER_SLOTS; i++)
         wait_for_shard(h, &h->shards[(h->shards_sent + i) % HANDOVER_SLOTS]);
     comm_set_background(NULL, NULL);

@@ -12,7 +12,8 @@
  * clip.
  *
  * Ending, well or badly, is the same for both sides: each says once that it ends, then takes what
- * the other has under way until the other has said so too. A codec rank that fails ends at once;
+ * the other has under way until the other has said so too. All is well when that happens before the
+ * last decode, so that denoise ranks are free to help. A codec rank that fails ends at once;
  * the denoise ranks see it at the next step, end, and thereby end the other codec ranks. No message
  * is ever left that nobody receives.
  *
@@ -115,8 +116,8 @@ struct handover_sizes {
 /* Local. Lays out the buffers (called twice, arena.h). */
 void handover_lay_out(struct handover *h, struct arena *a, struct mesh *mesh,
                       const struct handover_sizes *sizes);
-/* Local. From here on messages move in the background, until this rank's side has ended. cut_of is
- * the same on all ranks. */
+/* Local. From here on messages move in the background, until handover_finish. cut_of is the same on
+ * all ranks. */
 void handover_start(struct handover *h, struct handover_cut (*cut_of)(void *argument, int shot),
                     void *argument);
 
@@ -130,7 +131,7 @@ int handover_receive_latents(struct handover *h, int shot);
 /* The shot's next window [up to cut.window, C], token-major, until the next call. */
 float *handover_next_window(struct handover *h);
 /* Says that this rank ends with `status`, then takes what is under way until the denoise ranks end
- * too. */
+ * too. With STATUS_OK the windows of the last shot still come. */
 void handover_end_codec(struct handover *h, int status);
 
 /* ---- denoise ranks: Collective over the denoise group ---------------------------------------- */
@@ -141,7 +142,10 @@ void handover_send_latents(struct handover *h, int shot);
 /* STATUS_STOPPED on every denoise rank when a codec rank has ended with an error. */
 int handover_should_stop(struct handover *h);
 /* Says to every codec rank that the denoise ranks end, then takes what is under way until they have
- * ended too. */
+ * ended too. The last latents may not have gone yet. */
 void handover_end_denoise(struct handover *h, int status);
+
+/* ---- either, after its end: nothing is under way any more ------------------------------------- */
+void handover_finish(struct handover *h);
 
 #endif

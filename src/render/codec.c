@@ -83,33 +83,53 @@ static const float *next_shared_latents(void *argument, int64_t tokens)
     struct transfer t = {0};
     int shot = shared->shot->number;
     float *latents = engine_owns(e, shot) ? handover_next_window(&e->handover) : e->codec.window;
-    comm_broadcast_start(e->mesh.codec_group, &t, latents, tokens, e->channels,
-                         mesh_codec_of(&e->mesh, shot));
-    comm_wait(e->mesh.codec_group, &t);
+    struct comm *group = engine_decode_group(e, shot);
+    comm_broadcast_start(group, &t, latents, tokens, e->channels, mesh_codec_of(&e->mesh, shot));
+    comm_wait(group, &t);
     return latents;
 }
 
-static int code_one(struct queue *q, const struct shot *s)
+static int decode_shared(struct engine *e, const struct shot *s)
+{
+    struct shared_latents shared = {e, s};
+    return decode_shot(e, s, (struct latents_source){next_shared_latents, &shared});
+}
+
+/* Until its latents are ready to come. */
+static int begin_shot(struct queue *q, const struct shot *s)
 {
     struct engine *e = q->e;
-    struct shared_latents shared = {e, s};
     TRY(agree(e, encode_ahead(q, s->number)));
     phase_set("shot %d, waiting for its latents", s->number + 1);
     int mine = STATUS_OK;
     if (engine_owns(e, s->number)) mine = handover_receive_latents(&e->handover, s->number);
     TRY(agree(e, mine));
-    TRY(agree(e, encode_ahead(q, s->number + 1))); /* the next text goes before this decode */
-    return decode_shot(e, s, (struct latents_source){next_shared_latents, &shared});
+    return agree(e, encode_ahead(q, s->number + 1)); /* the next text goes before this decode */
+}
+
+int codec_decode_last(struct engine *e, int status)
+{
+    if (e->helping) {
+        phase_set("waiting for the last decode to begin");
+        int worst = comm_max(e->mesh.everyone, status);
+        if (status == STATUS_OK && worst != STATUS_OK) status = STATUS_STOPPED;
+    }
+    if (status != STATUS_OK || !engine_decodes(e, e->job->shot_count - 1)) return status;
+    return decode_shared(e, &e->shots[e->job->shot_count - 1]);
 }
 
 int codec_loop(struct engine *e)
 {
     struct queue q = {.e = e, .next = e->mesh.codec_index};
-    int status = STATUS_OK;
+    int status = STATUS_OK, last = e->job->shot_count - 1;
     handover_start(&e->handover, engine_cut, e);
-    for (int shot = 0; shot < e->job->shot_count && status == STATUS_OK; shot++)
-        status = code_one(&q, &e->shots[shot]);
+    for (int shot = 0; shot <= last && status == STATUS_OK; shot++) {
+        status = begin_shot(&q, &e->shots[shot]);
+        if (shot < last && status == STATUS_OK) status = decode_shared(e, &e->shots[shot]);
+    }
     phase_set("waiting for the denoise ranks to finish");
     handover_end_codec(&e->handover, status);
+    status = codec_decode_last(e, status);
+    handover_finish(&e->handover);
     return status;
 }

@@ -129,11 +129,12 @@ int64_t decode_chunk(const struct shot *s)
 
 struct vae_task decode_task(const struct engine *e, const struct shot *s)
 {
+    struct comm *group = engine_decode_group(e, s->number);
     return (struct vae_task){.h = s->h,
                              .w = s->w,
                              .chunk = decode_chunk(s),
-                             .group = e->mesh.codec_group,
-                             .axis = choose_axis(s, e->mesh.codec_ranks)};
+                             .group = group,
+                             .axis = choose_axis(s, comm_size(group))};
 }
 
 static int worse(int a, int b) { return a > b ? a : b; }
@@ -162,7 +163,7 @@ static int decode(struct film *f, const struct vae_task *task, struct latents_so
         record_add(record, latents, tokens);
         prepare_latents(e, s, latents, tokens, e->codec.latents, r);
         vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
-        status = comm_max(e->mesh.codec_group, worse(f->status, record->status));
+        status = comm_max(f->group, worse(f->status, record->status));
     }
     vae_stream_close(stream);
     if (f->owns && status == STATUS_OK) progress_end(&progress);
@@ -179,7 +180,7 @@ static int decode_into_file(struct engine *e, const struct shot *s, struct laten
     double start_s = clock_s();
     int opened = film_open(&f, e, s, task.axis);
     if (opened == STATUS_OK) opened = record_open(&record, e, s);
-    int status = comm_max(e->mesh.codec_group, opened);
+    int status = comm_max(f.group, opened);
     if (status == STATUS_OK) {
         skip_step_noise(&r, s, e->channels);
         status = decode(&f, &task, source, &record, &r);
@@ -222,7 +223,7 @@ int decode_shot(struct engine *e, const struct shot *s, struct latents_source la
     bool owns = engine_owns(e, s->number);
     int mine = decode_into_file(e, s, latents, &facts);
     if (mine == STATUS_OK && owns) mine = report_shot(e, s, &facts);
-    int status = comm_max(e->mesh.codec_group, mine);
+    int status = comm_max(engine_decode_group(e, s->number), mine);
     if (mine != STATUS_OK) return owns ? mine : STATUS_STOPPED; /* the owner says why */
     return status != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
 }

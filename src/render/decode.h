@@ -1,4 +1,4 @@
-/* From latents to a video file: decoded by all codec ranks together, a few frames at a time, each
+/* From latents to a video file: decoded by several ranks together (engine_decode_group), a few frames at a time, each
  * written as soon as it is known. No rank has more of the clip than that. */
 #ifndef RINGREEL_DECODE_H
 #define RINGREEL_DECODE_H
@@ -19,7 +19,7 @@ struct latents_source {
 };
 
 /* Decodes a shot; its owner writes the video, its sidecar and what --digest and --dump ask for.
- * STATUS_STOPPED when another rank failed. Collective over the codec group. */
+ * STATUS_STOPPED when another rank failed. Collective over those who decode it. */
 int decode_shot(struct engine *e, const struct shot *s, struct latents_source latents);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "render/codec.h"
 #include "render/conditioning.h"
 #include "render/dump.h"
 #include "render/guidance.h"
@@ -233,7 +234,10 @@ int denoise_loop(struct engine *e)
     handover_start(&e->handover, engine_cut, e);
     for (int number = 0; number < e->job->shot_count && status == STATUS_OK; number++)
         status = denoise_one(e, number);
+    if (status == STATUS_OK && e->helping) engine_begin_helping(e);
     phase_set("waiting for the codec ranks to finish");
     handover_end_denoise(&e->handover, status);
+    status = codec_decode_last(e, status);
+    handover_finish(&e->handover);
     return status;
 }

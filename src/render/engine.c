@@ -58,7 +58,7 @@ static int open_codec(struct engine *e)
 {
     struct codec *c = &e->codec;
     char spiece[4096];
-    if (!e->mesh.codes) return STATUS_OK;
+    if (!e->mesh.codes) return e->helping ? vae_open(&c->vae, e->dev, e->checkpoint) : STATUS_OK;
     c->self = comm_open_self();
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
@@ -128,6 +128,13 @@ bool engine_owns(const struct engine *e, int shot)
 {
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
 }
+
+struct comm *engine_decode_group(const struct engine *e, int shot)
+{
+    return e->helping && shot == e->job->shot_count - 1 ? e->mesh.everyone : e->mesh.codec_group;
+}
+
+bool engine_decodes(const struct engine *e, int shot) { return engine_decode_group(e, shot); }
 
 bool engine_encodes(const struct engine *e)
 {
@@ -234,9 +241,11 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
         sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens),
                               e->mesh.denoise_ranks);
     }
-    if (e->mesh.codes) {
+    if (e->mesh.codes || e->helping) {
         e->codec.window = arena_floats(a, most_window_tokens(e) * e->channels);
         e->codec.latents = arena_floats(a, most_window_tokens(e) * e->channels);
+    }
+    if (e->mesh.codes) {
         e->codec.log_variance = arena_floats(a, conditioned * e->channels);
         e->codec.encoded =
             arena_floats(a, conditioned ? conditioned * vae_encoder_outputs(e->codec.vae) : 0);
@@ -277,20 +286,65 @@ static void lay_out_pixels(struct engine *e, struct arena *images, struct arena 
     e->codec.bytes = arena_take(frames, (size_t)e->codec.bytes_size);
 }
 
-void engine_lay_out(struct engine *e)
+static void lay_out_decoder(struct engine *e)
 {
-    lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
     struct arena *streams = &e->codec.streams;
     streams->base = arena_take(&e->arenas[ARENA_VAE], streams->size_bytes);
     lay_out_pixels(e, &e->arenas[ARENA_IMAGES], &e->arenas[ARENA_FRAMES]);
 }
 
+void engine_lay_out(struct engine *e)
+{
+    lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
+    lay_out_decoder(e);
+}
+
+static void take_decoder_memory(struct engine *e)
+{
+    for (int i = ARENA_VAE; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
+    lay_out_decoder(e);
+    if (e->resident) vae_make_resident(e->codec.vae);
+}
+
 static void take_memory(struct engine *e)
 {
-    for (int i = 0; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
-    engine_lay_out(e);
-    if (e->mesh.codes && e->resident) vae_make_resident(e->codec.vae);
+    arena_commit(&e->arenas[ARENA_EXCHANGE]);
+    lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
+    if (e->mesh.codes) take_decoder_memory(e);
     if (engine_encodes(e) && e->resident) vae_encoder_make_resident(e->codec.vae);
+}
+
+void engine_begin_helping(struct engine *e)
+{
+    phase_set("taking memory for the last decode");
+    transformer_close(e->denoiser.transformer);
+    e->denoiser.transformer = NULL;
+    take_decoder_memory(e);
+    heartbeat_worked();
+}
+
+/* Ranks that would not only decode help, if that costs nothing. */
+static int plan_memory(struct engine *e, struct budget *b)
+{
+    struct budget helped;
+    bool wanted = e->helping;
+    e->helping = false;
+    TRY(world_agree(e->world, budget_plan(b, e)));
+    if (!wanted) return STATUS_OK;
+    e->helping = true;
+    TRY(world_agree(e->world, budget_plan(&helped, e)));
+    if (e->job->dry_run || budget_has_room(&helped, b, e)) {
+        *b = helped;
+        return STATUS_OK;
+    }
+    if (e->world->rank == 0)
+        log_info("too little memory for all ranks to decode the last shot: the codec ranks will");
+    e->helping = false;
+    if (!e->mesh.codes) {
+        vae_close(e->codec.vae);
+        e->codec.vae = NULL;
+    }
+    return world_agree(e->world, budget_plan(b, e));
 }
 
 /* ---- open, close ----------------------------------------------------------------------------- */
@@ -304,6 +358,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     phase_set("opening the models");
     TRY(world_agree(world, mesh_create(&e->mesh, world, job->denoise_ranks, job->codec_ranks,
                                        job->shot_count)));
+    e->helping = world->size > 1 && job->last_decode == LAST_DECODE_AUTO;
     TRY(world_agree(world, open_device(e)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, find_widths(e)));
@@ -312,7 +367,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     share_factors(e, factors);
     TRY(world_agree(world, prepare_shots(e, factors)));
     TRY(world_agree(world, conditioning_open(e)));
-    TRY(world_agree(world, budget_plan(&budget, e)));
+    TRY(plan_memory(e, &budget));
     if (job->dry_run) {
         budget_print_ranks(&budget, e);
         return STATUS_OK;

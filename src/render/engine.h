@@ -25,7 +25,7 @@ struct denoiser { /* on denoise ranks */
     struct sequence_sums sums;
 };
 
-struct codec { /* on codec ranks */
+struct codec { /* on codec ranks; of others that help, what decoding needs */
     struct tokenizer *tokenizer;
     struct t5 *t5;
     struct vae *vae;
@@ -53,6 +53,7 @@ struct engine {
     struct shot *shots;                              /* [job->shot_count] */
     int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
     bool codec_only; /* no transformer, no text encoder; images are not encoded */
+    bool helping;    /* all ranks decode the last shot; the same on all */
     bool resident;   /* reordered fp32 weights are kept; else expanded at every use. May differ from
                       host to host. */
     struct arena arenas[ENGINE_ARENAS];
@@ -74,13 +75,18 @@ int engine_plan_codec(struct engine *e);
 /* ---- what the parts of the engine ask each other; all Local ---------------------------------- */
 
 struct video_settings engine_output(const struct engine *e,
-                                    int shot);          /* how shot `shot` is written */
-bool engine_owns(const struct engine *e, int shot);     /* its text, its image, its file */
+                                    int shot);      /* how shot `shot` is written */
+bool engine_owns(const struct engine *e, int shot); /* its text, its image, its file */
+/* Who decodes it, codec ranks first: NULL where this rank does not. */
+struct comm *engine_decode_group(const struct engine *e, int shot);
+bool engine_decodes(const struct engine *e, int shot);
 struct handover_cut engine_cut(void *engine, int shot); /* how its latents travel */
 bool engine_encodes(const struct engine *e);            /* and begin one of these from an image? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
 /* A stream of the VAE in the memory that was planned for it; one at a time. */
 struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task);
 void engine_lay_out(struct engine *e); /* e->arenas; called twice, see arena.h */
+/* For the last decode, on ranks that help: the transformer goes, the decoder's memory is taken. */
+void engine_begin_helping(struct engine *e);
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/trace.h"
 #include "media/video.h"
 #include "parallel/heartbeat.h"
+#include "render/decode.h"
 
 #include <limits.h>
 #include <string.h>
@@ -33,7 +34,7 @@ static struct rect padded_rect(const struct film *f, int rank)
     const struct shot *s = f->shot;
     struct rect r = {0, 0, s->width, s->height};
     bool rows = f->axis == VAE_ROWS;
-    struct vae_part part = vae_part_of(rows ? s->h : s->w, comm_size(f->e->mesh.codec_group), rank);
+    struct vae_part part = vae_part_of(rows ? s->h : s->w, comm_size(f->group), rank);
     *(rows ? &r.y : &r.x) = part.first * s->space_factor;
     *(rows ? &r.height : &r.width) = part.count * s->space_factor;
     return r;
@@ -55,15 +56,16 @@ static int64_t frame_bytes(const struct shot *s)
 
 int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames)
 {
-    int64_t all = frames * frame_bytes(s);
-    if (!engine_owns(e, s->number)) return all; /* not more than all */
-    return comm_size(e->mesh.codec_group) > 1 ? all + frame_bytes(s) : all;
+    struct vae_task task = decode_task(e, s);
+    struct film f = {.shot = s, .axis = task.axis, .group = task.group};
+    if (!engine_owns(e, s->number)) return frames * rect_bytes(rect_of(&f, comm_rank(f.group)));
+    return (frames + (comm_size(f.group) > 1)) * frame_bytes(s);
 }
 
 /* This rank's part of n padded frames as bytes [n][height][width][3]. */
 static void convert(struct film *f, const float *frames, int64_t n, uint8_t *out)
 {
-    int me = comm_rank(f->e->mesh.codec_group);
+    int me = comm_rank(f->group);
     struct rect own = rect_of(f, me), padded = padded_rect(f, me);
     int64_t x = own.x + f->shot->left - padded.x, y = own.y + f->shot->top - padded.y;
     for (int64_t i = 0; i < n * own.height && own.width > 0; i++, out += own.width * 3) {
@@ -78,7 +80,7 @@ static void convert(struct film *f, const float *frames, int64_t n, uint8_t *out
 static const uint8_t *assemble(const struct film *f, const uint8_t *parts, int64_t i, int64_t n,
                                uint8_t *frame)
 {
-    int ranks = comm_size(f->e->mesh.codec_group);
+    int ranks = comm_size(f->group);
     if (ranks == 1) return parts + i * frame_bytes(f->shot);
     for (int r = 0; r < ranks; r++) {
         struct rect part = rect_of(f, r);
@@ -113,7 +115,7 @@ static void write_frames(struct film *f, const uint8_t *parts, int64_t n)
 void film_take(void *film, const float *frames, int64_t n)
 {
     struct film *f = film;
-    struct comm *group = f->e->mesh.codec_group;
+    struct comm *group = f->group;
     int me = comm_rank(group);
     uint8_t *parts = f->e->codec.bytes, *own = parts;
     for (int r = 0; r < me && f->owns; r++) own += n * rect_bytes(rect_of(f, r));
@@ -140,7 +142,11 @@ void film_take(void *film, const float *frames, int64_t n)
 
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis)
 {
-    *f = (struct film){.e = e, .shot = s, .axis = axis, .owns = engine_owns(e, s->number)};
+    *f = (struct film){.e = e,
+                       .shot = s,
+                       .axis = axis,
+                       .group = engine_decode_group(e, s->number),
+                       .owns = engine_owns(e, s->number)};
     if (!f->owns) return STATUS_OK;
     struct video_settings settings = engine_output(e, s->number);
     TRY(video_open(&f->writer, &settings));
@@ -151,7 +157,7 @@ int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_a
 int film_close(struct film *f, int status, char sha256[65])
 {
     double start_s = clock_s();
-    comm_wait(f->e->mesh.codec_group, &f->sending);
+    comm_wait(f->group, &f->sending);
     if (!f->owns) return status;
     if (f->writer) digest_close(f->digest, sha256);
     if (status != STATUS_OK) {

@@ -57,6 +57,8 @@ static void print_mesh(const struct engine *e)
     if (m->idle_ranks)
         log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them",
                  m->idle_ranks, m->idle_ranks == 1 ? " is" : "s are");
+    if (e->helping)
+        log_info("all ranks decode the last shot, once they have denoised it (last_decode: auto)");
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         struct shard_plan p = shard_plan_make(s->tokens, m->denoise_ranks);
