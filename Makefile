@@ -5,6 +5,7 @@
 #   make         builds ./ringreel
 #   make info    what was probed and found
 #   make bench   arithmetic against the measured peak of the core, and seconds per denoise step
+#   make soak    renders 3840x2176 and ten minutes for real: a quarter of an hour, 8 GiB (SOAK=hd: only one of them)
 #   make oracle  regenerates the stored reference outputs (developers; needs PyTorch and the reference, tools/README.md)
 
 SANITIZE ?= 0
@@ -93,6 +94,9 @@ test:
 check: $(PROGRAM) $(TESTS)
 	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) SANITIZE=$(SANITIZE) tests/run.sh
 
+soak: $(PROGRAM) $(TESTS)
+	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) tests/soak.sh $(SOAK)
+
 demo:
 	@launch/install-deps.sh
 	@$(MAKE) --no-print-directory all
@@ -122,4 +126,4 @@ clean:
 
 -include $(shell find build build-sanitize -name '*.d' 2>/dev/null)
 
-.PHONY: all format test check demo info bench oracle install clean
+.PHONY: all format test check soak demo info bench oracle install clean

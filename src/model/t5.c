@@ -175,12 +175,16 @@ int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_e
         return status;
     }
     lay_out(t);
+    *out = t;
+    return STATUS_OK;
+}
+
+void t5_take_memory(struct t5 *t)
+{
     arena_commit(&t->arena);
     lay_out(t);
     dtype_to_f32(t->bias, t->bias_tensor->data, t->bias_tensor->dtype,
                  (size_t)(BUCKETS * t->heads));
-    *out = t;
-    return STATUS_OK;
 }
 
 void t5_close(struct t5 *t)
@@ -192,7 +196,7 @@ void t5_close(struct t5 *t)
 }
 
 int64_t t5_width(const struct t5 *t) { return t->width; }
-int64_t t5_memory_bytes(const struct t5 *t) { return (int64_t)t->arena.size_bytes; }
+int64_t t5_memory_bytes(const struct t5 *t) { return (int64_t)t->arena.used_bytes; }
 
 /* ---- forward (spec transformer 5.1) ---------------------------------------------------------- */
 

@@ -155,6 +155,7 @@ struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
     if (!s->coder->resident) op_conv_unpack(s->v->dev, f->conv);
     keep(f, &window);
     s->work_done += clip_count(&y) * c->in * 27;
-    if (s->progress && clip_count(&y) > 0) s->progress->report(s->progress->arg, s->work_done, s->work_total);
+    if (s->progress && clip_count(&y) > 0)
+        s->progress->report(s->progress->arg, s->work_done, s->work_total);
     return y;
 }

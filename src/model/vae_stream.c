@@ -136,7 +136,7 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
                                    b->stride_t * n - (first ? b->stride_t - 1 : 0), b->out);
         if (clip_count(&out) > 0)
             op_depth_to_space(s->v->dev, &out, &from, b->residual ? &skip : NULL, b->stride_t,
-                          b->stride_s, first);
+                              b->stride_s, first);
         push_stage(s, number + 1, out, whole);
     }
     delay_keep(&state->skip, &window, y.t);
@@ -164,7 +164,7 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
         struct clip y = filter_run(s, g, conv, &fresh, last, g->y, false);
         if (clip_count(&out) > 0)
             op_space_to_depth(s->v->dev, &out, &y, b->residual ? x : NULL, b->stride_t, b->stride_s,
-                          first);
+                              first);
     }
     push_stage(s, number + 1, out, last);
 }

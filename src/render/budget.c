@@ -114,10 +114,7 @@ int budget_plan(struct budget *n, struct engine *e)
 {
     struct memory_plan plan = {0};
     *n = (struct budget){0};
-    if (e->codec.t5) {
-        n->taken = t5_memory_bytes(e->codec.t5);
-        memory_plan_add(&plan, "text encoder", n->taken);
-    }
+    if (e->codec.t5) memory_plan_add(&plan, "text encoder", t5_memory_bytes(e->codec.t5));
     TRY(plan_engine_arenas(e, &plan));
     if (e->mesh.denoises) TRY(plan_transformer(e, &plan));
     for (int resident = 0; resident < 2; resident++) {
@@ -180,7 +177,7 @@ static bool survey(struct budget *n, const struct engine *e)
     n->mappable = addresses > UNPLANNED_ADDRESSES ? addresses - UNPLANNED_ADDRESSES : 0;
     n->available = world_host_sum(w, w->host_rank == 0 ? memory_available() : 0);
     for (int resident = 0; resident < 2; resident++) {
-        n->cramped[resident] = n->bytes[resident] - n->taken > n->mappable;
+        n->cramped[resident] = n->bytes[resident] > n->mappable;
         n->host_cramped[resident] = world_host_sum(w, n->cramped[resident]) > 0;
         n->host_bytes[resident] = world_host_sum(w, n->bytes[resident]);
     }

@@ -14,7 +14,6 @@ struct engine;
 struct budget {
     struct memory_plan plan[2]; /* [resident] */
     int64_t bytes[2], host_bytes[2];
-    int64_t taken;               /* of these, before the plan is made: by the text encoder */
     int64_t mappable, available; /* to this process, to this host */
     bool cramped[2];             /* does not fit this process */
     bool host_cramped[2];        /* nor that of some rank on this host */

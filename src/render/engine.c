@@ -311,6 +311,7 @@ static void take_memory(struct engine *e)
     arena_commit(&e->arenas[ARENA_EXCHANGE]);
     lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
     if (e->mesh.codes) take_decoder_memory(e);
+    if (e->codec.t5) t5_take_memory(e->codec.t5);
     if (engine_encodes(e) && e->resident) vae_encoder_make_resident(e->codec.vae);
 }
 

@@ -1,7 +1,7 @@
-/* vae_shares MANIFEST: every rank decodes and encodes clips of several sizes alone, then its share of
- * them together with all others, by rows and by columns, in chunks of several sizes; both must be the
- * same bytes. Prints a line for each clip on rank 0; exit code 1 where bytes differ. Run under
- * mpirun by vae_shares.sh; not a test by itself. */
+/* vae_shares MANIFEST...: clips of several sizes, of each of these models, are decoded and encoded by one
+ * rank, whole, and then by all ranks together, by rows and by columns, in chunks of several sizes;
+ * all must be the same bytes. Prints a line for each on rank 0; exit code 1 where bytes differ. Run
+ * under mpirun by vae_shares.sh; not a test by itself. */
 #include "base/error.h"
 #include "model/vae_net.h"
 #include "parallel/world.h"
@@ -15,8 +15,12 @@
 struct scene {
     bool encodes;
     int64_t f, h, w;
-    enum vae_axis axis;
-    int64_t chunk;
+};
+
+struct bench { /* what every scene needs */
+    struct world *world;
+    struct comm *self;
+    struct vae *vae;
 };
 
 /* The extents of what a stream gives of the whole picture. */
@@ -30,21 +34,18 @@ static struct clip whole_output(const struct vae_stream *s, int64_t f)
                          .c = s->task.encodes ? s->coder->conv_out.out : 3};
 }
 
-static float *run(struct vae *v, const struct scene *c, struct comm *group, int64_t chunk,
+static float *run(struct vae *v, const struct scene *c, const struct vae_task *task,
                   const float *input, int64_t floats)
 {
     struct arena memory;
     struct rng noise;
-    struct vae_task task = {
-        .encodes = c->encodes, .h = c->h, .w = c->w, .chunk = chunk, .group = group};
-    task.axis = c->axis;
-    struct vae_stream *s = vae_clip_open(v, &task, &memory);
+    struct vae_stream *s = vae_clip_open(v, task, &memory);
     float *out = xcalloc((size_t)floats, sizeof *out);
     rng_seed(&noise, 3);
     if (c->encodes)
-        vae_clip_encode(s, out, input, c->f, chunk, NULL);
+        vae_clip_encode(s, out, input, c->f, task->chunk, NULL);
     else
-        vae_clip_decode(s, out, input, c->f, chunk, 0.05f, &noise, NULL);
+        vae_clip_decode(s, out, input, c->f, task->chunk, 0.05f, &noise, NULL);
     vae_stream_close(s);
     arena_free(&memory);
     return out;
@@ -52,14 +53,15 @@ static float *run(struct vae *v, const struct scene *c, struct comm *group, int6
 
 /* Is `part`, this rank's share, what the whole has there? */
 static bool same(const float *part, const float *whole, const struct clip *all,
-                 const struct scene *c, const struct comm *group)
+                 const struct vae_task *t)
 {
-    int64_t extent = c->axis == VAE_ROWS ? c->h : c->w, y0 = 0, x0 = 0, h = all->h, w = all->w;
-    struct vae_part own = vae_part_of(extent, comm_size(group), comm_rank(group));
-    if (c->axis == VAE_ROWS)
-        y0 = own.first * (all->h / c->h), h = own.count * (all->h / c->h);
+    bool rows = t->axis == VAE_ROWS;
+    int64_t extent = rows ? t->h : t->w, y0 = 0, x0 = 0, h = all->h, w = all->w;
+    struct vae_part own = vae_part_of(extent, comm_size(t->group), comm_rank(t->group));
+    if (rows)
+        y0 = own.first * (all->h / t->h), h = own.count * (all->h / t->h);
     else
-        x0 = own.first * (all->w / c->w), w = own.count * (all->w / c->w);
+        x0 = own.first * (all->w / t->w), w = own.count * (all->w / t->w);
     for (int64_t i = 0; i < all->t * h; i++) {
         const float *row = whole + ((i / h * all->h + y0 + i % h) * all->w + x0) * all->c;
         if (memcmp(part + i * w * all->c, row, sizeof *row * (size_t)(w * all->c))) return false;
@@ -67,69 +69,108 @@ static bool same(const float *part, const float *whole, const struct clip *all,
     return true;
 }
 
-static bool check(struct vae *v, const struct scene *c, struct world *w, struct comm *self)
+static float *make_input(const struct bench *b, const struct scene *c)
 {
     struct rng r;
-    struct vae_task alone = {
-        .encodes = c->encodes, .h = c->h, .w = c->w, .chunk = c->f, .group = self};
-    struct vae_stream *s;
-    CHECK(vae_stream_open(&s, v, &alone) == STATUS_OK, "%s", error_message());
-    struct clip all = whole_output(s, c->f);
-    int64_t in = c->encodes ? ((int64_t)v->time_factor * (c->f - 1) + 1) * c->h * c->w * 3 *
-                                  v->space_factor * v->space_factor
-                            : c->f * c->h * c->w * v->latent_channels;
-    vae_stream_close(s);
-    float *input = xmalloc((size_t)in * sizeof *input);
+    const struct vae *v = b->vae;
+    int64_t n = c->encodes ? ((int64_t)v->time_factor * (c->f - 1) + 1) * c->h * c->w * 3 *
+                                 v->space_factor * v->space_factor
+                           : c->f * c->h * c->w * v->latent_channels;
+    float *input = xmalloc((size_t)n * sizeof *input);
     rng_seed(&r, 8);
-    rng_randn(&r, input, (size_t)in);
-    float *whole = run(v, c, self, c->f, input, clip_count(&all));
-    float *part = run(v, c, w->comm, c->chunk, input, clip_count(&all));
-    bool equal = same(part, whole, &all, c, w->comm);
-    if (!equal)
-        fprintf(stderr, "rank %d of %d: %s %dx%dx%d differs\n", w->rank, w->size,
-                c->encodes ? "encode" : "decode", (int)c->f, (int)c->h, (int)c->w);
-    free(input);
-    free(whole);
-    free(part);
-    return equal;
+    rng_randn(&r, input, (size_t)n);
+    return input;
 }
 
-static int check_all(struct world *w, const char *manifest)
+/* What one rank makes of the whole clip at once, for all. */
+static float *make_whole(const struct bench *b, const struct scene *c, const float *input,
+                         struct clip *all)
+{
+    struct vae_task alone = {
+        .encodes = c->encodes, .h = c->h, .w = c->w, .chunk = c->f, .group = b->self};
+    struct vae_stream *s;
+    struct transfer t = {0};
+    CHECK(vae_stream_open(&s, b->vae, &alone) == STATUS_OK, "%s", error_message());
+    *all = whole_output(s, c->f);
+    vae_stream_close(s);
+    int64_t floats = clip_count(all);
+    float *whole = b->world->rank == 0 ? run(b->vae, c, &alone, input, floats)
+                                       : xmalloc((size_t)floats * sizeof *whole);
+    comm_broadcast_start(b->world->comm, &t, whole, 1, floats, 0);
+    comm_wait(b->world->comm, &t);
+    return whole;
+}
+
+static bool check(const struct bench *b, const struct scene *c, const struct vae_task *task,
+                  const float *input, const float *whole, const struct clip *all)
+{
+    const struct world *w = b->world;
+    float *part = run(b->vae, c, task, input, clip_count(all));
+    bool mine = same(part, whole, all, task);
+    if (!mine) fprintf(stderr, "rank %d of %d: its share differs\n", w->rank, w->size);
+    bool good = world_min(b->world, mine);
+    if (w->rank == 0)
+        printf("%s - %s %dx%dx%d by %s, %d at a time\n", good ? "same" : "different",
+               c->encodes ? "encode" : "decode", (int)c->f, (int)c->h, (int)c->w,
+               task->axis == VAE_ROWS ? "rows" : "columns", (int)task->chunk);
+    free(part);
+    return good;
+}
+
+/* Along both axes; one latent frame at a time, two, five and all. Returns how many clips differ. */
+static int check_scene(const struct bench *b, const struct scene *c)
+{
+    static const int64_t chunks[] = {1, 2, 5, INT64_MAX};
+    struct clip all;
+    struct vae_task task = {.encodes = c->encodes, .h = c->h, .w = c->w, .group = b->world->comm};
+    float *input = make_input(b, c), *whole = make_whole(b, c, input, &all);
+    int wrong = 0;
+    for (task.axis = VAE_ROWS; task.axis <= VAE_COLUMNS; task.axis++)
+        for (int i = 0; i == 0 || task.chunk < c->f; i++) {
+            task.chunk = chunks[i] < c->f ? chunks[i] : c->f;
+            wrong += !check(b, c, &task, input, whole, &all);
+        }
+    free(input);
+    free(whole);
+    return wrong;
+}
+
+/* The picture is one latent high or wide, or its share is, or some ranks have none; shares are
+ * uneven; the clip is a single frame, or its last chunk is short. */
+static int check_model(struct bench *b, struct device *dev, const char *manifest, const char *path)
 {
     static const struct scene scenes[] = {
-        {false, 3, 7, 1, VAE_ROWS, 3},   {false, 3, 1, 7, VAE_COLUMNS, 1},
-        {false, 4, 8, 2, VAE_ROWS, 2},   {false, 2, 2, 9, VAE_COLUMNS, 1},
-        {false, 1, 7, 2, VAE_ROWS, 1},   {true, 2, 7, 1, VAE_ROWS, 1},
-        {true, 3, 1, 8, VAE_COLUMNS, 2}, {true, 2, 9, 1, VAE_ROWS, 2},
+        {false, 6, 1, 4}, {false, 6, 5, 1}, {false, 6, 3, 2}, {false, 1, 8, 2},
+        {false, 2, 1, 7}, {true, 2, 7, 1},  {true, 3, 1, 3},
     };
-    char *folder = temp_dir_make(), *path = xasprintf("%s/vae.safetensors", folder);
-    struct device *dev = device_open_cpu(1, NULL, PRECISION_F32);
-    struct comm *self = comm_open_self();
     struct checkpoint *c;
-    struct vae *v;
     int wrong = 0;
     TRY(synth_checkpoint(manifest, path));
     TRY(checkpoint_open(&c, path));
-    TRY(vae_open(&v, dev, c));
-    TRY(vae_open_encoder(v, c));
-    vae_make_resident(v);
-    vae_encoder_make_resident(v);
-    for (size_t i = 0; i < sizeof scenes / sizeof *scenes; i++) {
-        const struct scene *x = &scenes[i];
-        int good = world_min(w, check(v, x, w, self));
-        wrong += !good;
-        if (w->rank == 0)
-            printf("%s - %s %dx%dx%d by %s, %d at a time\n", good ? "same" : "different",
-                   x->encodes ? "encode" : "decode", (int)x->f, (int)x->h, (int)x->w,
-                   x->axis == VAE_ROWS ? "rows" : "columns", (int)x->chunk);
-    }
-    vae_close(v);
+    TRY(vae_open(&b->vae, dev, c));
+    TRY(vae_open_encoder(b->vae, c));
+    vae_make_resident(b->vae);
+    vae_encoder_make_resident(b->vae);
+    if (b->world->rank == 0) printf("%s\n", manifest);
+    for (size_t i = 0; i < sizeof scenes / sizeof *scenes; i++) wrong += check_scene(b, &scenes[i]);
+    vae_close(b->vae);
     checkpoint_close(c);
-    comm_close(self);
+    return wrong ? error_set(STATUS_INPUT, "%s: %d clips differ", manifest, wrong) : STATUS_OK;
+}
+
+static int check_models(struct world *w, char **manifests)
+{
+    struct bench b = {.world = w, .self = comm_open_self()};
+    struct device *dev = device_open_cpu(1, NULL, PRECISION_F32);
+    char *folder = temp_dir_make(), *path = xasprintf("%s/vae.safetensors", folder);
+    int status = STATUS_OK;
+    for (; *manifests && status == STATUS_OK; manifests++)
+        status = check_model(&b, dev, *manifests, path);
     device_close(dev);
+    comm_close(b.self);
     free(path);
     temp_dir_remove(folder);
-    return wrong ? error_set(STATUS_INPUT, "%d clips differ", wrong) : STATUS_OK;
+    return status;
 }
 
 static void nothing(void) {}
@@ -138,6 +179,6 @@ int main(int argc, char **argv)
 {
     struct world w;
     int status = world_start(&w, &argc, &argv, nothing);
-    if (status == STATUS_OK) status = world_agree(&w, check_all(&w, argv[1]));
+    if (status == STATUS_OK) status = world_agree(&w, check_models(&w, argv + 1));
     return world_stop(&w, status);
 }

@@ -46,6 +46,7 @@ static struct encoder open_encoder(const char *dir, int max_tokens)
     struct encoder e = {0};
     assert_int_equal(checkpoint_open_text_encoder(&e.checkpoint, dir), STATUS_OK);
     assert_int_equal(t5_open(&e.t5, dev, e.checkpoint, max_tokens), STATUS_OK);
+    t5_take_memory(e.t5);
     assert_int_equal(t5_width(e.t5), WIDTH);
     return e;
 }

@@ -11,6 +11,7 @@
 #include "model/safetensors.h"
 #include "tests/semantic/questions.h"
 #include "tests/support/synth.h"
+#include "tests/support/tiny.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,13 +48,7 @@ struct take {
     struct scene seen;
 };
 
-static bool sanitized(void)
-{
-    const char *value = getenv("SANITIZE");
-    return value && strcmp(value, "1") == 0;
-}
-
-static int how_many(int count) { return sanitized() ? WITH_SANITIZERS : count; }
+static int how_many(int count) { return tiny_sanitized() ? WITH_SANITIZERS : count; }
 
 /* The job file that users are shown, but for its prompt. */
 static void copy_settings(FILE *job)
@@ -108,7 +103,7 @@ static void read_film(const char *dir, int number, struct take *take)
 static void render(struct take *takes, int count)
 {
     const char *program = getenv("RINGREEL") ? getenv("RINGREEL") : "./ringreel";
-    const char *model = getenv("RINGREEL_MODEL") ? getenv("RINGREEL_MODEL") : "models/tiny";
+    const char *model = tiny_folder();
     char *dir = temp_dir_make();
     write_job(dir, takes, count);
     char *command = xasprintf("%s render %s/job.yaml --quiet --dump %s/dump --checkpoint-path "
@@ -195,7 +190,7 @@ static void print_table(const struct take *takes, int count)
 static void expect(const char *name, double share, double limit, const struct take *takes,
                    int count)
 {
-    if (sanitized() || share >= limit) return;
+    if (tiny_sanitized() || share >= limit) return;
     print_table(takes, count);
     fail_msg("%s: %.3f of all that was asked for is right, %.2f wanted", name, share, limit);
 }
@@ -248,7 +243,7 @@ static void wrong_prompts_are_told(void **state)
         assert_int_not_equal(a->motion, b->motion);
         assert_int_not_equal(a->floor, b->floor);
     }
-    if (sanitized()) return;
+    if (tiny_sanitized()) return;
     double own = judge("own question", rendered(true), count, 0);
     double other = judge("another's question", rendered(true), count, OTHER_QUESTION);
     if (other > wrong_at_most || other > own - wrong_falls_by)
@@ -263,7 +258,7 @@ static void guidance_helps(void **state)
     int count = how_many(COUNT(prompts));
     double with = judge("guided", rendered(true), count, 0);
     double without = judge("guidance off", rendered(false), count, 0);
-    if (!sanitized() && without > with - guidance_gain)
+    if (!tiny_sanitized() && without > with - guidance_gain)
         fail_msg("without guidance %.3f is right, with it %.3f: wanted %.2f more", without, with,
                  guidance_gain);
 }
@@ -339,28 +334,15 @@ static void images_begin_to_move(void **state)
     expect("from an image", share, image_at_least, takes, count);
     expect("motion from an image", share_of(SCENE_MOTION, takes, count), image_at_least, takes,
            count);
-    if (!sanitized() && worst < image_psnr)
+    if (!tiny_sanitized() && worst < image_psnr)
         fail_msg("a first frame is %.1f dB from its image, %.0f wanted", worst, image_psnr);
     drop_takes(takes, count);
-}
-
-/* tools/tiny writes into a checkpoint what it has learnt; random weights have nothing to show. */
-static bool has_learnt(void)
-{
-    const char *model = getenv("RINGREEL_MODEL");
-    char *path = xasprintf("%s/ltxv-tiny.safetensors", model ? model : "models/tiny");
-    struct safetensors *f;
-    if (safetensors_open(&f, path) != STATUS_OK) fail_msg("%s", error_message());
-    bool learnt = safetensors_metadata(f, "learnt") != NULL;
-    safetensors_close(f);
-    free(path);
-    return learnt;
 }
 
 #define ONLY_TRAINED(name)                                                                         \
     static void trained_##name(void **state)                                                       \
     {                                                                                              \
-        if (!has_learnt()) skip();                                                                 \
+        if (!tiny_has_learnt()) skip();                                                            \
         name(state);                                                                               \
     }
 ONLY_TRAINED(renders_show_what_is_asked)

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import torch
 
+from fixtures.common import import_reference
+
 from . import autoencoder, progress, world
 
 SHARD = 200
@@ -18,23 +20,64 @@ def scene_of(seed, i):
     return world.draw_scene(pick, two=0.35)
 
 
-def make(vae, work, count, seed, deadline, device):
-    """WORK/latents/NNNN.pt: lists of scenes and fp16 latents as the encoder gives them. `deadline` () -> bool."""
-    folder = work / "latents"
+def shard(vae, seed, numbers):
+    """[(scene as JSON, fp16 latent as the encoder gives it)] of these clips."""
+    rows = []
+    for i in numbers:
+        scene = scene_of(seed, i)
+        rows.append((json.dumps(scene), autoencoder.encode(vae, world.render(scene)).half().cpu()))
+    return rows
+
+
+def make(vae, folder, count, seed, deadline, processes):
+    """FOLDER/NNNN.pt: shards of clips. `deadline` () -> bool. Small convolutions gain little from a second
+    thread, so each shard is made by one thread of its own process; on another device than the CPU by this one."""
     folder.mkdir(parents=True, exist_ok=True)
-    for k in range((count + SHARD - 1) // SHARD):
-        file = folder / f"{k:04}.pt"
-        if file.exists():
-            continue
-        if deadline() and k:
-            break
-        rows = []
-        for i in range(k * SHARD, min(count, (k + 1) * SHARD)):
-            scene = scene_of(seed, i)
-            latent = autoencoder.encode(vae, world.render(scene)).half().cpu()
-            rows.append((json.dumps(scene), latent))
-        progress.save(rows, file)
-        print(f"encode: {k * SHARD + len(rows)} clips", flush=True)
+    numbers = {k: range(k * SHARD, min(count, (k + 1) * SHARD)) for k in range((count + SHARD - 1) // SHARD)}
+    wanted = [k for k in numbers if not (folder / f"{k:04}.pt").exists()]
+    done = len(numbers) - len(wanted)
+    with Workers(vae, processes) as workers:
+        while wanted and not (done and deadline()):
+            now, wanted = wanted[:workers.count], wanted[workers.count:]
+            for k, rows in zip(now, workers.map(seed, [numbers[k] for k in now])):
+                progress.save(rows, folder / f"{k:04}.pt")
+            done += len(now)
+            print(f"encode: {done} of {len(numbers)} shards", flush=True)
+
+
+class Workers:
+    """Processes with a copy of the VAE and one thread each; none of them for processes = 1."""
+
+    def __init__(self, vae, processes):
+        self.vae, self.count, self.pool = vae, processes, None
+
+    def __enter__(self):
+        if self.count > 1:
+            self.pool = torch.multiprocessing.get_context("spawn").Pool(self.count, start, (self.vae.state_dict(),))
+        return self
+
+    def __exit__(self, *_):
+        if self.pool:
+            self.pool.terminate()
+
+    def map(self, seed, lots):
+        if not self.pool:
+            return [shard(self.vae, seed, lot) for lot in lots]
+        return self.pool.starmap(work, [(seed, lot) for lot in lots])
+
+
+def start(weights):
+    """In a new process."""
+    global copy
+    torch.set_num_threads(1)
+    import_reference()
+    copy = autoencoder.build()
+    copy.load_state_dict(weights)
+    copy.eval()
+
+
+def work(seed, numbers):
+    return shard(copy, seed, numbers)
 
 
 def statistics(work):

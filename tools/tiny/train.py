@@ -107,8 +107,9 @@ class Recipe:
         vae, = self.finished("vae.pt", vae=autoencoder.build())
         begun, minutes = time.time(), self.o.budget_minutes
         folder = self.encoded()
-        latents.make(vae, folder, 200 if self.o.smoke else self.o.clips, self.o.seed,
-                     lambda: bool(minutes) and time.time() - begun > 60 * minutes, self.device)
+        processes = self.o.threads if self.device.type == "cpu" else 1
+        latents.make(vae, folder / "latents", 200 if self.o.smoke else self.o.clips, self.o.seed,
+                     lambda: bool(minutes) and time.time() - begun > 60 * minutes, processes)
         if not (folder / "statistics.pt").exists():
             progress.save(progress.rounded(latents.statistics(folder)), folder / "statistics.pt")
 
