@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "media/video.h"
+#include "render/budget.h"
 #include "render/codec.h"
 #include "render/compare.h"
 #include "render/denoise.h"
@@ -50,7 +51,8 @@ static int info(void)
     return STATUS_OK;
 }
 
-/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. */
+/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. All may decode
+ * the last shot. */
 static int play_role(struct engine *e)
 {
     if (e->job->dry_run) return STATUS_OK;
@@ -58,7 +60,9 @@ static int play_role(struct engine *e)
     if (e->mesh.denoises) return denoise_loop(e);
     if (e->mesh.codes) return codec_loop(e);
     phase_set("idle");
-    return STATUS_OK;
+    if (!e->helping) return STATUS_OK;
+    engine_begin_helping(e);
+    return codec_decode_last(e, STATUS_OK);
 }
 
 static int render(struct world *world, int argc, char **argv)
@@ -74,6 +78,7 @@ static int render(struct world *world, int argc, char **argv)
         if (status == STATUS_OK) status = render_announce(&engine);
         if (status == STATUS_OK) status = world_agree(world, play_role(&engine));
         if (status == STATUS_OK && !job.dry_run) tally_report(&engine);
+        if (status == STATUS_OK && !job.dry_run) budget_print_peaks(&engine);
         int traced = world_write_trace(world, mesh_role_name(&engine.mesh));
         status = status != STATUS_OK ? status : traced;
         engine_close(&engine);

@@ -134,6 +134,13 @@ int64_t memory_addresses(void)
     return total > used ? total - used : 0;
 }
 
+int64_t memory_peak(void)
+{
+    char text[FILE_BYTES];
+    int64_t kib = read_small(text, "/proc/self", "status") ? find_number(text, "VmHWM:") : -1;
+    return kib > 0 ? kib * 1024 : 0;
+}
+
 /* ---- the plan -------------------------------------------------------------------------------- */
 
 void memory_plan_add(struct memory_plan *p, const char *name, int64_t bytes)

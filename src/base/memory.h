@@ -13,6 +13,10 @@ int64_t memory_available_in(const char *root);
 /* Bytes this process may still map (ulimit -v); INT64_MAX without a limit. */
 int64_t memory_addresses(void);
 
+/* Bytes this process has had in memory at most, mapped files included; 0 where the system does not
+ * say. */
+int64_t memory_peak(void);
+
 /* What is planned, part by part: mostly arenas, under their names. */
 enum { MEMORY_PARTS = 24 };
 struct memory_part {

@@ -52,6 +52,9 @@ static const struct setting_choice isas[] = {{.name = "auto"},        {.name = "
                                              {.name = "avx512_bf16"}, END};
 static const struct setting_choice attention_orders[] = {
     {.name = "canonical", .value = ORDER_CANONICAL}, {.name = "ring", .value = ORDER_RING}, END};
+static const struct setting_choice last_decodes[] = {{.name = "auto", .value = LAST_DECODE_AUTO},
+                                                     {.name = "codec", .value = LAST_DECODE_CODEC},
+                                                     END};
 static const struct setting_choice weights_policies[] = {
     {.name = "auto", .value = WEIGHTS_AUTO},
     {.name = "resident", .value = WEIGHTS_RESIDENT},
@@ -225,6 +228,11 @@ const struct setting settings[] = {
      .help = "canonical: the same bytes for every rank count; ring: faster"},
     {JOB(weights, weights), MACHINE, .type = TYPE_CHOICE, .metavar = "POLICY", .initial = "auto",
      .choices = weights_policies, .help = "keep expanded weights in memory, or expand per layer"},
+    {JOB(last_decode, last_decode), MACHINE, .type = TYPE_CHOICE, .metavar = "WHO",
+     .initial = "auto", .choices = last_decodes,
+     .help =
+         "auto: when nothing is left to denoise, all ranks decode the last shot together, where "
+         "memory suffices; codec: the codec ranks alone"},
     {JOB(timeout, timeout_s), MACHINE, .type = TYPE_DURATION, .metavar = "TIME", .initial = "600",
      .min = 1, .max = 604800, .help = "end the run after so long without progress from a peer"},
 

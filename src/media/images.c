@@ -19,6 +19,7 @@ struct pattern {
 struct images {
     char *path;
     struct pattern pattern;
+    int64_t first;
     struct partial file; /* a single frame waits here for images_finish */
 };
 
@@ -101,6 +102,7 @@ int images_open(struct images **out, const char *path, int64_t frames, int64_t f
 {
     struct images *m = xcalloc(1, sizeof *m);
     m->path = xstrdup(path);
+    m->first = first;
     int status = check(m, frames, first);
     if (status != STATUS_OK) {
         images_drop(m);
@@ -121,7 +123,7 @@ static int put_one_of_many(const struct images *m, int64_t number, const void *p
 int images_put(struct images *m, int64_t number, const void *png, size_t bytes)
 {
     if (m->pattern.is_sequence) return put_one_of_many(m, number, png, bytes);
-    if (m->file.path) return refuse_many(m);
+    if (number != m->first) return refuse_many(m); /* no other thread may touch the first one's */
     TRY(open_file(m, &m->file, number));
     return partial_write(&m->file, png, bytes) < 0 ? partial_failed(&m->file) : STATUS_OK;
 }

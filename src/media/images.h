@@ -12,7 +12,7 @@ bool images_wanted(const char *path); /* does the name end in .png? */
 
 bool images_are_many(const char *path); /* is the name a pattern for several? */
 
-/* `frames` is how many will come, 0 when not known, `first` the number of one of them. Checks the
+/* `frames` is how many will come, 0 when not known, `first` the number of the first. Checks the
  * name and that files can be made. */
 int images_open(struct images **out, const char *path, int64_t frames, int64_t first);
 /* In any order, of a sequence from several threads at a time. */

@@ -157,6 +157,23 @@ int partial_write(struct partial *p, const void *data, size_t bytes)
     return -p->error;
 }
 
+int partial_write_at(struct partial *p, const void *data, size_t bytes, uint64_t offset)
+{
+    const char *from = data;
+    while (bytes > 0 && p->error == 0) {
+        ssize_t n = pwrite(p->fd, from, bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            p->error = errno;
+        } else {
+            from += n;
+            offset += (uint64_t)n;
+            bytes -= (size_t)n;
+        }
+    }
+    return -p->error;
+}
+
 static ssize_t write_stream(void *cookie, const char *data, size_t bytes)
 {
     return partial_write(cookie, data, bytes) == 0 ? (ssize_t)bytes : 0;

@@ -21,6 +21,8 @@ struct partial {
 int partial_open(struct partial *p, const char *path);
 /* Writes all bytes; on failure remembers errno in p->error and returns its negative. */
 int partial_write(struct partial *p, const void *data, size_t bytes);
+/* The same at a place of the file, which may lie behind its present end. */
+int partial_write_at(struct partial *p, const void *data, size_t bytes, uint64_t offset);
 /* A stream into p, to be closed before the commit; the commit reports what it could not write. */
 FILE *partial_stream(struct partial *p);
 /* STATUS_INPUT "PATH: No space left on device" from p->error. */

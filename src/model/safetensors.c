@@ -1,7 +1,6 @@
 #include "model/safetensors.h"
 
 #include "base/error.h"
-#include "media/partial.h"
 #include "model/json_input.h"
 
 #include <endian.h>
@@ -410,14 +409,21 @@ static int make_header(const char *path, const struct tensor *const *order, int 
     return STATUS_OK;
 }
 
+static int open_file(struct partial *file, const char *path, const char *header,
+                     size_t header_bytes)
+{
+    uint64_t length = htole64((uint64_t)header_bytes);
+    TRY(partial_open(file, path));
+    partial_write(file, &length, sizeof length);
+    partial_write(file, header, header_bytes);
+    return STATUS_OK;
+}
+
 static int write_file(const char *path, const struct tensor *const *order, int count,
                       const char *header, size_t header_bytes)
 {
     struct partial file;
-    uint64_t length = htole64((uint64_t)header_bytes);
-    TRY(partial_open(&file, path));
-    partial_write(&file, &length, sizeof length);
-    partial_write(&file, header, header_bytes);
+    TRY(open_file(&file, path, header, header_bytes));
     for (int i = 0; i < count; i++) partial_write(&file, order[i]->data, order[i]->bytes);
     return partial_commit(&file); /* reports the first write that failed */
 }
@@ -435,5 +441,17 @@ int safetensors_write(const char *path, const struct tensor *tensors, int count,
     if (status == STATUS_OK) status = write_file(path, order, count, header, header_bytes);
     free(header);
     free(order);
+    return status;
+}
+
+int safetensors_begin(struct partial *file, const char *path, const struct tensor *t,
+                      uint64_t *begin)
+{
+    char *header = NULL;
+    size_t header_bytes = 0;
+    int status = make_header(path, &t, 1, NULL, &header, &header_bytes);
+    if (status == STATUS_OK) status = open_file(file, path, header, header_bytes);
+    free(header);
+    *begin = LENGTH_BYTES + header_bytes;
     return status;
 }

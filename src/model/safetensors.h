@@ -4,8 +4,10 @@
 #define RINGREEL_SAFETENSORS_H
 
 #include "base/tensor.h"
+#include "media/partial.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct safetensors; /* one open file */
 
@@ -30,5 +32,10 @@ const char *safetensors_dtype(
  * value, key, value, ..., NULL; may be NULL. */
 int safetensors_write(const char *path, const struct tensor *tensors, int count,
                       const char *const *metadata);
+
+/* A file of one tensor whose data comes in parts, in any order: opens `file` with the header of t;
+ * *begin: where t's data begins. The caller writes it (partial_write_at), and commits or drops. */
+int safetensors_begin(struct partial *file, const char *path, const struct tensor *t,
+                      uint64_t *begin);
 
 #endif

@@ -45,6 +45,12 @@ static int self_await(struct comm *c, int from, int tag_a, int tag_b)
 
 static void self_wait(struct comm *c, struct transfer *t) { (void)c, (void)t; }
 
+static bool self_done(struct comm *c, struct transfer *t)
+{
+    (void)c, (void)t;
+    return true;
+}
+
 static void self_poll(struct comm *c, struct transfer *t, int count)
 {
     (void)c, (void)t, (void)count;
@@ -66,11 +72,13 @@ static const struct comm_kind self_kind = {
     .broadcast_start = self_broadcast_start,
     .send_start = self_pair_start,
     .receive_start = self_pair_start,
+    .send_asked_start = self_pair_start,
     .send_bytes_start = self_send_bytes,
     .receive_bytes_start = self_receive_bytes,
     .probe = self_probe,
     .await = self_await,
     .wait = self_wait,
+    .done = self_done,
     .poll = self_poll,
     .broadcast_bytes = self_broadcast_bytes,
     .all_gather_doubles = self_all_gather,
@@ -108,7 +116,14 @@ void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64
     c->kind->receive_start(c, t, buffer, rows, width, from, tag);
 }
 
+void comm_send_asked_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
+                           int64_t width, int to, int tag)
+{
+    c->kind->send_asked_start(c, t, (float *)buffer, rows, width, to, tag);
+}
+
 void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t); }
+bool comm_done(struct comm *c, struct transfer *t) { return c->kind->done(c, t); }
 void comm_poll(struct comm *c, struct transfer *transfers, int count)
 {
     c->kind->poll(c, transfers, count);

@@ -38,9 +38,19 @@ void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, in
                      int64_t width, int to, int tag);
 void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                         int64_t width, int from, int tag);
+/* As comm_send_start, but not complete before the receiver has asked for it. (Small messages are
+ * complete at once otherwise, and pile up at a receiver that does not.) */
+void comm_send_asked_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
+                           int64_t width, int to, int tag);
 /* Local: waits for completion, polling. Past the group's timeout with nobody in the world having
  * done anything (heartbeat.h) it CHECK-fails, naming group, operation and peer. */
 void comm_wait(struct comm *c, struct transfer *t);
+/* Local: is it complete, or was it never started? Does not wait. */
+bool comm_done(struct comm *c, struct transfer *t);
+/* Local: `advance` is called now and then from every wait, and while this rank works from every poll
+ * (heartbeat.h): for messages that must go on whatever this rank does. It must not wait itself.
+ * NULL: nothing is called. */
+void comm_set_background(void (*advance)(void *argument), void *argument);
 /* Local: gives MPI a chance to progress the active ones of `transfers`, at most every 100 us
  * however often it is called. */
 void comm_poll(struct comm *c, struct transfer *transfers, int count);

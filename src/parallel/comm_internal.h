@@ -12,6 +12,8 @@ struct comm_kind {
                        int to, int tag);
     void (*receive_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
                           int from, int tag);
+    void (*send_asked_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
+                             int to, int tag);
     void (*send_bytes_start)(struct comm *, struct transfer *, const void *, int bytes, int to,
                              int tag);
     void (*receive_bytes_start)(struct comm *, struct transfer *, void *, int bytes, int from,
@@ -19,6 +21,7 @@ struct comm_kind {
     bool (*probe)(struct comm *, int tag, int *from);
     int (*await)(struct comm *, int from, int tag_a, int tag_b);
     void (*wait)(struct comm *, struct transfer *);
+    bool (*done)(struct comm *, struct transfer *);
     void (*poll)(struct comm *, struct transfer *, int count);
     void (*broadcast_bytes)(struct comm *, void *, int bytes, int root);
     void (*all_gather_doubles)(struct comm *, double *, const int *counts, const int *offsets);

@@ -50,6 +50,32 @@ static int row_count(int64_t rows)
     return (int)rows;
 }
 
+/* ---- in the background ----------------------------------------------------------------------- */
+
+static struct {
+    void (*advance)(void *argument);
+    void *argument;
+    double last_s;
+    bool busy; /* what it calls may come here again */
+} background;
+
+void comm_set_background(void (*advance)(void *argument), void *argument)
+{
+    background.advance = advance;
+    background.argument = argument;
+}
+
+void comm_mpi_advance_background(void)
+{
+    if (!background.advance || background.busy) return;
+    double now = clock_s();
+    if (now - background.last_s < POLL_S) return;
+    background.busy = true;
+    background.advance(background.argument);
+    background.busy = false;
+    background.last_s = clock_s();
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 /* Peers compute for seconds between messages and ranks may outnumber cores: after a short spin the
@@ -87,6 +113,7 @@ static void keep_waiting(struct patience *p)
 {
     back_off(p->turn);
     p->turn += p->turn < SPINS;
+    comm_mpi_advance_background();
     double now = clock_s();
     if (now - p->looked_s < LOOK_S) return;
     p->quiet_s += now - p->looked_s < 1 ? now - p->looked_s : 1;
@@ -136,13 +163,26 @@ static void mpi_begin(struct transfer *t, MPI_Request request, const char *what,
     t->peer = peer;
 }
 
+static bool mpi_done(struct comm *c, struct transfer *t)
+{
+    MPI_Request request;
+    int done = 0;
+    (void)c;
+    if (!t->active) return true;
+    memcpy(&request, t->request, sizeof request);
+    CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+    memcpy(t->request, &request, sizeof request);
+    t->active = !done;
+    return done;
+}
+
+/* Looks at the transfer itself at every turn: it may be completed in the background. */
 static void mpi_wait(struct comm *c, struct transfer *t)
 {
     if (!t->active) return;
-    MPI_Request request;
-    memcpy(&request, t->request, sizeof request);
-    comm_mpi_wait(&request, c->name, t->what, t->peer, c->timeout_s);
-    t->active = false;
+    struct patience p = patience_for(c->name, t->what, t->peer, c->timeout_s);
+    while (!mpi_done(c, t)) keep_waiting(&p);
+    heartbeat_worked();
 }
 
 static void mpi_poll(struct comm *c, struct transfer *transfers, int count)
@@ -151,16 +191,7 @@ static void mpi_poll(struct comm *c, struct transfer *transfers, int count)
     if (now - c->polled_s < POLL_S) return;
     c->polled_s = now;
     heartbeat_worked(); /* it is work that polls */
-    for (int i = 0; i < count; i++) {
-        struct transfer *t = &transfers[i];
-        if (!t->active) continue;
-        MPI_Request request;
-        int done = 0;
-        memcpy(&request, t->request, sizeof request);
-        CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
-        memcpy(t->request, &request, sizeof request);
-        t->active = !done;
-    }
+    for (int i = 0; i < count; i++) mpi_done(c, &transfers[i]);
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */
@@ -181,6 +212,15 @@ static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, in
     struct mpi_group *g = group_of(c);
     MPI_Request request;
     CHECK_MPI(MPI_Isend(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
+    mpi_begin(t, request, "send", to);
+}
+
+static void mpi_send_asked_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                                 int64_t width, int to, int tag)
+{
+    struct mpi_group *g = group_of(c);
+    MPI_Request request;
+    CHECK_MPI(MPI_Issend(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
     mpi_begin(t, request, "send", to);
 }
 
@@ -245,11 +285,13 @@ static const struct comm_kind mpi_kind = {
     .broadcast_start = mpi_broadcast_start,
     .send_start = mpi_send_start,
     .receive_start = mpi_receive_start,
+    .send_asked_start = mpi_send_asked_start,
     .send_bytes_start = mpi_send_bytes,
     .receive_bytes_start = mpi_receive_bytes,
     .probe = mpi_probe,
     .await = mpi_await,
     .wait = mpi_wait,
+    .done = mpi_done,
     .poll = mpi_poll,
     .broadcast_bytes = mpi_broadcast_bytes,
     .all_gather_doubles = mpi_all_gather,

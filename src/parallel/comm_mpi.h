@@ -23,6 +23,9 @@ struct comm *comm_open_mpi(MPI_Comm group, const char *name, double timeout_s);
 void comm_mpi_wait(MPI_Request *request, const char *group, const char *what, int peer,
                    double timeout_s);
 
+/* Calls what comm_set_background was given, at most every 100 us. Local. */
+void comm_mpi_advance_background(void);
+
 /* Inside MPI's own blocking calls (starting, splitting, ending) no deadline of ours reaches: an
  * alarm of so many seconds does (world.c says what it means). */
 enum { MPI_PATIENCE_S = 120 };

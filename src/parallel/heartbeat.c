@@ -62,6 +62,7 @@ void heartbeat_worked(void)
     last_work_s = clock_s();
     work_to_tell = true;
     heartbeat_listen();
+    comm_mpi_advance_background();
 }
 
 void heartbeat_poll(void *unused)

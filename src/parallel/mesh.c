@@ -34,12 +34,12 @@ static int choose(struct mesh *m, int denoise, int codec, int default_codec)
     return STATUS_OK;
 }
 
-/* A group of those who are in it; NULL on the others. */
-static struct comm *split(struct world *w, bool in, const char *name)
+/* A group of those who are in it, in the order of `place`; NULL on the others. */
+static struct comm *split(struct world *w, bool in, int place, const char *name)
 {
     MPI_Comm group;
     alarm(MPI_PATIENCE_S);
-    CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, in ? 0 : MPI_UNDEFINED, w->rank, &group));
+    CHECK_MPI(MPI_Comm_split(MPI_COMM_WORLD, in ? 0 : MPI_UNDEFINED, place, &group));
     alarm(0);
     return in ? comm_open_mpi(group, name, w->timeout_s) : NULL;
 }
@@ -60,15 +60,16 @@ int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ra
         m->codec_group = comm_open_self();
         return STATUS_OK;
     }
-    m->denoise_group = split(w, m->denoises, "denoise");
-    m->codec_group = split(w, m->codes, "codec");
+    m->denoise_group = split(w, m->denoises, rank, "denoise");
+    m->codec_group = split(w, m->codes, rank, "codec");
+    if (w->size > 1) m->everyone = split(w, true, m->codes ? rank : w->size + rank, "everyone");
     return STATUS_OK;
 }
 
 int mesh_create_codec(struct mesh *m, struct world *w)
 {
     *m = (struct mesh){.world = w, .codec_ranks = w->size, .codes = true, .codec_index = w->rank};
-    m->codec_group = w->mpi ? split(w, true, "codec") : comm_open_self();
+    m->codec_group = w->mpi ? split(w, true, w->rank, "codec") : comm_open_self();
     return STATUS_OK;
 }
 
@@ -76,6 +77,7 @@ void mesh_free(struct mesh *m)
 {
     comm_close(m->denoise_group);
     comm_close(m->codec_group);
+    comm_close(m->everyone);
 }
 
 const char *mesh_role_name(const struct mesh *m)

@@ -2,7 +2,8 @@
  *
  * World ranks 0..D-1 are denoise ranks (rank 0 leads them), D..D+C-1 are codec ranks, any after
  * that are idle. A world of one plays both roles. Codec rank k mod C owns shot k: it encodes the text
- * and writes the file; all of them decode it together. */
+ * and writes the file; all of them decode it together. When nothing is left to denoise, everyone can
+ * decode with them. */
 #ifndef RINGREEL_MESH_H
 #define RINGREEL_MESH_H
 
@@ -18,6 +19,7 @@ struct mesh {
     int codec_index;            /* 0..C-1 on codec ranks */
     struct comm *denoise_group; /* NULL on ranks that do not denoise */
     struct comm *codec_group;   /* NULL on ranks that do not code */
+    struct comm *everyone;      /* codec ranks first; NULL in a world of one */
 };
 
 /* Collective. denoise_ranks 0: all others; codec_ranks 0: default_codec_ranks. STATUS_INPUT if they do not fit the world. */

@@ -24,7 +24,7 @@ static bool plan_stream(struct engine *e, const struct shot *shot, const struct 
     }
     vae_stream_lay_out(s, &memory);
     int64_t frames = task->encodes ? 0 : vae_stream_most_frames(s);
-    int64_t bytes = film_bytes(shot, frames), pictures = film_writer_bytes(e, shot, frames);
+    int64_t bytes = film_bytes(e, shot, frames), pictures = film_writer_bytes(e, shot, frames);
     vae_stream_close(s);
     if (bytes > e->codec.bytes_size) e->codec.bytes_size = bytes;
     if (pictures > e->codec.pictures_size) e->codec.pictures_size = pictures;
@@ -38,9 +38,10 @@ static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
                                                      "frames"};
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_init(&e->arenas[i], names[i]);
     arena_init(&e->codec.streams, names[ARENA_VAE]);
+    e->codec.bytes_size = e->codec.pictures_size = 0;
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
-        if (!e->mesh.codes) continue;
+        if (!engine_decodes(e, i)) continue;
         struct vae_task decode = decode_task(e, s), encode = conditioning_task(e, s);
         bool encodes = !e->codec_only && engine_owns(e, i) && conditioning_tokens(s);
         if (!plan_stream(e, s, &decode) || (encodes && !plan_stream(e, s, &encode)))
@@ -49,7 +50,7 @@ static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
                              s->options->width, s->options->height);
     }
     engine_lay_out(e);
-    for (int i = 0; i < ENGINE_ARENAS; i++)
+    for (int i = 0; i < (e->mesh.codes ? ENGINE_ARENAS : ARENA_VAE); i++)
         memory_plan_add(p, names[i], (int64_t)e->arenas[i].used_bytes);
     return STATUS_OK;
 }
@@ -93,6 +94,15 @@ static int64_t expanded_bytes(const struct engine *e, const struct checkpoint *c
     return t ? tensor_count(t) * (int64_t)each : 0;
 }
 
+/* Ranks that help take the decoder's memory when the transformer's is free again. */
+static void plan_help(const struct engine *e, struct memory_plan *p, bool resident)
+{
+    int64_t free = memory_plan_bytes(p) - (int64_t)e->arenas[ARENA_EXCHANGE].used_bytes;
+    int64_t bytes = vae_packed_bytes(e->codec.vae, resident);
+    for (int i = ARENA_VAE; i < ENGINE_ARENAS; i++) bytes += (int64_t)e->arenas[i].used_bytes;
+    memory_plan_add(p, "decoding, beyond the transformer's", bytes > free ? bytes - free : 0);
+}
+
 /* The text encoder's weights are always expanded at use, one layer at a time. */
 static void plan_weights(const struct engine *e, struct memory_plan *p, bool resident)
 {
@@ -100,6 +110,7 @@ static void plan_weights(const struct engine *e, struct memory_plan *p, bool res
     if (e->mesh.denoises && resident)
         memory_plan_add(p, "transformer weights",
                         (int64_t)transformer_packed_bytes(e->dev, e->checkpoint));
+    if (e->helping && !e->mesh.codes) plan_help(e, p, resident);
     if (e->mesh.denoises && !resident)
         layer = expanded_bytes(e, e->checkpoint, "adaln_single.linear.weight"); /* the widest */
     if (engine_encodes(e))
@@ -172,9 +183,9 @@ static int refuse(const struct engine *e, const struct budget *n)
  * addresses is a hard one. */
 enum { UNPLANNED_ADDRESSES = 128 << 20 };
 
-/* All ranks of a host see the same sums and so decide alike; hosts may differ. Where a plan
- * does not fit, the rank that needs most is the one that says so. */
-int budget_decide(struct budget *n, struct engine *e)
+/* All ranks of a host see the same sums and so decide alike; hosts may differ. Are the weights to be
+ * resident? */
+static bool survey(struct budget *n, const struct engine *e)
 {
     struct world *w = e->world;
     int64_t addresses = memory_addresses();
@@ -187,9 +198,23 @@ int budget_decide(struct budget *n, struct engine *e)
     }
     bool resident_is_easy =
         !n->host_cramped[true] && n->host_bytes[true] <= n->available / 100 * 85;
-    e->resident = e->job->weights == WEIGHTS_RESIDENT ||
-                  (e->job->weights == WEIGHTS_AUTO && resident_is_easy);
+    return e->job->weights == WEIGHTS_RESIDENT ||
+           (e->job->weights == WEIGHTS_AUTO && resident_is_easy);
+}
 
+bool budget_has_room(struct budget *more, struct budget *less, const struct engine *e)
+{
+    bool resident = survey(less, e), fits = survey(more, e) == resident &&
+                                            !more->host_cramped[resident] &&
+                                            more->host_bytes[resident] <= more->available;
+    return world_min(e->world, fits);
+}
+
+/* Where a plan does not fit, the rank that needs most is the one that says so. */
+int budget_decide(struct budget *n, struct engine *e)
+{
+    struct world *w = e->world;
+    e->resident = survey(n, e);
     bool refused = n->cramped[e->resident] || n->host_bytes[e->resident] > n->available;
     int64_t mib = n->bytes[e->resident] >> 20;
     int need = refused ? mib < INT_MAX ? (int)mib + 1 : INT_MAX : 0;
@@ -225,4 +250,33 @@ void budget_print(const struct budget *n, const struct engine *e)
              mesh_role_name(&e->mesh), memory_plan_text(&n->plan[e->resident], parts, sizeof parts),
              e->world->host_size, plural(e->world->host_size), e->world->host,
              memory_text(n->host_bytes[e->resident], host), memory_text(n->available, available));
+}
+
+/* The most of any rank in [first, first + count). */
+static int64_t largest_peak(const double *peaks, int first, int count)
+{
+    double most = 0;
+    for (int r = first; r < first + count; r++) most = peaks[r] > most ? peaks[r] : most;
+    return (int64_t)most;
+}
+
+void budget_print_peaks(const struct engine *e)
+{
+    const struct mesh *m = &e->mesh;
+    int size = e->world->size, counts[size], offsets[size];
+    double peaks[size];
+    char denoise[32], codec[32];
+    for (int r = 0; r < size; r++) counts[r] = 1, offsets[r] = r;
+    peaks[e->world->rank] = (double)memory_peak();
+    log_json("end", "\"role\":\"%s\",\"peak_resident_bytes\":%lld", mesh_role_name(m),
+             (long long)peaks[e->world->rank]);
+    comm_all_gather_doubles(e->world->comm, peaks, counts, offsets);
+    if (e->world->rank != 0) return;
+    memory_text(largest_peak(peaks, 0, m->denoise_ranks), denoise);
+    memory_text(largest_peak(peaks, mesh_codec_world_rank(m, 0), m->codec_ranks), codec);
+    if (size == 1)
+        log_info("memory, at most, model files included: %s", denoise);
+    else
+        log_info("memory, at most, model files included: a denoise rank %s, a codec rank %s",
+                 denoise, codec);
 }

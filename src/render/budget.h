@@ -25,9 +25,14 @@ int budget_plan(struct budget *b, struct engine *e);
 /* Collective over the world: chooses e->resident for this host; STATUS_INPUT on the rank that
  * should speak when it does not fit. */
 int budget_decide(struct budget *b, struct engine *e);
+/* Does `more` fit, and leave the weights where they are with `less`? The same on all ranks.
+ * Collective over the world. */
+bool budget_has_room(struct budget *more, struct budget *less, const struct engine *e);
 /* --dry-run: a line for every rank, on standard output. Collective over the world. */
 void budget_print_ranks(const struct budget *b, const struct engine *e);
 /* One line for each role, from its first rank. Local. */
 void budget_print(const struct budget *b, const struct engine *e);
+/* After the last shot: what ranks really had in memory at most. Collective over the world. */
+void budget_print_peaks(const struct engine *e);
 
 #endif

@@ -3,7 +3,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
-#include "parallel/heartbeat.h"
 #include "render/conditioning.h"
 #include "render/decode.h"
 
@@ -65,12 +64,6 @@ static int encode_ahead(struct queue *q, int shot)
     return STATUS_OK;
 }
 
-static struct shard_plan plan_of_shot(void *argument, int shot)
-{
-    struct engine *e = argument;
-    return shard_plan_make(e->shots[shot].tokens, e->mesh.denoise_ranks);
-}
-
 /* All codec ranks go on, or none. */
 static int agree(struct engine *e, int mine)
 {
@@ -78,49 +71,73 @@ static int agree(struct engine *e, int mine)
     return mine != STATUS_OK ? mine : worst != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
 }
 
-/* The owner's latents, for all. */
-static void share_latents(struct engine *e, const struct shot *s, float *latents)
+/* The next latents of the shot that is decoded, from its owner to all. */
+struct shared_latents {
+    struct engine *e;
+    const struct shot *shot;
+};
+
+static const float *next_shared_latents(void *argument, int64_t tokens)
 {
+    const struct shared_latents *shared = argument;
+    struct engine *e = shared->e;
     struct transfer t = {0};
-    comm_broadcast_start(e->mesh.codec_group, &t, latents, s->tokens, e->channels,
-                         mesh_codec_of(&e->mesh, s->number));
-    comm_wait(e->mesh.codec_group, &t);
+    int shot = shared->shot->number;
+    float *latents = engine_owns(e, shot) ? handover_next_window(&e->handover) : e->codec.window;
+    struct comm *group = engine_decode_group(e, shot);
+    comm_broadcast_start(group, &t, latents, tokens, e->channels, mesh_codec_of(&e->mesh, shot));
+    comm_wait(group, &t);
+    return latents;
 }
 
-static int code_one(struct queue *q, const struct shot *s)
+static int decode_shared(struct engine *e, const struct shot *s)
 {
-    struct engine *e = q->e;
-    struct shard_plan plan = plan_of_shot(e, s->number);
-    float *latents = e->handover.latents[0].payload;
-    TRY(agree(e, encode_ahead(q, s->number)));
-    phase_set("shot %d, waiting for its latents", s->number + 1);
-    double start_s = clock_s();
-    int mine = STATUS_OK;
-    if (engine_owns(e, s->number))
-        mine = handover_receive_latents(&e->handover, s->number, &plan, &latents);
-    TRY(agree(e, mine));
-    if (s->number > 0) e->tally.latents_wait += clock_s() - start_s;
-    trace_span("comm", "wait for latents", 1, s->number, -1, start_s);
-    TRY(agree(e, encode_ahead(q, s->number + 1))); /* the next text goes before this decode */
+    struct shared_latents shared = {e, s};
     e->tally.last_decode = clock_s();
-    share_latents(e, s, latents);
-    TRY(decode_shot(e, s, latents));
+    TRY(decode_shot(e, s, (struct latents_source){next_shared_latents, &shared}));
     e->tally.end = clock_s();
     e->tally.decode += e->tally.end - e->tally.last_decode;
     return STATUS_OK;
 }
 
-static void poll_messages(void *argument) { handover_poll(argument); }
+/* Until its latents are ready to come. */
+static int begin_shot(struct queue *q, const struct shot *s)
+{
+    struct engine *e = q->e;
+    TRY(agree(e, encode_ahead(q, s->number)));
+    phase_set("shot %d, waiting for its latents", s->number + 1);
+    double start_s = clock_s();
+    int mine = STATUS_OK;
+    if (engine_owns(e, s->number)) mine = handover_receive_latents(&e->handover, s->number);
+    TRY(agree(e, mine));
+    if (s->number > 0) e->tally.latents_wait += clock_s() - start_s;
+    trace_span("comm", "wait for latents", 1, s->number, -1, start_s);
+    return agree(e, encode_ahead(q, s->number + 1)); /* the next text goes before this decode */
+}
+
+int codec_decode_last(struct engine *e, int status)
+{
+    if (e->helping) {
+        phase_set("waiting for the last decode to begin");
+        int worst = comm_max(e->mesh.everyone, status);
+        if (status == STATUS_OK && worst != STATUS_OK) status = STATUS_STOPPED;
+    }
+    if (status != STATUS_OK || !engine_decodes(e, e->job->shot_count - 1)) return status;
+    return decode_shared(e, &e->shots[e->job->shot_count - 1]);
+}
 
 int codec_loop(struct engine *e)
 {
     struct queue q = {.e = e, .next = e->mesh.codec_index};
-    int status = STATUS_OK;
-    device_set_poll(e->dev, poll_messages, &e->handover);
-    for (int shot = 0; shot < e->job->shot_count && status == STATUS_OK; shot++)
-        status = code_one(&q, &e->shots[shot]);
+    int status = STATUS_OK, last = e->job->shot_count - 1;
+    handover_start(&e->handover, engine_cut, e);
+    for (int shot = 0; shot <= last && status == STATUS_OK; shot++) {
+        status = begin_shot(&q, &e->shots[shot]);
+        if (shot < last && status == STATUS_OK) status = decode_shared(e, &e->shots[shot]);
+    }
     phase_set("waiting for the denoise ranks to finish");
-    handover_end_codec(&e->handover, status, plan_of_shot, e);
-    device_set_poll(e->dev, heartbeat_poll, NULL);
+    handover_end_codec(&e->handover, status);
+    status = codec_decode_last(e, status);
+    handover_finish(&e->handover);
     return status;
 }

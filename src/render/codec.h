@@ -1,5 +1,5 @@
-/* The codec loop: prompts in, embeddings out; latents in, video out. All functions are Local to a
- * codec rank. */
+/* The codec loop: prompts in, embeddings out; latents in, video out. Where nothing
+ * else is said, functions are Local to a codec rank. */
 #ifndef RINGREEL_CODEC_H
 #define RINGREEL_CODEC_H
 
@@ -10,5 +10,10 @@ int codec_encode_input(struct engine *e, const struct shot *s, struct shot_input
 
 /* What a codec rank does in a world of two or more. */
 int codec_loop(struct engine *e);
+
+/* The decode of the last shot, when this rank's side of the hand-over has ended with `status`: by all
+ * ranks if they help (e->helping), and then every rank comes here once, whatever its status; else by
+ * the codec ranks. Collective over those. */
+int codec_decode_last(struct engine *e, int status);
 
 #endif

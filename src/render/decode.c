@@ -64,6 +64,39 @@ static struct rng behind_decode_noise(struct engine *e, const struct shot *s, st
     return r;
 }
 
+/* ---- the owner's record of them -------------------------------------------------------------- */
+
+struct record {
+    struct engine *e;
+    struct digest *digest; /* NULL on other ranks */
+    struct latents_dump dump;
+    int status;
+};
+
+static int record_open(struct record *r, struct engine *e, const struct shot *s)
+{
+    if (!engine_owns(e, s->number)) return STATUS_OK;
+    r->e = e;
+    r->digest = digest_open();
+    if (!e->job->dump) return STATUS_OK;
+    return dump_latents_open(&r->dump, e->job->dump, s->number, e->channels, s->f, s->h, s->w);
+}
+
+static void record_add(struct record *r, const float *latents, int64_t tokens)
+{
+    if (!r->digest) return;
+    digest_add(r->digest, latents, (size_t)(tokens * r->e->channels) * sizeof *latents);
+    if (r->e->job->dump) r->status = dump_latents_add(&r->dump, latents, tokens);
+}
+
+static int record_close(struct record *r, int status, char sha256[65])
+{
+    if (!r->digest) return status;
+    digest_close(r->digest, sha256);
+    status = r->status != STATUS_OK ? r->status : status;
+    return r->e->job->dump ? dump_latents_close(&r->dump, status) : status;
+}
+
 /* ---- frames ---------------------------------------------------------------------------------- */
 
 /* Progress of the decoder, and the moment when messages move. */
@@ -74,7 +107,7 @@ static void report_decode(void *argument, int64_t done, int64_t total)
     progress_advance(p, done);
 }
 
-enum { POSITIONS = 512 }; /* latents at a time, about */
+enum { POSITIONS = 512, FRAMES = 4 }; /* latents at a time, about, in at most so many frames */
 
 static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
 
@@ -87,19 +120,27 @@ static enum vae_axis choose_axis(const struct shot *s, int ranks)
     return by_rows <= by_columns ? VAE_ROWS : VAE_COLUMNS;
 }
 
-struct vae_task decode_task(const struct engine *e, const struct shot *s)
+int64_t decode_chunk(const struct shot *s)
 {
-    int64_t chunk = POSITIONS / (s->h * s->w);
-    chunk = chunk < 1 ? 1 : chunk < s->f ? chunk : s->f;
-    return (struct vae_task){.h = s->h,
-                             .w = s->w,
-                             .chunk = chunk,
-                             .group = e->mesh.codec_group,
-                             .axis = choose_axis(s, e->mesh.codec_ranks)};
+    int64_t chunk = POSITIONS / (s->h * s->w), most = s->f < FRAMES ? s->f : FRAMES;
+    return chunk < 1 ? 1 : chunk < most ? chunk : most;
 }
 
-/* All ranks leave when the owner's file cannot be written. */
-static int decode(struct film *f, const struct vae_task *task, const float *latents, struct rng *r)
+struct vae_task decode_task(const struct engine *e, const struct shot *s)
+{
+    struct comm *group = engine_decode_group(e, s->number);
+    return (struct vae_task){.h = s->h,
+                             .w = s->w,
+                             .chunk = decode_chunk(s),
+                             .group = group,
+                             .axis = choose_axis(s, comm_size(group))};
+}
+
+static int worse(int a, int b) { return a > b ? a : b; }
+
+/* All ranks leave when one of the owner's files cannot be written. */
+static int decode(struct film *f, const struct vae_task *task, struct latents_source source,
+                  struct record *record, struct rng *r)
 {
     struct engine *e = f->e;
     const struct shot *s = f->shot;
@@ -117,28 +158,33 @@ static int decode(struct film *f, const struct vae_task *task, const float *late
     for (int64_t i = 0; i < s->f && status == STATUS_OK; i += task->chunk) {
         int64_t n = s->f - i < task->chunk ? s->f - i : task->chunk;
         int64_t tokens = n * s->h * s->w;
-        prepare_latents(e, s, latents + i * s->h * s->w * e->channels, tokens, e->codec.latents, r);
+        const float *latents = source.next(source.argument, tokens);
+        record_add(record, latents, tokens);
+        prepare_latents(e, s, latents, tokens, e->codec.latents, r);
         vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
-        status = comm_max(e->mesh.codec_group, f->status);
+        status = comm_max(f->group, worse(f->status, record->status));
     }
     vae_stream_close(stream);
     if (f->owns && status == STATUS_OK) progress_end(&progress);
     return status;
 }
 
-static int decode_into_file(struct engine *e, const struct shot *s, const float *latents,
+static int decode_into_file(struct engine *e, const struct shot *s, struct latents_source source,
                             struct sidecar_facts *facts)
 {
     struct film f;
+    struct record record = {0};
     struct vae_task task = decode_task(e, s);
     struct rng r = conditioning_global_stream(e, s);
     double start_s = clock_s();
     int opened = film_open(&f, e, s, task.axis);
-    int status = comm_max(e->mesh.codec_group, opened);
+    if (opened == STATUS_OK) opened = record_open(&record, e, s);
+    int status = comm_max(f.group, opened);
     if (status == STATUS_OK) {
         skip_step_noise(&r, s, e->channels);
-        status = decode(&f, &task, latents, &r);
+        status = decode(&f, &task, source, &record, &r);
     }
+    status = record_close(&record, status, facts->latents_sha256);
     status = film_close(&f, status, facts->frames_sha256);
     facts->decode_s = clock_s() - start_s - f.writer.writing_s;
     trace_span("codec", "decode", 0, s->number, -1, start_s);
@@ -151,14 +197,6 @@ static int decode_into_file(struct engine *e, const struct shot *s, const float 
 }
 
 /* ---- the owner's report ---------------------------------------------------------------------- */
-
-static int keep_latents(struct engine *e, const struct shot *s, const float *latents,
-                        struct sidecar_facts *facts)
-{
-    digest_of(latents, (size_t)(s->tokens * e->channels) * sizeof *latents, facts->latents_sha256);
-    if (!e->job->dump) return STATUS_OK;
-    return dump_latents(e->job->dump, s->number, latents, e->channels, s->f, s->h, s->w);
-}
 
 static int report_shot(struct engine *e, const struct shot *s, const struct sidecar_facts *facts)
 {
@@ -177,15 +215,13 @@ static int report_shot(struct engine *e, const struct shot *s, const struct side
     return STATUS_OK;
 }
 
-int decode_shot(struct engine *e, const struct shot *s, const float *latents)
+int decode_shot(struct engine *e, const struct shot *s, struct latents_source latents)
 {
     struct sidecar_facts facts = {0};
     bool owns = engine_owns(e, s->number);
-    int mine = owns ? keep_latents(e, s, latents, &facts) : STATUS_OK;
-    int status = comm_max(e->mesh.codec_group, mine);
-    if (status == STATUS_OK) mine = decode_into_file(e, s, latents, &facts);
-    if (status == STATUS_OK && mine == STATUS_OK && owns) mine = report_shot(e, s, &facts);
-    status = comm_max(e->mesh.codec_group, mine);
+    int mine = decode_into_file(e, s, latents, &facts);
+    if (mine == STATUS_OK && owns) mine = report_shot(e, s, &facts);
+    int status = comm_max(engine_decode_group(e, s->number), mine);
     if (mine != STATUS_OK) return *error_message() ? mine : STATUS_STOPPED; /* who knows says why */
     return status != STATUS_OK ? STATUS_STOPPED : STATUS_OK;
 }

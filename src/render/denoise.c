@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/trace.h"
+#include "render/codec.h"
 #include "render/conditioning.h"
 #include "render/dump.h"
 #include "render/guidance.h"
@@ -191,7 +192,7 @@ static int run_steps(struct denoise *d, int status)
     return STATUS_OK;
 }
 
-int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input, float *latents)
+int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input)
 {
     double start_s = clock_s();
     struct denoise d = begin(e, s);
@@ -200,12 +201,24 @@ int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *inpu
     int status = dump_start(&d, input);
     d.conditioned = conditioning_begin(e, s, d.plan, d.x, input->condition);
     TRY(run_steps(&d, status));
-    memcpy(latents, d.x.p, (size_t)(d.x.rows * d.x.cols) * sizeof *latents);
     e->tally.denoise += clock_s() - start_s;
     trace_span("denoise", "denoise", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"denoise\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
     return STATUS_OK;
+}
+
+/* Waits while neither of the two shots before has gone: decoding is slower then. */
+static void hand_over(struct engine *e, int number)
+{
+    struct handover_cut cut = engine_cut(e, number);
+    int64_t rows = shard_tokens(&cut.plan, comm_rank(e->mesh.denoise_group));
+    phase_set("shot %d, waiting for room for its latents", number + 1);
+    double start_s = clock_s();
+    float *room = handover_latents_buffer(&e->handover);
+    trace_span("comm", "wait for a free slot", 1, number, -1, start_s);
+    memcpy(room, e->denoiser.x, (size_t)(rows * e->channels) * sizeof *room);
+    handover_send_latents(&e->handover, number);
 }
 
 static int denoise_one(struct engine *e, int number)
@@ -214,25 +227,24 @@ static int denoise_one(struct engine *e, int number)
     struct shot_input input;
     phase_set("shot %d, waiting for its text", number + 1);
     TRY(handover_receive_input(h, number, &input));
-    double start_s = clock_s();
-    if (number == 0) e->tally.begin = start_s;
-    float *latents = handover_latents_buffer(h, number);
-    trace_span("comm", "wait for a free slot", 1, number, -1, start_s);
-    TRY(denoise_shot(e, &e->shots[number], &input, latents));
-    handover_send_latents(
-        h, number,
-        shard_tokens(transformer_plan(e->denoiser.transformer), comm_rank(e->mesh.denoise_group)));
+    if (number == 0) e->tally.begin = clock_s();
+    TRY(denoise_shot(e, &e->shots[number], &input));
+    hand_over(e, number);
     return STATUS_OK;
 }
 
 int denoise_loop(struct engine *e)
 {
     int status = STATUS_OK;
+    handover_start(&e->handover, engine_cut, e);
     for (int number = 0; number < e->job->shot_count && status == STATUS_OK; number++)
         status = denoise_one(e, number);
+    if (status == STATUS_OK && e->helping) engine_begin_helping(e);
     phase_set("waiting for the codec ranks to finish");
     double start_s = clock_s();
     handover_end_denoise(&e->handover, status);
     trace_span("comm", "wait for the codec ranks", 1, -1, -1, start_s);
+    status = codec_decode_last(e, status);
+    handover_finish(&e->handover);
     return status;
 }

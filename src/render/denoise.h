@@ -5,9 +5,9 @@
 
 #include "render/engine.h"
 
-/* From noise to latents. latents [S_loc, C] <- the final, normalised latents of this rank's shard. STATUS_STOPPED
- * when a codec rank failed. */
-int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input, float *latents);
+/* From noise to latents: e->denoiser.x [S_loc, C] <- the final, normalised ones of this rank's shard.
+ * STATUS_STOPPED when a codec rank failed. */
+int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input);
 
 /* What a denoise rank does in a world of two or more. */
 int denoise_loop(struct engine *e);

@@ -124,21 +124,38 @@ int dump_inputs(const char *dir, int shot, const struct shot_input *input, int64
     return status;
 }
 
-int dump_latents(const char *dir, int shot, const float *latents, int64_t c, int64_t f, int64_t h,
-                 int64_t w)
+int dump_latents_open(struct latents_dump *d, const char *dir, int shot, int64_t c, int64_t f,
+                      int64_t h, int64_t w)
 {
-    int64_t tokens = f * h * w;
-    float *planes = xmalloc((size_t)(c * tokens) * sizeof *planes);
-    for (int64_t s = 0; s < tokens; s++)
-        for (int64_t i = 0; i < c; i++) planes[i * tokens + s] = latents[s * c + i];
+    *d = (struct latents_dump){.channels = c, .tokens = f * h * w};
     struct tensor t = {.name = "latents",
                        .dtype = DTYPE_F32,
                        .rank = 4,
                        .shape = {c, f, h, w},
-                       .data = planes,
-                       .bytes = (size_t)(c * tokens) * sizeof *planes};
-    int status = write_file(dir, shot, "latents", &t, 1);
-    free(planes);
+                       .bytes = (size_t)(c * d->tokens) * sizeof(float)};
+    char *path = path_of(dir, shot, "latents");
+    int status = safetensors_begin(&d->file, path, &t, &d->begin);
+    free(path);
+    return status;
+}
+
+int dump_latents_add(struct latents_dump *d, const float *latents, int64_t tokens)
+{
+    float *plane = xmalloc((size_t)tokens * sizeof *plane);
+    for (int64_t c = 0; c < d->channels && d->file.error == 0; c++) {
+        for (int64_t i = 0; i < tokens; i++) plane[i] = latents[i * d->channels + c];
+        partial_write_at(&d->file, plane, (size_t)tokens * sizeof *plane,
+                         d->begin + (uint64_t)(c * d->tokens + d->written) * sizeof *plane);
+    }
+    free(plane);
+    d->written += tokens;
+    return d->file.error == 0 ? STATUS_OK : partial_failed(&d->file);
+}
+
+int dump_latents_close(struct latents_dump *d, int status)
+{
+    if (status == STATUS_OK) return partial_commit(&d->file);
+    partial_drop(&d->file);
     return status;
 }
 

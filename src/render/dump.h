@@ -11,6 +11,7 @@
 #ifndef RINGREEL_DUMP_H
 #define RINGREEL_DUMP_H
 
+#include "media/partial.h"
 #include "parallel/comm.h"
 #include "parallel/handover.h"
 #include "parallel/shard.h"
@@ -33,8 +34,20 @@ int dump_sharded(const char *dir, int shot, const char *file, struct comm *group
 /* width: of the embeddings. Local. */
 int dump_inputs(const char *dir, int shot, const struct shot_input *input, int64_t width,
                 int64_t channels, const float *sigmas, int steps);
-int dump_latents(const char *dir, int shot, const float *latents, int64_t c, int64_t f, int64_t h,
-                 int64_t w);
+
+/* The final latents come a few frames at a time and are written as they come. */
+struct latents_dump {
+    struct partial file;
+    uint64_t begin; /* of the planes, in the file */
+    int64_t channels, tokens, written;
+};
+int dump_latents_open(struct latents_dump *d, const char *dir, int shot, int64_t c, int64_t f,
+                      int64_t h, int64_t w);
+/* latents [tokens, C], the next of them. */
+int dump_latents_add(struct latents_dump *d, const float *latents, int64_t tokens);
+/* The file is whole, or with a status other than STATUS_OK there is none. */
+int dump_latents_close(struct latents_dump *d, int status);
+
 int dump_frames(const char *dir, int shot, const uint8_t *frames, int64_t f, int64_t h, int64_t w);
 
 #endif

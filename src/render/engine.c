@@ -60,7 +60,7 @@ static int open_codec(struct engine *e)
 {
     struct codec *c = &e->codec;
     char spiece[4096];
-    if (!e->mesh.codes) return STATUS_OK;
+    if (!e->mesh.codes) return e->helping ? vae_open(&c->vae, e->dev, e->checkpoint) : STATUS_OK;
     c->self = comm_open_self();
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
@@ -133,6 +133,13 @@ bool engine_owns(const struct engine *e, int shot)
 {
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
 }
+
+struct comm *engine_decode_group(const struct engine *e, int shot)
+{
+    return e->helping && shot == e->job->shot_count - 1 ? e->mesh.everyone : e->mesh.codec_group;
+}
+
+bool engine_decodes(const struct engine *e, int shot) { return engine_decode_group(e, shot); }
 
 bool engine_encodes(const struct engine *e)
 {
@@ -208,15 +215,24 @@ static int open_denoiser(struct engine *e)
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Latents that are decoded at a time. */
-static int64_t most_decoded_tokens(const struct engine *e)
+static int64_t window_tokens(const struct shot *s) { return decode_chunk(s) * s->h * s->w; }
+
+static int64_t most_window_tokens(const struct engine *e)
 {
     int64_t most = 0;
     for (int i = 0; i < e->job->shot_count; i++) {
-        struct vae_task task = decode_task(e, &e->shots[i]);
-        int64_t tokens = task.chunk * task.h * task.w;
+        int64_t tokens = window_tokens(&e->shots[i]);
         most = tokens > most ? tokens : most;
     }
     return most;
+}
+
+struct handover_cut engine_cut(void *engine, int shot)
+{
+    const struct engine *e = engine;
+    const struct shot *s = &e->shots[shot];
+    return (struct handover_cut){.plan = shard_plan_make(s->tokens, e->mesh.denoise_ranks),
+                                 .window = window_tokens(s)};
 }
 
 static void lay_out_exchange(struct engine *e, struct arena *a)
@@ -237,8 +253,11 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
         sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens),
                               e->mesh.denoise_ranks);
     }
+    if (e->mesh.codes || e->helping) {
+        e->codec.window = arena_floats(a, most_window_tokens(e) * e->channels);
+        e->codec.latents = arena_floats(a, most_window_tokens(e) * e->channels);
+    }
     if (e->mesh.codes) {
-        e->codec.latents = arena_floats(a, most_decoded_tokens(e) * e->channels);
         e->codec.log_variance = arena_floats(a, conditioned * e->channels);
         e->codec.encoded =
             arena_floats(a, conditioned ? conditioned * vae_encoder_outputs(e->codec.vae) : 0);
@@ -246,6 +265,7 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
     struct handover_sizes sizes = {.text_tokens = e->job->text_encoder_max_tokens,
                                    .text_width = e->text_width,
                                    .tokens = e->max_tokens,
+                                   .window = most_window_tokens(e),
                                    .channels = e->channels,
                                    .conditioned = conditioned};
     handover_lay_out(&e->handover, a, &e->mesh, &sizes);
@@ -279,21 +299,62 @@ static void lay_out_pixels(struct engine *e, struct arena *images, struct arena 
     e->codec.pictures = arena_take(frames, (size_t)e->codec.pictures_size);
 }
 
-void engine_lay_out(struct engine *e)
+static void lay_out_decoder(struct engine *e)
 {
-    lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
     struct arena *streams = &e->codec.streams;
     streams->base = arena_take(&e->arenas[ARENA_VAE], streams->size_bytes);
     lay_out_pixels(e, &e->arenas[ARENA_IMAGES], &e->arenas[ARENA_FRAMES]);
 }
 
+void engine_lay_out(struct engine *e)
+{
+    lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
+    lay_out_decoder(e);
+}
+
+static void take_decoder_memory(struct engine *e)
+{
+    for (int i = ARENA_VAE; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
+    lay_out_decoder(e);
+    if (e->resident) vae_make_resident(e->codec.vae);
+}
+
 static void take_memory(struct engine *e)
 {
-    for (int i = 0; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
-    engine_lay_out(e);
+    arena_commit(&e->arenas[ARENA_EXCHANGE]);
+    lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
+    if (e->mesh.codes) take_decoder_memory(e);
     if (e->codec.t5) t5_take_memory(e->codec.t5);
-    if (e->mesh.codes && e->resident) vae_make_resident(e->codec.vae);
     if (engine_encodes(e) && e->resident) vae_encoder_make_resident(e->codec.vae);
+}
+
+void engine_begin_helping(struct engine *e)
+{
+    phase_set("taking memory for the last decode");
+    transformer_close(e->denoiser.transformer);
+    e->denoiser.transformer = NULL;
+    take_decoder_memory(e);
+    heartbeat_worked();
+}
+
+/* Ranks that would not only decode help, if that costs nothing. */
+static int plan_memory(struct engine *e, struct budget *b)
+{
+    struct budget helped;
+    bool wanted = e->helping;
+    e->helping = false;
+    TRY(world_agree(e->world, budget_plan(b, e)));
+    if (!wanted) return STATUS_OK;
+    e->helping = true;
+    TRY(world_agree(e->world, budget_plan(&helped, e)));
+    if (e->job->dry_run || budget_has_room(&helped, b, e)) {
+        *b = helped;
+        return STATUS_OK;
+    }
+    if (e->world->rank == 0)
+        log_info("too little memory for all ranks to decode the last shot: the codec ranks will");
+    e->helping = e->balance.last_by_all = false;
+    return world_agree(e->world, budget_plan(b, e));
 }
 
 /* ---- open, close ----------------------------------------------------------------------------- */
@@ -304,6 +365,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     struct budget budget;
     *e = (struct engine){.world = world, .job = job};
     phase_set("opening the models");
+    e->helping = world->size > 1 && job->last_decode == LAST_DECODE_AUTO;
     TRY(world_agree(world, open_device(e)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, find_widths(e)));
@@ -313,7 +375,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, open_codec(e)));
     TRY(world_agree(world, check_widths(e)));
     TRY(world_agree(world, conditioning_open(e)));
-    TRY(world_agree(world, budget_plan(&budget, e)));
+    TRY(plan_memory(e, &budget));
     if (job->dry_run) {
         budget_print_ranks(&budget, e);
         return STATUS_OK;

@@ -27,7 +27,7 @@ struct denoiser { /* on denoise ranks */
     struct sequence_sums sums;
 };
 
-struct codec { /* on codec ranks */
+struct codec { /* on codec ranks; of others that help, what decoding needs */
     struct tokenizer *tokenizer;
     struct t5 *t5;
     struct vae *vae; /* opened everywhere, for its sizes and costs */
@@ -35,7 +35,8 @@ struct codec { /* on codec ranks */
     struct comm *self;      /* images are encoded alone */
     struct arena streams;   /* memory of one stream of the VAE, large enough for each shot, as all
                                below */
-    float *latents;         /* [tokens of a chunk, C] un-normalised */
+    float *window;          /* [tokens of a chunk, C] of a shot, as they come, */
+    float *latents;         /* and un-normalised */
     float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
     float *log_variance;    /* [h w, C] of an image */
     uint8_t *bytes;         /* parts of some frames of the asked size, as they come */
@@ -55,6 +56,7 @@ struct engine {
     struct shot *shots;                              /* [job->shot_count] */
     int64_t max_tokens, channels, width, text_width; /* width: of the transformer */
     bool codec_only; /* no transformer, no text encoder; images are not encoded */
+    bool helping;    /* all ranks decode the last shot; the same on all */
     bool resident;   /* reordered fp32 weights are kept; else expanded at every use. May differ from
                       host to host. */
     struct arena arenas[ENGINE_ARENAS];
@@ -81,10 +83,16 @@ int engine_plan_codec(struct engine *e);
 struct video_settings engine_output(const struct engine *e,
                                     int shot);      /* how shot `shot` is written */
 bool engine_owns(const struct engine *e, int shot); /* its text, its image, its file */
-bool engine_encodes(const struct engine *e);        /* and begin one of these from an image? */
+/* Who decodes it, codec ranks first: NULL where this rank does not. */
+struct comm *engine_decode_group(const struct engine *e, int shot);
+bool engine_decodes(const struct engine *e, int shot);
+struct handover_cut engine_cut(void *engine, int shot); /* how its latents travel */
+bool engine_encodes(const struct engine *e);            /* and begin one of these from an image? */
 struct transformer_settings engine_transformer_settings(const struct engine *e, bool resident);
 /* A stream of the VAE in the memory that was planned for it; one at a time. */
 struct vae_stream *engine_open_stream(struct engine *e, const struct vae_task *task);
 void engine_lay_out(struct engine *e); /* e->arenas; called twice, see arena.h */
+/* For the last decode, on ranks that help: the transformer goes, the decoder's memory is taken. */
+void engine_begin_helping(struct engine *e);
 
 #endif

@@ -1,6 +1,7 @@
 #include "render/film.h"
 
 #include "base/error.h"
+#include "render/decode.h"
 
 #include <limits.h>
 #include <string.h>
@@ -29,7 +30,7 @@ static struct rect padded_rect(const struct film *f, int rank)
     const struct shot *s = f->shot;
     struct rect r = {0, 0, s->width, s->height};
     bool rows = f->axis == VAE_ROWS;
-    struct vae_part part = vae_part_of(rows ? s->h : s->w, comm_size(f->e->mesh.codec_group), rank);
+    struct vae_part part = vae_part_of(rows ? s->h : s->w, comm_size(f->group), rank);
     *(rows ? &r.y : &r.x) = part.first * s->space_factor;
     *(rows ? &r.height : &r.width) = part.count * s->space_factor;
     return r;
@@ -48,15 +49,21 @@ static int64_t rect_bytes(const struct film *f, struct rect r)
     return r.width * r.height * f->pixel_bytes;
 }
 
-int64_t film_bytes(const struct shot *s, int64_t frames)
+static int bytes_of_pixel(const struct shot *s) { return s->options->bit_depth > 8 ? 6 : 3; }
+
+int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames)
 {
-    return frames * film_writer_frame_bytes(s); /* a part is not more */
+    struct vae_task task = decode_task(e, s);
+    struct film f = {
+        .shot = s, .axis = task.axis, .group = task.group, .pixel_bytes = bytes_of_pixel(s)};
+    if (engine_owns(e, s->number)) return frames * film_writer_frame_bytes(s);
+    return frames * rect_bytes(&f, rect_of(&f, comm_rank(f.group)));
 }
 
 /* This rank's part of n padded frames as [n][height][width][3] of what the file needs. */
 static void convert(struct film *f, const float *frames, int64_t n, uint8_t *out)
 {
-    int me = comm_rank(f->e->mesh.codec_group);
+    int me = comm_rank(f->group);
     struct rect own = rect_of(f, me), padded = padded_rect(f, me);
     int64_t x = own.x + f->shot->left - padded.x, y = own.y + f->shot->top - padded.y;
     int64_t line = own.width * f->pixel_bytes;
@@ -84,7 +91,7 @@ static const uint8_t *assemble(void *batch, int64_t i, uint8_t *room)
     const struct batch *b = batch;
     const struct film *f = b->f;
     const uint8_t *parts = b->parts;
-    int ranks = comm_size(f->e->mesh.codec_group);
+    int ranks = comm_size(f->group);
     if (ranks == 1) return parts + i * film_writer_frame_bytes(f->shot);
     for (int r = 0; r < ranks; r++) {
         struct rect part = rect_of(f, r);
@@ -101,7 +108,7 @@ static const uint8_t *assemble(void *batch, int64_t i, uint8_t *room)
 /* The owner's: waits for the parts of the others. */
 static void gather(struct film *f, uint8_t *parts, int64_t n)
 {
-    struct comm *group = f->e->mesh.codec_group;
+    struct comm *group = f->group;
     for (int r = 0; r < comm_size(group); r++) {
         struct transfer t = {0};
         int64_t bytes = n * rect_bytes(f, rect_of(f, r));
@@ -117,7 +124,7 @@ static void gather(struct film *f, uint8_t *parts, int64_t n)
 void film_take(void *film, const float *frames, int64_t n)
 {
     struct film *f = film;
-    struct comm *group = f->e->mesh.codec_group;
+    struct comm *group = f->group;
     int me = comm_rank(group);
     uint8_t *parts = f->e->codec.bytes, *own = parts;
     struct batch batch = {f, parts, n};
@@ -137,13 +144,17 @@ void film_take(void *film, const float *frames, int64_t n)
 
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis)
 {
-    *f = (struct film){.e = e, .shot = s, .axis = axis, .owns = engine_owns(e, s->number)};
-    f->pixel_bytes = s->options->bit_depth > 8 ? 6 : 3;
+    *f = (struct film){.e = e,
+                       .shot = s,
+                       .axis = axis,
+                       .group = engine_decode_group(e, s->number),
+                       .owns = engine_owns(e, s->number),
+                       .pixel_bytes = bytes_of_pixel(s)};
     return film_writer_open(&f->writer, e, s);
 }
 
 int film_close(struct film *f, int status, char sha256[65])
 {
-    comm_wait(f->e->mesh.codec_group, &f->sending);
+    comm_wait(f->group, &f->sending);
     return film_writer_close(&f->writer, status, sha256);
 }

@@ -1,5 +1,5 @@
-/* Frames on their way into a file: every codec rank gives its part of the picture as integers, the
- * one that owns the shot puts them together, a few frames at a time, and has them written. */
+/* Frames on their way into a file: every rank that decodes gives its part of the picture as integers,
+ * the one that owns the shot puts them together, a few frames at a time, and has them written. */
 #ifndef RINGREEL_FILM_H
 #define RINGREEL_FILM_H
 
@@ -9,6 +9,7 @@ struct film {
     struct engine *e;
     const struct shot *shot;
     enum vae_axis axis;
+    struct comm *group; /* who decodes */
     bool owns;
     int pixel_bytes;
     struct film_writer writer;
@@ -17,15 +18,15 @@ struct film {
 };
 
 /* Bytes for the parts of `frames` frames, in e->codec.bytes. Local. */
-int64_t film_bytes(const struct shot *s, int64_t frames);
+int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames);
 
 /* Opens the files of this rank. Local. */
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis);
 /* A sink for the decoder's stream; f->status says what went wrong on this rank. Collective over the
- * codec group. */
+ * group. */
 void film_take(void *film, const float *frames, int64_t n);
 /* The file is whole, or there is none. Where `status` says so on one rank, none; the worst of all
- * ranks is returned on all. Collective over the codec group. */
+ * ranks is returned on all. Collective over the group. */
 int film_close(struct film *f, int status, char sha256[65]);
 
 #endif

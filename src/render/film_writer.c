@@ -15,15 +15,17 @@ enum { TAG_PICTURE = 52 };
 
 static bool is_shared(const struct engine *e, int shot)
 {
-    return comm_size(e->mesh.codec_group) > 1 && video_is_sequence(e->job->shots[shot].output);
+    return comm_size(engine_decode_group(e, shot)) > 1 &&
+           video_is_sequence(e->job->shots[shot].output);
 }
 
 bool film_writer_settings(const struct engine *e, int shot, struct video_settings *v)
 {
-    if (!e->mesh.codes) return false;
+    struct comm *group = engine_decode_group(e, shot);
+    if (!group) return false;
     *v = engine_output(e, shot);
     if (!is_shared(e, shot)) return engine_owns(e, shot);
-    int ranks = comm_size(e->mesh.codec_group), me = comm_rank(e->mesh.codec_group);
+    int ranks = comm_size(group), me = comm_rank(group);
     v->first += me;
     v->step = ranks;
     v->frames = (v->frames - me + ranks - 1) / ranks;
@@ -39,7 +41,7 @@ int64_t film_writer_frame_bytes(const struct shot *s)
 int64_t film_writer_bytes(const struct engine *e, const struct shot *s, int64_t frames)
 {
     if (is_shared(e, s->number)) return frames * film_writer_frame_bytes(s);
-    bool assembles = engine_owns(e, s->number) && comm_size(e->mesh.codec_group) > 1;
+    bool assembles = engine_owns(e, s->number) && comm_size(engine_decode_group(e, s->number)) > 1;
     return assembles && frames > 0 ? film_writer_frame_bytes(s) : 0;
 }
 
@@ -67,7 +69,7 @@ static void while_waiting(void *unused, bool worked)
 
 int film_writer_open(struct film_writer *w, struct engine *e, const struct shot *s)
 {
-    struct comm *group = e->mesh.codec_group;
+    struct comm *group = engine_decode_group(e, s->number);
     *w = (struct film_writer){.e = e,
                               .shot = s,
                               .group = group,

@@ -67,16 +67,24 @@ static int fit_shot(struct engine *e, struct shot_options *o, const struct tenso
     return STATUS_OK;
 }
 
-/* [C, tokens] -> [tokens, C] */
-static float *token_major(const struct tensor *t)
+struct stored_latents {
+    const struct tensor *planes; /* [C, tokens] */
+    int64_t next;                /* token */
+    float *plane, *rows;         /* of a window: [tokens], [tokens, C] */
+};
+
+static const float *next_stored_latents(void *argument, int64_t tokens)
 {
-    int64_t count = tensor_count(t), channels = t->shape[0], tokens = count / channels;
-    float *planes = xmalloc((size_t)count * sizeof *planes);
-    float *rows = xmalloc((size_t)count * sizeof *rows);
-    dtype_to_f32(planes, t->data, t->dtype, (size_t)count);
-    for (int64_t i = 0; i < count; i++) rows[i % tokens * channels + i / tokens] = planes[i];
-    free(planes);
-    return rows;
+    struct stored_latents *l = argument;
+    const struct tensor *t = l->planes;
+    int64_t channels = t->shape[0], all = tensor_count(t) / channels;
+    for (int64_t c = 0; c < channels; c++) {
+        size_t at = (size_t)(c * all + l->next) * dtype_size(t->dtype);
+        dtype_to_f32(l->plane, (const char *)t->data + at, t->dtype, (size_t)tokens);
+        for (int64_t i = 0; i < tokens; i++) l->rows[i * channels + c] = l->plane[i];
+    }
+    l->next += tokens;
+    return l->rows;
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -87,9 +95,12 @@ static int decode_file(struct engine *e, struct shot_options *o, const struct sa
     TRY(world_agree(e->world, find_latents(file, e, &t)));
     TRY(world_agree(e->world, fit_shot(e, o, t)));
     TRY(engine_plan_codec(e));
-    float *latents = token_major(t);
-    int status = world_agree(e->world, decode_shot(e, &e->shots[0], latents));
-    free(latents);
+    const struct shot *s = &e->shots[0];
+    struct stored_latents stored = {.planes = t, .rows = e->codec.window};
+    stored.plane = xmalloc((size_t)(decode_chunk(s) * s->h * s->w) * sizeof *stored.plane);
+    int status = world_agree(
+        e->world, decode_shot(e, s, (struct latents_source){next_stored_latents, &stored}));
+    free(stored.plane);
     return status;
 }
 

@@ -59,6 +59,8 @@ static void print_mesh(const struct engine *e)
         log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them",
                  m->idle_ranks, m->idle_ranks == 1 ? " is" : "s are");
     workload_announce(e);
+    if (e->helping)
+        log_info("all ranks decode the last shot, once they have denoised it (last_decode: auto)");
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
         struct shard_plan p = shard_plan_make(s->tokens, m->denoise_ranks);
@@ -95,13 +97,26 @@ int render_announce(const struct engine *e)
 
 /* ---- a world of one -------------------------------------------------------------------------- */
 
+struct own_latents {
+    const float *next;
+    int64_t channels;
+};
+
+static const float *next_own_latents(void *argument, int64_t tokens)
+{
+    struct own_latents *own = argument;
+    const float *latents = own->next;
+    own->next += tokens * own->channels;
+    return latents;
+}
+
 static int render_shot_alone(struct engine *e, struct shot *s)
 {
     struct shot_input input = handover_input_buffer(&e->handover);
-    float *latents = e->handover.latents[0].payload;
+    struct own_latents own = {e->denoiser.x, e->channels};
     TRY(codec_encode_input(e, s, &input));
-    TRY(denoise_shot(e, s, &input, latents));
-    return decode_shot(e, s, latents);
+    TRY(denoise_shot(e, s, &input));
+    return decode_shot(e, s, (struct latents_source){next_own_latents, &own});
 }
 
 int render_alone(struct engine *e)

@@ -50,7 +50,7 @@ void workload_count(struct engine *e)
     e->balance = (struct balance){
         .shots = xcalloc((size_t)count, sizeof *e->balance.shots),
         .count = count,
-        .last_by_all = true,
+        .last_by_all = e->helping,
     };
     for (int i = 0; i < count; i++) {
         const struct shot *s = &e->shots[i];

@@ -30,8 +30,8 @@ leaks=1 refused '--log-json below a file' 3 "log_json: $work/file/events" render
 one '--log-json below a file' "log_json: $work/file/events" render "$job" -o "$clip" --log-json "$work/file/events"
 
 # A disk of 64 KiB that only the run sees.
-full_disk() { # ranks
-    local name="a full disk${1:+, $1 ranks}"
+full_disk() { # ranks, words
+    local name="a full disk, ${2##*/}${1:+, $1 ranks}" words=("${@:2}")
     mkdir -p "$work/disk"
     # shellcheck disable=SC2016 # the inner shell expands
     if ! unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=64k none "$1"' sh "$work/disk" 2>/dev/null; then
@@ -49,14 +49,22 @@ full_disk() { # ranks
         "$@"
         code=$?
         ls "$disk"
-        exit $code' sh "$work/disk" "${start[@]}" render "$job" -o "$work/disk/clip.mkv" --encoder ffv1 \
+        exit $code' sh "$work/disk" "${start[@]}" render "${words[@]}" --encoder ffv1 \
         >"$work/out" 2>"$work/err" || code=$?
     equal "$name: exit code" 2 "$code"
     equal "$name: one error line" 1 "$(grep -c '^ringreel: error: ' "$work/err" || true)"
     has_line "$name: it is named" "$work/err" "^ringreel: error: $work/disk/clip.mkv: .*No space left on device"
     equal "$name: nothing is left" '' "$(cat "$work/out")"
 }
-full_disk ''
-full_disk 3
+full_disk '' "$job" -o "$work/disk/clip.mkv"
+full_disk 3 "$job" -o "$work/disk/clip.mkv"
+
+# In the middle of a job: of the second shot not all latents have come, and the shots after it wait to be taken.
+write_job "$work/shots.yaml" 'shots:' "  - {output: $work/1.mkv}" "  - {output: $work/disk/clip.mkv, num_frames: 49}" \
+    "  - {output: $work/3.mkv, num_frames: 49}" "  - {output: $work/4.mkv}" "  - {output: $work/5.mkv}"
+if [[ ${SANITIZE:-0} != 1 ]]; then # a minute each then
+    full_disk 2 "$work/shots.yaml" --num-inference-steps=1
+    full_disk 4 "$work/shots.yaml" --num-inference-steps=1 --codec-ranks=2
+fi
 
 finish

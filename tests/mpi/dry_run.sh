@@ -21,7 +21,7 @@ RINGREEL=$work/measured
 
 plan() { # ranks, codec ranks, width, height, frames
     local layout=()
-    (($1 == 0)) || layout=(--codec-ranks "$2")
+    (($1 == 0)) || layout=(--codec-ranks "$2" --last-decode codec)
     rm -f "$work/peaks"/*
     ringreel "$1" render --dry-run --prompt 'a red ball' --checkpoint-path "$model/ltxv-2b.safetensors" \
         --text-encoder-model-name-or-path "$model" --width "$3" --height "$4" --num-frames "$5" "${layout[@]}"

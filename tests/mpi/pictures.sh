@@ -63,7 +63,7 @@ video 'H.264 of 10 bits in segments' .mp4 --bit-depth 10 --segment-frames 4 --co
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 : >"$work/file"
-refused 'pictures below a file' 5 "$work/file/00000[0-2].png: $work/file is not a folder" render "$job" --codec-ranks 3 \
+refused 'pictures below a file' 5 "$work/file/00000[0-4].png: $work/file is not a folder" render "$job" --codec-ranks 3 \
     -o "$work/file/%06d.png"
 refused '16 bits of H.264' 3 "$work/videos/a.mp4: encoder libx264 cannot do bit_depth 16" render "$job" --bit-depth 16 \
     -o "$work/videos/a.mp4"

@@ -70,15 +70,17 @@ ended_well() { # name
     equal "$1: nothing under the final name" '' "$(files_in "$folder" | grep -v '\.part-' || true)"
 }
 
-kill_rank() { # name, rank
-    start --num-inference-steps 1000
-    if ! wait_until has_steps; then
-        not_ok "$1" "$(cat "$work/err")"
+kill_rank() { # name, rank, condition to wait for, flags
+    local name=$1 rank=$2 condition=$3
+    shift 3
+    start "$@"
+    if ! wait_until "$condition"; then
+        not_ok "$name" "it did not come to $condition"$'\n'"$(cat "$work/err")"
         return
     fi
-    signal_and_wait KILL "$(process_of_rank "$2")"
-    ended_well "$1"
-    has_line "$1: mpirun names the lost rank" "$work/err" "rank $2 .* signal 9"
+    signal_and_wait KILL "$(process_of_rank "$rank")"
+    ended_well "$name"
+    has_line "$name: mpirun names the lost rank" "$work/err" "rank $rank .* signal 9"
 }
 
 stop_run() { # name, condition to wait for, pattern of the phase, flags
@@ -96,8 +98,11 @@ stop_run() { # name, condition to wait for, pattern of the phase, flags
 }
 
 write_job "$work/job.yaml"
-kill_rank 'kill -9 of a denoise rank' 1
-kill_rank 'kill -9 of the codec rank' 2
+kill_rank 'kill -9 of a denoise rank' 1 has_steps --num-inference-steps 1000
+kill_rank 'kill -9 of the codec rank' 2 has_steps --num-inference-steps 1000
+slow_decode=(--width 256 --height 160 --num-frames 257 --num-inference-steps 1 --encoder libx264 --encoder-options preset=placebo)
+kill_rank 'kill -9 of a denoise rank that decodes' 1 is_writing "${slow_decode[@]}"
+has_line 'kill -9 of a denoise rank that decodes: so did the others' "$work/err" 'rank [02] .* during shot 1 decode'
 stop_run 'SIGTERM while denoising' has_steps 'shot 1 step [0-9]+' --num-inference-steps 1000
 stop_run 'SIGTERM while the video is written' is_writing 'shot 1 (decode|finish video)' \
     --width 256 --height 160 --num-frames 65 --num-inference-steps 1 --encoder libx264 --encoder-options preset=placebo
