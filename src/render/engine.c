@@ -60,7 +60,7 @@ static int open_codec(struct engine *e)
 {
     struct codec *c = &e->codec;
     char spiece[4096];
-    if (!e->mesh.codes) return e->helping ? vae_open(&c->vae, e->dev, e->checkpoint) : STATUS_OK;
+    if (!e->mesh.codes) return STATUS_OK;
     c->self = comm_open_self();
     TRY(checkpoint_open_text_encoder(&c->text_encoder, e->job->text_encoder_path));
     TRY(checkpoint_tokenizer_path(c->text_encoder, spiece, sizeof spiece));
