@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "media/quality.h"
 #include "render/compare_parts.h"
+#include "tests/support/folder.h"
 #include "tests/support/synth.h"
 
 #include <math.h>
@@ -154,22 +155,6 @@ static void test_against_the_definition(void **state)
 
 /* ---- tensors --------------------------------------------------------------------------------- */
 
-static char *folder;
-
-static int set_up(void **state)
-{
-    (void)state;
-    folder = temp_dir_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    temp_dir_remove(folder);
-    return 0;
-}
-
 static struct tensor tensor_of(const char *name, enum dtype dtype, int64_t rows, int64_t columns,
                                const void *data)
 {
@@ -184,7 +169,7 @@ static struct tensor tensor_of(const char *name, enum dtype dtype, int64_t rows,
 static struct safetensors *stored(const char *name, const struct tensor *tensors, int count)
 {
     struct safetensors *f;
-    char *path = xasprintf("%s/%s", folder, name);
+    char *path = xasprintf("%s/%s", test_folder, name);
     assert_int_equal(safetensors_write(path, tensors, count, NULL), STATUS_OK);
     assert_int_equal(safetensors_open(&f, path), STATUS_OK);
     free(path);
@@ -291,7 +276,7 @@ static struct safetensors *unread(const char *name, const char *data)
         "{\"t\":{\"dtype\":\"F8_E5M2\",\"shape\":[4],\"data_offsets\":[0,4]}} ";
     const uint8_t length[8] = {sizeof header - 1};
     struct safetensors *f;
-    char *path = xasprintf("%s/%s", folder, name);
+    char *path = xasprintf("%s/%s", test_folder, name);
     FILE *out = fopen(path, "wb");
     assert_non_null(out);
     fwrite(length, 1, 8, out);
@@ -347,5 +332,5 @@ int main(void)
         cmocka_unit_test(test_unread_dtype),
         cmocka_unit_test(test_names),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

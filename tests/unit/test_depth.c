@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "media/reader.h"
 #include "media/video.h"
+#include "tests/support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,27 +25,7 @@ enum { WIDTH = 128, HEIGHT = 64, SAMPLES = WIDTH * HEIGHT * 3 };
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) { return "leak:libx265\n"; }
 
-static char folder[] = "/tmp/ringreel-depth-XXXXXX";
 static uint16_t picture[SAMPLES];
-
-static int set_up(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return rmdir(folder); /* fails where a test left a file */
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 static void assert_ok(int status)
 {
@@ -61,7 +42,7 @@ static void assert_refused(const struct video_settings *s, const char *cause)
 
 static struct video_settings settings(const char *name, const char *encoder, int bit_depth)
 {
-    return (struct video_settings){.path = in_folder(name),
+    return (struct video_settings){.path = folder_path(name),
                                    .encoder = encoder,
                                    .bit_depth = bit_depth,
                                    .width = WIDTH,
@@ -328,8 +309,8 @@ static void test_numbers(void **state)
         for (int i = 0; i < 20; i++) {
             char name[32];
             snprintf(name, sizeof name, "%04d.png", 101 + 3 * i);
-            check_rgb(in_folder(name), 16, i);
-            unlink(in_folder(name));
+            check_rgb(folder_path(name), 16, i);
+            unlink(folder_path(name));
         }
     }
 }
@@ -341,8 +322,8 @@ static void test_picture_that_cannot_be_written(void **state)
     struct video_writer *w;
     struct video_settings s = settings("%01d", "auto", 8);
     char place[128];
-    snprintf(place, sizeof place, "%s/file", folder);
-    s.path = in_folder("file/%d.png");
+    snprintf(place, sizeof place, "%s/file", test_folder);
+    s.path = folder_path("file/%d.png");
     assert_ok(video_open(&w, &s));
     assert_int_equal(rmdir(place), 0);
     FILE *f = fopen(place, "w"); /* so that it cannot be made again */
@@ -387,5 +368,5 @@ int main(void)
         cmocka_unit_test(test_numbers),  cmocka_unit_test(test_picture_that_cannot_be_written),
         cmocka_unit_test(test_refusals),
     };
-    return cmocka_run_group_tests_name("depth", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("depth", tests, folder_make, folder_remove_empty);
 }

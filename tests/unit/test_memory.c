@@ -2,6 +2,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "tests/support/folder.h"
 #include "tests/support/synth.h"
 
 #include <stdio.h>
@@ -13,27 +14,11 @@
 
 #define GIB ((int64_t)1 << 30)
 
-static char *root;
-
-static int set_up(void **state)
-{
-    (void)state;
-    root = temp_dir_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    temp_dir_remove(root);
-    return 0;
-}
-
-/* Puts text into a file below the root; its folders are made. */
+/* Puts text into a file below the folder; its folders are made. */
 static void put(const char *path, const char *text)
 {
-    char *whole = xasprintf("%s/%s", root, path);
-    for (char *slash = strchr(whole + strlen(root) + 1, '/'); slash;
+    char *whole = xasprintf("%s/%s", test_folder, path);
+    for (char *slash = strchr(whole + strlen(test_folder) + 1, '/'); slash;
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         mkdir(whole, 0700);
@@ -52,7 +37,7 @@ static void put_meminfo(void)
                         "MemAvailable:    8388608 kB\nBuffers:           12345 kB\n");
 }
 
-static int64_t available(void) { return memory_available_in(root); }
+static int64_t available(void) { return memory_available_in(test_folder); }
 
 static void without_a_system_nothing_limits(void **state)
 {
@@ -168,7 +153,7 @@ static void a_plan_names_the_largest_first(void **state)
         assert_true(strlen(memory_plan_text(&p, text, size)) < size);
 }
 
-#define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define CASE(f) cmocka_unit_test_setup_teardown(f, folder_make, folder_remove)
 
 int main(void)
 {

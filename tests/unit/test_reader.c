@@ -5,6 +5,7 @@
 #include "media/crf.h"
 #include "media/reader.h"
 #include "media/video.h"
+#include "tests/support/folder.h"
 #include "tests/support/synth.h"
 
 #include <setjmp.h>
@@ -25,24 +26,8 @@
 
 enum { WIDTH = 70, HEIGHT = 46, FRAMES = 7, ROW = 3 * WIDTH, BYTES = ROW * HEIGHT };
 
-static char *folder;
-
-static int set_up(void **state)
-{
-    (void)state;
-    folder = temp_dir_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    temp_dir_remove(folder);
-    return 0;
-}
-
 /* The caller frees it. */
-static char *in_folder(const char *name) { return xasprintf("%s/%s", folder, name); }
+static char *in_folder(const char *name) { return xasprintf("%s/%s", test_folder, name); }
 
 static void write_file(const char *path, const void *data, size_t bytes)
 {
@@ -246,7 +231,7 @@ static void test_files_that_are_none(void **state)
     assert_int_equal(mkfifo(path, 0600), 0); /* must not wait for a writer */
     assert_unreadable(path, ": not a regular file");
     free(path);
-    assert_unreadable(folder, ": not a regular file");
+    assert_unreadable(test_folder, ": not a regular file");
     assert_unreadable("/dev/zero", ": not a regular file");
     path = in_folder("%03d.png"); /* a name, not a pattern */
     assert_unreadable(path, ": No such file");
@@ -410,5 +395,5 @@ int main(void)
         cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_padding_and_odd_sizes),
         cmocka_unit_test(test_sides_of_h264),  cmocka_unit_test(test_first_frame_of_a_file),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -5,6 +5,7 @@
 #include "media/encoder.h"
 #include "media/segments.h"
 #include "media/video.h"
+#include "tests/support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,26 +26,7 @@ enum { WIDTH = 112, HEIGHT = 80, FRAME_BYTES = WIDTH * HEIGHT * 3, MOST_FRAMES =
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) { return "leak:libx265\n"; }
 
-static char folder[] = "/tmp/ringreel-segments-XXXXXX";
-static char path[128];
-
-static int set_up(void **state)
-{
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return rmdir(folder); /* fails where a test left a file */
-}
-
-static const char *in_folder(const char *name)
-{
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
+static const char *path; /* of the clip that is written */
 
 static void assert_ok(int status)
 {
@@ -67,7 +49,8 @@ static void paint(uint8_t *rgb, int frame)
 static struct video_settings settings(const char *name, const char *encoder, int length,
                                       int encoders)
 {
-    return (struct video_settings){.path = in_folder(name),
+    path = folder_path(name);
+    return (struct video_settings){.path = path,
                                    .encoder = encoder,
                                    .bit_depth = 8,
                                    .width = WIDTH,
@@ -424,5 +407,5 @@ int main(void)
         cmocka_unit_test(test_queue_is_bounded),
         cmocka_unit_test(test_errors_arrive),
     };
-    return cmocka_run_group_tests_name("segments", tests, set_up, tear_down);
+    return cmocka_run_group_tests_name("segments", tests, folder_make, folder_remove_empty);
 }
