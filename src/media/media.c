@@ -1,10 +1,12 @@
 #include "media/media.h"
 
+#include "base/error.h"
 #include "media/container.h"
 #include "media/encoder.h"
 #include "media/video.h"
 
 #include <libavformat/avformat.h>
+#include <libavutil/opt.h>
 #include <libswscale/swscale.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -57,6 +59,25 @@ const char *media_complaint(int code)
 bool media_complained(void) { return first_error[0] != '\0'; }
 
 const char *media_skipped_setting(void) { return first_skipped; }
+
+struct SwsContext *media_open_sws(int width, int height, enum AVPixelFormat from, bool from_full,
+                                  enum AVPixelFormat to, bool to_full)
+{
+    struct SwsContext *sws = sws_alloc_context();
+    CHECK(sws, "out of memory");
+    av_opt_set_int(sws, "srcw", width, 0);
+    av_opt_set_int(sws, "srch", height, 0);
+    av_opt_set_int(sws, "dstw", width, 0);
+    av_opt_set_int(sws, "dsth", height, 0);
+    av_opt_set_int(sws, "src_format", from, 0);
+    av_opt_set_int(sws, "dst_format", to, 0);
+    av_opt_set_int(sws, "src_range", from_full, 0);
+    av_opt_set_int(sws, "dst_range", to_full, 0);
+    av_opt_set_int(
+        sws, "sws_flags",
+        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT | SWS_BITEXACT, 0);
+    return sws;
+}
 
 const enum AVPixelFormat *media_pixel_formats(const AVCodec *encoder)
 {

@@ -22,6 +22,13 @@ const char *media_skipped_setting(void);
 /* The pixel formats an encoder takes, ended by AV_PIX_FMT_NONE; NULL when it takes any. */
 const enum AVPixelFormat *media_pixel_formats(const AVCodec *encoder);
 
+struct SwsContext;
+/* A conversion of pictures of one size, exact to the bit on every machine; range: from 0 to the
+ * largest number (true), or the studio's. The caller adds where chroma lies, initialises and frees
+ * it. */
+struct SwsContext *media_open_sws(int width, int height, enum AVPixelFormat from, bool from_full,
+                                  enum AVPixelFormat to, bool to_full);
+
 /* Names in a message, separated by spaces, at first none; "..." stands for what does not fit. */
 struct name_list {
     char text[900];

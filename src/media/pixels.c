@@ -1,6 +1,7 @@
 #include "media/pixels.h"
 
 #include "base/error.h"
+#include "media/media.h"
 #include "media/deep.h"
 
 #include <libavutil/imgutils.h>
@@ -24,19 +25,8 @@ struct pixels {
 static struct SwsContext *open_sws(const AVCodecContext *e)
 {
     const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(e->pix_fmt);
-    struct SwsContext *sws = sws_alloc_context();
-    CHECK(sws, "out of memory");
-    av_opt_set_int(sws, "srcw", e->width, 0);
-    av_opt_set_int(sws, "srch", e->height, 0);
-    av_opt_set_int(sws, "dstw", e->width, 0);
-    av_opt_set_int(sws, "dsth", e->height, 0);
-    av_opt_set_int(sws, "src_format", AV_PIX_FMT_RGB24, 0);
-    av_opt_set_int(sws, "dst_format", e->pix_fmt, 0);
-    av_opt_set_int(sws, "src_range", 1, 0);
-    av_opt_set_int(sws, "dst_range", e->color_range == AVCOL_RANGE_JPEG, 0);
-    av_opt_set_int(
-        sws, "sws_flags",
-        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT | SWS_BITEXACT, 0);
+    struct SwsContext *sws = media_open_sws(e->width, e->height, AV_PIX_FMT_RGB24, true, e->pix_fmt,
+                                            e->color_range == AVCOL_RANGE_JPEG);
     if (d->log2_chroma_w > 0) av_opt_set_int(sws, "dst_h_chr_pos", 0, 0);
     if (d->log2_chroma_h > 0) av_opt_set_int(sws, "dst_v_chr_pos", 128, 0);
     int code = sws_init_context(sws, NULL, NULL);

@@ -1,6 +1,7 @@
 #include "media/rgb.h"
 
 #include "base/error.h"
+#include "media/media.h"
 
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
@@ -94,19 +95,8 @@ static void set_chroma_place(struct SwsContext *sws, const AVFrame *f, const AVP
 
 static struct SwsContext *open_sws(const AVFrame *f, const AVPixFmtDescriptor *d)
 {
-    struct SwsContext *sws = sws_alloc_context();
-    CHECK(sws, "out of memory");
-    av_opt_set_int(sws, "srcw", f->width, 0);
-    av_opt_set_int(sws, "srch", f->height, 0);
-    av_opt_set_int(sws, "dstw", f->width, 0);
-    av_opt_set_int(sws, "dsth", f->height, 0);
-    av_opt_set_int(sws, "src_format", f->format, 0);
-    av_opt_set_int(sws, "dst_format", AV_PIX_FMT_RGB24, 0);
-    av_opt_set_int(sws, "src_range", is_full_range(f, d), 0);
-    av_opt_set_int(sws, "dst_range", 1, 0);
-    av_opt_set_int(
-        sws, "sws_flags",
-        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP | SWS_BITEXACT, 0);
+    struct SwsContext *sws =
+        media_open_sws(f->width, f->height, f->format, is_full_range(f, d), AV_PIX_FMT_RGB24, true);
     set_chroma_place(sws, f, d);
     int code = sws_init_context(sws, NULL, NULL);
     CHECK(code >= 0, "swscale refuses %s of %dx%d to RGB", d->name, f->width, f->height);
