@@ -8,7 +8,6 @@
 #include "render/engine.h"
 #include "render/recode.h"
 #include "render/recode_words.h"
-#include "render/render.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -235,22 +234,17 @@ static int encode_media(struct engine *e, const struct recode_words *w)
     return status;
 }
 
+static int encode_job(struct world *world, const struct job_options *job,
+                      const struct recode_words *w)
+{
+    struct engine engine = {0};
+    int status = engine_open_codec(&engine, world, job);
+    if (status == STATUS_OK) status = encode_media(&engine, w);
+    engine_close(&engine);
+    return status;
+}
+
 int recode_encode(struct world *world, int argc, char **argv)
 {
-    struct job_options job = {0};
-    struct engine engine = {0};
-    struct recode_words w;
-    bool help = false;
-    int status = world_agree(world, recode_words_read(&w, "encode", argc, argv));
-    if (status == STATUS_OK && w.help && world->rank == 0) fputs(help_text, stdout);
-    if (status == STATUS_OK && !w.help) {
-        status = render_configure(&job, world, w.argc, w.argv, &help);
-        log_init(world->rank, job.quiet ? LOG_WARN : job.verbose ? LOG_DEBUG : LOG_INFO);
-        if (status == STATUS_OK) status = engine_open_codec(&engine, world, &job);
-        if (status == STATUS_OK) status = encode_media(&engine, &w);
-        engine_close(&engine);
-        options_free(&job);
-    }
-    free(w.argv);
-    return status;
+    return recode_run(world, argc, argv, "encode", help_text, encode_job);
 }

@@ -5,7 +5,6 @@
 #include "model/safetensors.h"
 #include "render/decode.h"
 #include "render/recode_words.h"
-#include "render/render.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -129,17 +128,5 @@ static int decode_job(struct world *world, const struct job_options *all,
 
 int recode_decode(struct world *world, int argc, char **argv)
 {
-    struct job_options job = {0};
-    struct recode_words w;
-    bool help = false;
-    int status = world_agree(world, recode_words_read(&w, "decode", argc, argv));
-    if (status == STATUS_OK && w.help && world->rank == 0) fputs(help_text, stdout);
-    if (status == STATUS_OK && !w.help) {
-        status = render_configure(&job, world, w.argc, w.argv, &help);
-        log_init(world->rank, job.quiet ? LOG_WARN : job.verbose ? LOG_DEBUG : LOG_INFO);
-        if (status == STATUS_OK) status = decode_job(world, &job, &w);
-        options_free(&job);
-    }
-    free(w.argv);
-    return status;
+    return recode_run(world, argc, argv, "decode", help_text, decode_job);
 }

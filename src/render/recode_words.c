@@ -1,8 +1,10 @@
 #include "render/recode_words.h"
 
 #include "base/error.h"
-#include "config/options.h"
+#include "base/log.h"
+#include "render/render.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +28,7 @@ static int read_shot(const char *value, int *shot)
     return STATUS_OK;
 }
 
-int recode_words_read(struct recode_words *w, const char *command, int argc, char **argv)
+static int read_words(struct recode_words *w, const char *command, int argc, char **argv)
 {
     *w = (struct recode_words){.shot = 1, .argv = xcalloc((size_t)argc + 1, sizeof *argv)};
     for (int i = 0; i < argc; i++) {
@@ -52,4 +54,24 @@ int recode_words_read(struct recode_words *w, const char *command, int argc, cha
         return error_set(STATUS_INPUT, "command line: -o FILE is missing (ringreel %s --help)",
                          command);
     return STATUS_OK;
+}
+
+int recode_run(struct world *world, int argc, char **argv, const char *command,
+               const char *help_text,
+               int (*run)(struct world *world, const struct job_options *job,
+                          const struct recode_words *words))
+{
+    struct job_options job = {0};
+    struct recode_words w;
+    bool help = false;
+    int status = world_agree(world, read_words(&w, command, argc, argv));
+    if (status == STATUS_OK && w.help && world->rank == 0) fputs(help_text, stdout);
+    if (status == STATUS_OK && !w.help) {
+        status = render_configure(&job, world, w.argc, w.argv, &help);
+        log_init(world->rank, job.quiet ? LOG_WARN : job.verbose ? LOG_DEBUG : LOG_INFO);
+        if (status == STATUS_OK) status = run(world, &job, &w);
+        options_free(&job);
+    }
+    free(w.argv);
+    return status;
 }
