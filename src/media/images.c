@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "media/partial.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,38 @@ int images_frame_path(char **out, const char *path, int64_t number)
     TRY(parse_pattern(&p, path));
     if (p.is_sequence) *out = frame_path(&p, number);
     return STATUS_OK;
+}
+
+/* The number in a file name of the sequence, or -1: it is none. `name` has no folder. */
+static int64_t number_of(const struct pattern *p, const char *name)
+{
+    const char *slash = strrchr(p->path, '/');
+    size_t prefix = (size_t)(p->prefix - (slash ? slash + 1 - p->path : 0));
+    if (strncmp(name, p->path + p->prefix - prefix, prefix) != 0) return -1;
+    size_t digits = strspn(name + prefix, "0123456789");
+    if (digits == 0 || digits > 18 || strcmp(name + prefix + digits, p->suffix) != 0) return -1;
+    int64_t number = strtoll(name + prefix, NULL, 10);
+    char *path = frame_path(p, number); /* with as many zeros as it would be given */
+    bool same = strcmp(path + p->prefix - prefix, name) == 0;
+    free(path);
+    return same ? number : -1;
+}
+
+int64_t images_first(const char *path)
+{
+    struct pattern p;
+    int64_t first = -1;
+    CHECK(parse_pattern(&p, path) == STATUS_OK && p.is_sequence, "%s is no sequence", path);
+    const char *slash = strrchr(path, '/');
+    char *name = slash ? xasprintf("%.*s", (int)(slash + 1 - path), path) : xstrdup(".");
+    DIR *folder = opendir(name);
+    for (struct dirent *e; folder && (e = readdir(folder));) {
+        int64_t number = number_of(&p, e->d_name);
+        if (number >= 0 && (first < 0 || number < first)) first = number;
+    }
+    if (folder) closedir(folder);
+    free(name);
+    return first < 0 ? 0 : first;
 }
 
 bool images_are_many(const char *path)

@@ -14,6 +14,7 @@ struct frame_source {
     int (*next)(struct frame_source *s, struct rgb_frame *frame);
     struct reader *reader;       /* of the file, or of the sequence's current one */
     const struct tensor *frames; /* [F, H, W, 3] */
+    int64_t first;               /* number of a sequence's first frame */
     int64_t count;               /* frames given */
     int width, height;           /* of a sequence's first frame */
 };
@@ -45,7 +46,7 @@ static int next_of_sequence(struct frame_source *s, struct rgb_frame *frame)
     char *path;
     int status = STATUS_OK;
     *frame = (struct rgb_frame){0};
-    TRY(images_frame_path(&path, s->path, s->count));
+    TRY(images_frame_path(&path, s->path, s->first + s->count));
     reader_close(s->reader);
     s->reader = NULL;
     bool is_end = s->count > 0 && access(path, F_OK) != 0 && errno == ENOENT;
@@ -96,6 +97,7 @@ static int open_pictures(struct frame_source *s)
     char *first = NULL;
     if (access(s->path, F_OK) != 0) TRY(images_frame_path(&first, s->path, 0));
     s->next = first ? next_of_sequence : next_of_file;
+    if (first) s->first = images_first(s->path);
     int status = first ? STATUS_OK : reader_open(&s->reader, s->path);
     free(first);
     return status;

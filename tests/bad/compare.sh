@@ -81,6 +81,19 @@ sequences() {
 }
 sequences
 
+# A sequence begins with the smallest number there is; other names in the folder do not count.
+ranges() {
+    mkdir "$work/range" "$work/zero"
+    for i in 0 1 2; do
+        cp "$work/one/00000$((i + 4)).png" "$work/range/$((i + 98)).png"
+        cp "$work/one/00000$((i + 4)).png" "$work/zero/00000$i.png"
+    done
+    cp "$work/one/000000.png" "$work/range/0097.png"
+    cp "$work/one/000000.png" "$work/range/97.png.part"
+    compared 'a sequence that does not begin at 0' 0 "$work/range/%d.png" "$work/zero/%06d.png"
+}
+ranges
+
 tensors() {
     compared 'latents and themselves' 0 "$latents" "$latents"
     said 'latents and themselves: said' '^latents: F32 \[128,3,2,3\]: identical$'
