@@ -7,6 +7,23 @@
 struct ops {
     const char *name;
     void (*close)(struct device *dev);
+    const struct arena_memory *memory, *staging;
+    bool memory_is_host;
+    void (*finish)(struct device *dev); /* NULL: ops are done when they return */
+
+    /* Around every op, and whether an op may be given this memory; NULL: nothing to do, nothing is
+     * asked. */
+    void (*enter)(void);
+    void (*leave)(void);
+    bool (*owns)(const void *p, size_t bytes);
+
+    void (*upload)(struct device *dev, void *to, size_t to_stride, const void *from,
+                   size_t from_stride, size_t bytes, int64_t rows);
+    void (*download)(struct device *dev, void *to, size_t to_stride, const void *from,
+                     size_t from_stride, size_t bytes, int64_t rows);
+    void (*copy)(struct device *dev, void *to, size_t to_stride, const void *from,
+                 size_t from_stride, size_t bytes, int64_t rows);
+    void (*zero)(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows);
 
     void (*linear_pack)(struct device *dev, struct linear *l);
     void (*linear_unpack)(struct device *dev, struct linear *l);
@@ -56,8 +73,10 @@ struct ops {
                            const struct clip *residual, int st, int ss, bool first);
     void (*patchify)(struct device *dev, const struct clip *y, const float *x, int patch);
     void (*unpatchify)(struct device *dev, float *y, const struct clip *x, int patch);
-    void (*to_bytes)(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
-    void (*to_words)(struct device *dev, uint16_t *words, const float *y, int64_t n);
+    void (*to_bytes)(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
+                     int64_t rows);
+    void (*to_words)(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
+                     int64_t rows);
 };
 
 struct device {

@@ -46,44 +46,89 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument)
     dev->poll_argument = argument;
 }
 
+const struct arena_memory *device_memory(const struct device *dev) { return dev->ops->memory; }
+const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
+bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
+void device_finish(struct device *dev)
+{
+    if (dev->ops->finish) dev->ops->finish(dev);
+}
+
+/* Runs an op of the backend. */
+#define RUN(dev, op, ...)                                                                          \
+    do {                                                                                           \
+        if ((dev)->ops->enter) (dev)->ops->enter();                                                \
+        (dev)->ops->op(dev, __VA_ARGS__);                                                          \
+        if ((dev)->ops->leave) (dev)->ops->leave();                                                \
+    } while (0)
+
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-static void check_mat(const char *op, const char *name, struct mat m)
+static void check_device(const struct device *dev, const char *op, const char *name, const void *p,
+                         int64_t bytes)
+{
+    if (!dev->ops->owns || !p || bytes == 0) return;
+    CHECK(dev->ops->owns(p, (size_t)bytes), "%s: %s, %lld bytes at %p, is not device memory", op,
+          name, (long long)bytes, p);
+}
+
+static void check_host(const struct device *dev, const char *op, const char *name, const void *p)
+{
+    CHECK(!dev->ops->owns || !dev->ops->owns(p, 1), "%s: %s at %p is not host memory", op, name, p);
+}
+
+static void check_floats(const struct device *dev, const char *op, const char *name, const float *p,
+                         int64_t count)
+{
+    check_device(dev, op, name, p, count * (int64_t)sizeof *p);
+}
+
+static void check_mat(const struct device *dev, const char *op, const char *name, struct mat m)
 {
     CHECK(m.rows >= 0 && m.cols > 0 && (m.p || m.rows == 0), "%s: %s is [%lld,%lld] at %p", op,
           name, (long long)m.rows, (long long)m.cols, m.p);
     CHECK(m.dtype == DTYPE_F32, "%s: %s is %s, this backend computes in F32", op, name,
           dtype_name(m.dtype));
+    check_floats(dev, op, name, m.p, m.rows * m.cols);
 }
 
-static void check_same(const char *op, struct mat a, struct mat b)
+static void check_same(const struct device *dev, const char *op, struct mat a, struct mat b)
 {
-    check_mat(op, "first operand", a);
-    check_mat(op, "second operand", b);
+    check_mat(dev, op, "first operand", a);
+    check_mat(dev, op, "second operand", b);
     CHECK(a.rows == b.rows && a.cols == b.cols, "%s: [%lld,%lld] against [%lld,%lld]", op,
           (long long)a.rows, (long long)a.cols, (long long)b.rows, (long long)b.cols);
 }
 
 /* Modulation rows [T,cols], picked by row_index; without an index row 0 serves all. */
-static void check_rows(const char *op, struct mat rows, int64_t cols)
+static void check_rows(const struct device *dev, const char *op, struct mat rows, int64_t cols)
 {
     if (!rows.p) return;
-    check_mat(op, "modulation", rows);
+    check_mat(dev, op, "modulation", rows);
     CHECK(rows.cols == cols && rows.rows >= 1, "%s: modulation [%lld,%lld] for %lld channels", op,
           (long long)rows.rows, (long long)rows.cols, (long long)cols);
 }
 
-static void check_clip(const char *op, const char *name, const struct clip *v)
+static void check_row_index(const struct device *dev, const char *op, const int32_t *row_index,
+                            int64_t rows)
+{
+    check_device(dev, op, "row_index", row_index, rows * (int64_t)sizeof *row_index);
+}
+
+static void check_clip(const struct device *dev, const char *op, const char *name,
+                       const struct clip *v)
 {
     CHECK(v->p && v->t > 0 && v->h > 0 && v->w > 0 && v->c > 0 && (v->pad == 0 || v->pad == 1),
           "%s: %s is [%lld,%lld,%lld,%lld] pad %d at %p", op, name, (long long)v->t,
           (long long)v->h, (long long)v->w, (long long)v->c, v->pad, (void *)v->p);
+    check_floats(dev, op, name, v->p - v->above * clip_row(v), clip_count(v));
 }
 
-static void check_same_clip(const char *op, const struct clip *y, const struct clip *x)
+static void check_same_clip(const struct device *dev, const char *op, const struct clip *y,
+                            const struct clip *x)
 {
-    check_clip(op, "output", y);
-    check_clip(op, "input", x);
+    check_clip(dev, op, "output", y);
+    check_clip(dev, op, "input", x);
     CHECK(y->t == x->t && y->h == x->h && y->w == x->w && y->c == x->c,
           "%s: output [%lld,%lld,%lld,%lld], input [%lld,%lld,%lld,%lld]", op, (long long)y->t,
           (long long)y->h, (long long)y->w, (long long)y->c, (long long)x->t, (long long)x->h,
@@ -96,6 +141,81 @@ static void check_bias(const char *op, const struct tensor *bias, int64_t out)
     if (!bias) return;
     CHECK(tensor_count(bias) == out && dtype_is_float(bias->dtype),
           "%s: bias %s does not fit %lld outputs", op, bias->name, (long long)out);
+}
+
+/* ---- copies ---------------------------------------------------------------------------------- */
+
+/* From the first byte of the first row to the last of the last. */
+static int64_t extent_of(size_t stride, size_t bytes, int64_t rows)
+{
+    return rows > 0 ? (rows - 1) * (int64_t)stride + (int64_t)bytes : 0;
+}
+
+static void check_strides(const char *op, size_t a, size_t b, size_t bytes, int64_t rows)
+{
+    CHECK(rows >= 0 && a >= bytes && b >= bytes, "%s: %lld rows of %zu bytes, strides %zu and %zu",
+          op, (long long)rows, bytes, a, b);
+}
+
+void op_upload_rows(struct device *dev, void *to, size_t to_stride, const void *from,
+                    size_t from_stride, size_t bytes, int64_t rows)
+{
+    check_strides("upload", to_stride, from_stride, bytes, rows);
+    if (bytes == 0 || rows == 0) return;
+    check_host(dev, "upload", "source", from);
+    check_device(dev, "upload", "target", to, extent_of(to_stride, bytes, rows));
+    RUN(dev, upload, to, to_stride, from, from_stride, bytes, rows);
+}
+
+void op_copy_rows(struct device *dev, void *to, size_t to_stride, const void *from,
+                  size_t from_stride, size_t bytes, int64_t rows)
+{
+    int64_t written = extent_of(to_stride, bytes, rows), read = extent_of(from_stride, bytes, rows);
+    check_strides("copy", to_stride, from_stride, bytes, rows);
+    if (bytes == 0 || rows == 0) return;
+    check_device(dev, "copy", "source", from, read);
+    check_device(dev, "copy", "target", to, written);
+    RUN(dev, copy, to, to_stride, from, from_stride, bytes, rows);
+}
+
+void op_zero_rows(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows)
+{
+    check_strides("zero", stride, stride, bytes, rows);
+    if (bytes == 0 || rows == 0) return;
+    check_device(dev, "zero", "target", to, extent_of(stride, bytes, rows));
+    RUN(dev, zero, to, stride, bytes, rows);
+}
+
+void op_upload(struct device *dev, void *to, const void *from, size_t bytes)
+{
+    op_upload_rows(dev, to, bytes, from, bytes, bytes, 1);
+}
+
+void op_copy(struct device *dev, void *to, const void *from, size_t bytes)
+{
+    const char *a = to, *b = from;
+    CHECK(a + bytes <= b || b + bytes <= a, "copy: %zu bytes onto themselves", bytes);
+    op_copy_rows(dev, to, bytes, from, bytes, bytes, 1);
+}
+
+void op_download(struct device *dev, void *to, const void *from, size_t bytes)
+{
+    if (bytes == 0) return;
+    check_host(dev, "download", "target", to);
+    check_device(dev, "download", "source", from, (int64_t)bytes);
+    RUN(dev, download, to, bytes, from, bytes, bytes, 1);
+}
+
+void op_upload_tensor(struct device *dev, float *to, const struct tensor *t)
+{
+    float piece[1024];
+    int64_t count = tensor_count(t), most = sizeof piece / sizeof *piece;
+    for (int64_t at = 0; at < count; at += most) {
+        int64_t n = count - at < most ? count - at : most;
+        dtype_to_f32(piece, (const char *)t->data + (size_t)at * dtype_size(t->dtype), t->dtype,
+                     (size_t)n);
+        op_upload(dev, to + at, piece, (size_t)n * sizeof *piece);
+    }
 }
 
 /* ---- linear ---------------------------------------------------------------------------------- */
@@ -129,13 +249,13 @@ size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l)
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
                enum epilogue e, int64_t tile)
 {
-    check_mat("linear", "y", y);
-    check_mat("linear", "x", x);
+    check_mat(dev, "linear", "y", y);
+    check_mat(dev, "linear", "x", x);
     CHECK(x.rows == y.rows && x.cols == l->in && y.cols == l->out && x.p != y.p && tile > 0,
           "linear %s [%lld,%lld]: x [%lld,%lld], y [%lld,%lld], tile %lld", l->weight->name,
           (long long)l->out, (long long)l->in, (long long)x.rows, (long long)x.cols,
           (long long)y.rows, (long long)y.cols, (long long)tile);
-    if (y.rows > 0) dev->ops->linear(dev, y, x, l, e, tile);
+    if (y.rows > 0) RUN(dev, linear, y, x, l, e, tile);
 }
 
 /* ---- per token ------------------------------------------------------------------------------- */
@@ -143,51 +263,64 @@ void op_linear(struct device *dev, struct mat y, struct mat x, const struct line
 void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                       struct mat shift, struct mat scale, const int32_t *row_index)
 {
-    check_same("norm_modulate", y, x);
-    check_rows("norm_modulate", shift, x.cols);
-    check_rows("norm_modulate", scale, x.cols);
-    dev->ops->norm_modulate(dev, y, x, kind, eps, shift, scale, row_index);
+    check_same(dev, "norm_modulate", y, x);
+    check_rows(dev, "norm_modulate", shift, x.cols);
+    check_rows(dev, "norm_modulate", scale, x.cols);
+    check_row_index(dev, "norm_modulate", row_index, x.rows);
+    RUN(dev, norm_modulate, y, x, kind, eps, shift, scale, row_index);
 }
 
 void op_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight)
 {
-    check_same("rms_norm", y, x);
+    check_same(dev, "rms_norm", y, x);
     CHECK(weight, "rms_norm: no weight");
-    dev->ops->rms_norm(dev, y, x, eps, weight);
+    check_floats(dev, "rms_norm", "weight", weight, x.cols);
+    RUN(dev, rms_norm, y, x, eps, weight);
+}
+
+static void check_rope(const struct device *dev, const struct rope *rope, struct mat x)
+{
+    CHECK(rope->n == x.cols / 6 && rope->pad == x.cols % 6 && rope->pad % 2 == 0 &&
+              (rope->coord || !x.rows),
+          "qk_norm_rope: %lld frequencies and pad %d for width %lld", (long long)rope->n, rope->pad,
+          (long long)x.cols);
+    for (int axis = 0; axis < 3; axis++)
+        check_floats(dev, "qk_norm_rope", "table", rope->table[axis],
+                     rope->positions[axis] * rope->n * 2);
+    check_device(dev, "qk_norm_rope", "coord", rope->coord,
+                 x.rows * 3 * (int64_t)sizeof *rope->coord);
 }
 
 void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
                      const struct rope *rope)
 {
-    check_mat("qk_norm_rope", "x", x);
+    check_mat(dev, "qk_norm_rope", "x", x);
     CHECK(weight, "qk_norm_rope: no weight");
-    if (rope)
-        CHECK(rope->n == x.cols / 6 && rope->pad == x.cols % 6 && rope->pad % 2 == 0 &&
-                  (rope->coord || !x.rows),
-              "qk_norm_rope: %lld frequencies and pad %d for width %lld", (long long)rope->n,
-              rope->pad, (long long)x.cols);
-    dev->ops->qk_norm_rope(dev, x, eps, weight, rope);
+    check_floats(dev, "qk_norm_rope", "weight", weight, x.cols);
+    if (rope) check_rope(dev, rope, x);
+    RUN(dev, qk_norm_rope, x, eps, weight, rope);
 }
 
 void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                       const int32_t *row_index)
 {
-    check_same("gate_residual", x, y);
-    check_rows("gate_residual", gate, x.cols);
-    dev->ops->gate_residual(dev, x, y, gate, row_index);
+    check_same(dev, "gate_residual", x, y);
+    check_rows(dev, "gate_residual", gate, x.cols);
+    check_row_index(dev, "gate_residual", row_index, x.rows);
+    RUN(dev, gate_residual, x, y, gate, row_index);
 }
 
 void op_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
 {
-    check_same("gelu_gate", y, a);
-    check_same("gelu_gate", y, b);
-    dev->ops->gelu_gate(dev, y, a, b);
+    check_same(dev, "gelu_gate", y, a);
+    check_same(dev, "gelu_gate", y, b);
+    RUN(dev, gelu_gate, y, a, b);
 }
 
 void op_silu(struct device *dev, struct mat y, struct mat x)
 {
-    check_same("silu", y, x);
-    dev->ops->silu(dev, y, x);
+    check_same(dev, "silu", y, x);
+    RUN(dev, silu, y, x);
 }
 
 void op_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
@@ -195,7 +328,10 @@ void op_lincomb(struct device *dev, float *out, float a, const float *x, float b
 {
     CHECK(n >= 0 && (n == 0 || (out && x)) && (y || b == 0.0f), "lincomb: n %lld, b %g without y",
           (long long)n, (double)b);
-    dev->ops->lincomb(dev, out, a, x, b, y, n);
+    check_floats(dev, "lincomb", "out", out, n);
+    check_floats(dev, "lincomb", "x", x, n);
+    check_floats(dev, "lincomb", "y", y, n);
+    RUN(dev, lincomb, out, a, x, b, y, n);
 }
 
 void op_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
@@ -203,7 +339,10 @@ void op_dot_tiles(struct device *dev, double *dots, const float *x, const float 
 {
     CHECK(n >= 0 && tile > 0 && (n == 0 || (dots && x)), "dot_tiles: n %lld, tile %lld",
           (long long)n, (long long)tile);
-    dev->ops->dot_tiles(dev, dots, x, y, n, tile);
+    check_host(dev, "dot_tiles", "dots", dots);
+    check_floats(dev, "dot_tiles", "x", x, n);
+    check_floats(dev, "dot_tiles", "y", y, n);
+    RUN(dev, dot_tiles, dots, x, y, n, tile);
 }
 
 /* ---- attention ------------------------------------------------------------------------------- */
@@ -227,45 +366,58 @@ static void check_heads(const char *op, int64_t cols, int64_t heads)
 void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                 int64_t granule)
 {
-    check_same("kv_pack", k, v);
+    check_same(dev, "kv_pack", k, v);
     check_heads("kv_pack", k.cols, heads);
     CHECK(granule > 0 && granule % PANEL == 0, "kv_pack: granule %lld", (long long)granule);
-    dev->ops->kv_pack(dev, packed, k, v, heads, granule);
+    check_floats(dev, "kv_pack", "packed", packed,
+                 (k.rows + granule - 1) / granule *
+                     op_kv_granule_floats(granule, heads, k.cols / heads));
+    RUN(dev, kv_pack, packed, k, v, heads, granule);
 }
 
 void op_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads,
                         int64_t head_dim)
 {
-    dev->ops->attention_begin(dev, state, queries, heads, head_dim);
+    check_floats(dev, "attention", "state", state,
+                 op_attention_state_floats(queries, heads, head_dim));
+    RUN(dev, attention_begin, state, queries, heads, head_dim);
 }
 
 void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
                         int64_t keys, int64_t granule, int64_t heads, float scale)
 {
-    check_mat("attention", "q", q);
+    check_mat(dev, "attention", "q", q);
     check_heads("attention", q.cols, heads);
     CHECK(granule > 0 && granule % PANEL == 0 && keys >= 0, "attention: granule %lld, %lld keys",
           (long long)granule, (long long)keys);
+    check_floats(dev, "attention", "state", state,
+                 op_attention_state_floats(q.rows, heads, q.cols / heads));
+    check_floats(dev, "attention", "packed", packed,
+                 (keys + granule - 1) / granule *
+                     op_kv_granule_floats(granule, heads, q.cols / heads));
     if (keys > 0 && q.rows > 0)
-        dev->ops->attention_block(dev, state, q, packed, keys, granule, heads, scale);
+        RUN(dev, attention_block, state, q, packed, keys, granule, heads, scale);
 }
 
 void op_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads)
 {
-    check_mat("attention", "o", o);
+    check_mat(dev, "attention", "o", o);
     check_heads("attention", o.cols, heads);
-    dev->ops->attention_finish(dev, o, state, heads);
+    check_floats(dev, "attention", "state", state,
+                 op_attention_state_floats(o.rows, heads, o.cols / heads));
+    RUN(dev, attention_finish, o, state, heads);
 }
 
 void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                      int64_t heads, const float *bias)
 {
-    check_same("attention_t5", o, q);
-    check_same("attention_t5", k, v);
-    check_same("attention_t5", q, k);
+    check_same(dev, "attention_t5", o, q);
+    check_same(dev, "attention_t5", k, v);
+    check_same(dev, "attention_t5", q, k);
     check_heads("attention_t5", q.cols, heads);
     CHECK(bias, "attention_t5: no bias table");
-    if (q.rows > 0) dev->ops->attention_t5(dev, o, q, k, v, heads, bias);
+    check_floats(dev, "attention_t5", "bias", bias, 32 * heads);
+    if (q.rows > 0) RUN(dev, attention_t5, o, q, k, v, heads, bias);
 }
 
 /* ---- VAE ------------------------------------------------------------------------------------- */
@@ -306,8 +458,8 @@ size_t op_conv_packed_bytes(const struct conv *c)
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span)
 {
-    check_clip("conv3d", "x", x);
-    check_clip("conv3d", "y", y);
+    check_clip(dev, "conv3d", "x", x);
+    check_clip(dev, "conv3d", "y", y);
     CHECK(c->packed, "conv3d: %s is not packed", c->weight->name);
     int st = c->stride_t, ss = c->stride_s;
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "conv3d %s: strides %d, %d",
@@ -320,7 +472,7 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     CHECK(c->kernel == 1 || x->pad == 1, "conv3d %s: x needs border columns", c->weight->name);
     CHECK(x->p != y->p, "conv3d %s: in place", c->weight->name);
     if (add) {
-        check_same_clip("conv3d add", y, add);
+        check_same_clip(dev, "conv3d add", y, add);
         CHECK(add->pad == 0, "conv3d %s: add has border columns", c->weight->name);
     }
     struct conv_span all = {.rows = y->h, .columns = y->w};
@@ -330,44 +482,50 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
           "conv3d %s: rows %lld + %lld, columns %lld + %lld of %lldx%lld", c->weight->name,
           (long long)span->row, (long long)span->rows, (long long)span->column,
           (long long)span->columns, (long long)y->h, (long long)y->w);
-    dev->ops->conv3d(dev, y, x, c, front, add, span);
+    RUN(dev, conv3d, y, x, c, front, add, span);
 }
 
 void op_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
                         const float *scale, const float *shift)
 {
-    check_same_clip("pixel_norm_silu", y, x);
+    check_same_clip(dev, "pixel_norm_silu", y, x);
     CHECK(!scale == !shift, "pixel_norm_silu: scale and shift come together");
-    dev->ops->pixel_norm_silu(dev, y, x, scale, shift);
+    check_floats(dev, "pixel_norm_silu", "scale", scale, x->c);
+    check_floats(dev, "pixel_norm_silu", "shift", shift, x->c);
+    RUN(dev, pixel_norm_silu, y, x, scale, shift);
 }
 
 void op_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
                            float eps, const float *weight, const float *bias)
 {
-    check_same_clip("channel_layer_norm", y, x);
+    check_same_clip(dev, "channel_layer_norm", y, x);
     CHECK(weight && bias, "channel_layer_norm: weight and bias are needed");
-    dev->ops->channel_layer_norm(dev, y, x, eps, weight, bias);
+    check_floats(dev, "channel_layer_norm", "weight", weight, x->c);
+    check_floats(dev, "channel_layer_norm", "bias", bias, x->c);
+    RUN(dev, channel_layer_norm, y, x, eps, weight, bias);
 }
 
 void op_copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
 {
-    check_same_clip("copy_pad", y, x);
-    if (y->p != x->p) dev->ops->copy_pad(dev, y, x);
+    check_same_clip(dev, "copy_pad", y, x);
+    if (y->p != x->p) RUN(dev, copy_pad, y, x);
 }
 
 void op_add_noise_map(struct device *dev, const struct clip *y, const float *map,
                       const float *per_channel)
 {
-    check_clip("add_noise_map", "y", y);
+    check_clip(dev, "add_noise_map", "y", y);
     CHECK(map && per_channel, "add_noise_map: map and scale are needed");
-    dev->ops->add_noise_map(dev, y, map, per_channel);
+    check_floats(dev, "add_noise_map", "map", map, y->h * y->w);
+    check_floats(dev, "add_noise_map", "scale", per_channel, y->c);
+    RUN(dev, add_noise_map, y, map, per_channel);
 }
 
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                        const struct clip *residual, int st, int ss, bool first)
 {
-    check_clip("depth_to_space", "x", x);
-    check_clip("depth_to_space", "y", y);
+    check_clip(dev, "depth_to_space", "x", x);
+    check_clip(dev, "depth_to_space", "y", y);
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "depth_to_space: strides %d, %d", st, ss);
     int64_t p = (int64_t)st * ss * ss;
     CHECK(x->c == y->c * p && y->t == st * x->t - (first ? st - 1 : 0) && y->h == ss * x->h &&
@@ -376,20 +534,20 @@ void op_depth_to_space(struct device *dev, const struct clip *y, const struct cl
           (long long)x->h, (long long)x->w, (long long)x->c, (long long)y->t, (long long)y->h,
           (long long)y->w, (long long)y->c);
     if (residual) {
-        check_clip("depth_to_space", "residual", residual);
+        check_clip(dev, "depth_to_space", "residual", residual);
         CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
                   residual->c % p == 0,
               "depth_to_space: residual [%lld,%lld,%lld,%lld]", (long long)residual->t,
               (long long)residual->h, (long long)residual->w, (long long)residual->c);
     }
-    dev->ops->depth_to_space(dev, y, x, residual, st, ss, first);
+    RUN(dev, depth_to_space, y, x, residual, st, ss, first);
 }
 
 void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
                        const struct clip *residual, int st, int ss, bool first)
 {
-    check_clip("space_to_depth", "x", x);
-    check_clip("space_to_depth", "y", y);
+    check_clip(dev, "space_to_depth", "x", x);
+    check_clip(dev, "space_to_depth", "y", y);
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "space_to_depth: strides %d, %d", st, ss);
     int64_t p = (int64_t)st * ss * ss;
     CHECK(y->c == x->c * p && st * y->t == x->t + (first ? st - 1 : 0) && ss * y->h == x->h &&
@@ -398,40 +556,55 @@ void op_space_to_depth(struct device *dev, const struct clip *y, const struct cl
           (long long)x->h, (long long)x->w, (long long)x->c, (long long)y->t, (long long)y->h,
           (long long)y->w, (long long)y->c);
     if (residual) {
-        check_clip("space_to_depth", "residual", residual);
+        check_clip(dev, "space_to_depth", "residual", residual);
         CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
                   residual->c * p % y->c == 0 && residual->p != y->p,
               "space_to_depth: residual [%lld,%lld,%lld,%lld] for %lld channels",
               (long long)residual->t, (long long)residual->h, (long long)residual->w,
               (long long)residual->c, (long long)y->c);
     }
-    dev->ops->space_to_depth(dev, y, x, residual, st, ss, first);
+    RUN(dev, space_to_depth, y, x, residual, st, ss, first);
 }
 
 void op_patchify(struct device *dev, const struct clip *y, const float *x, int patch)
 {
-    check_clip("patchify", "y", y);
+    check_clip(dev, "patchify", "y", y);
     CHECK(x && patch > 0 && y->c == 3 * (int64_t)patch * patch, "patchify: %lld channels, patch %d",
           (long long)y->c, patch);
-    dev->ops->patchify(dev, y, x, patch);
+    check_floats(dev, "patchify", "x", x, y->t * y->h * y->w * y->c);
+    RUN(dev, patchify, y, x, patch);
 }
 
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
 {
-    check_clip("unpatchify", "x", x);
+    check_clip(dev, "unpatchify", "x", x);
     CHECK(y && patch > 0 && x->c == 3 * (int64_t)patch * patch,
           "unpatchify: %lld channels, patch %d", (long long)x->c, patch);
-    dev->ops->unpatchify(dev, y, x, patch);
+    check_floats(dev, "unpatchify", "y", y, clip_count(x));
+    RUN(dev, unpatchify, y, x, patch);
 }
 
-void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n)
+static void check_pixels(const struct device *dev, const char *op, const void *out, const float *y,
+                         int64_t stride, int64_t n, int64_t rows)
 {
-    CHECK(n >= 0 && (n == 0 || (bytes && y)), "to_bytes: n %lld", (long long)n);
-    dev->ops->to_bytes(dev, bytes, y, n);
+    CHECK(n >= 0 && rows >= 0 && stride >= n && (n * rows == 0 || (out && y)),
+          "%s: %lld rows of %lld, stride %lld", op, (long long)rows, (long long)n,
+          (long long)stride);
+    if (n * rows == 0) return;
+    check_host(dev, op, "output", out);
+    check_floats(dev, op, "y", y, (rows - 1) * stride + n);
 }
 
-void op_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n)
+void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
+                 int64_t rows)
 {
-    CHECK(n >= 0 && (n == 0 || (words && y)), "to_words: n %lld", (long long)n);
-    dev->ops->to_words(dev, words, y, n);
+    check_pixels(dev, "to_bytes", bytes, y, stride, n, rows);
+    if (n * rows > 0) RUN(dev, to_bytes, bytes, y, stride, n, rows);
+}
+
+void op_to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
+                 int64_t rows)
+{
+    check_pixels(dev, "to_words", words, y, stride, n, rows);
+    if (n * rows > 0) RUN(dev, to_words, words, y, stride, n, rows);
 }

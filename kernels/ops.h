@@ -6,6 +6,14 @@
  * number of ranks. So: no split-K, no reduction across threads, tile sizes that depend only on the
  * shape of the whole problem (`tile` arguments).
  *
+ * Two memories. A device computes in its own, which the host may not touch; on the CPU it is the
+ * host's, on a GPU it is not. Everything an op reads or writes lies in device memory (matrices, clips,
+ * vectors of weights, scale and shift, row_index, tables and coordinates of RoPE) except what stays
+ * with the host: tensors of the checkpoint (struct tensor, so weights and biases of struct linear and
+ * struct conv), the host's side of op_upload and op_download, and the results `dots`, `bytes` and
+ * `words`. Ops are done one after the other as they were asked for, though maybe not yet when they
+ * return: what they give to the host is there after device_finish.
+ *
  * Dimension letters (docs/MAP.md): S tokens on this rank, D model width, N heads, d head width, L
  * text tokens, T distinct timesteps, C channels, t/h/w frames/rows/columns.
  *
@@ -28,7 +36,10 @@ enum precision { PRECISION_F32, PRECISION_BF16 };
 
 /* threads >= 1: worker threads of this rank. isa: NULL for the best this CPU has, else a name that
  * device_isa_level knows (ranks agree on the lowest, so that hosts of different age still give the
- * same bytes). */
+ * same bytes).
+ * With RINGREEL_GUARD=1 in the environment, which is for tests, device memory is as far away as a
+ * GPU's: outside of ops the host's first touch of it ends the job, naming the arena, and so does an
+ * op that is given host memory where it needs the device's (kernels/cpu/guard.c). */
 struct device *device_open_cpu(int threads, const char *isa, enum precision precision);
 void device_close(struct device *dev);
 const char *device_name(const struct device *dev); /* "cpu" */
@@ -40,10 +51,38 @@ const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level 
 int device_threads(const struct device *dev);
 enum precision device_precision(const struct device *dev);
 
+/* For arenas: what ops compute in, and memory of the host that copies from and to it are fast with. */
+const struct arena_memory *device_memory(const struct device *dev);
+const struct arena_memory *device_staging(const struct device *dev);
+/* May others than ops (MPI) read and write device memory? */
+bool device_memory_is_host(const struct device *dev);
+/* All that was asked of the device is done. Before the host reads what an op gave to it, and before a
+ * message is sent from device memory. */
+void device_finish(struct device *dev);
+
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
  * rate. The other ops are too short to poll. May be NULL. */
 void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
+
+/* ---- copies ---------------------------------------------------------------------------------- */
+
+/* From host to device; `from` may be written again when it returns. */
+void op_upload(struct device *dev, void *to, const void *from, size_t bytes);
+/* From device to host; `to` is there after device_finish. */
+void op_download(struct device *dev, void *to, const void *from, size_t bytes);
+/* Within the device's memory; the two must not overlap. */
+void op_copy(struct device *dev, void *to, const void *from, size_t bytes);
+
+/* The same of `rows` rows of `bytes`, which begin so many bytes apart on either side. */
+void op_upload_rows(struct device *dev, void *to, size_t to_stride, const void *from,
+                    size_t from_stride, size_t bytes, int64_t rows);
+void op_copy_rows(struct device *dev, void *to, size_t to_stride, const void *from,
+                  size_t from_stride, size_t bytes, int64_t rows);
+void op_zero_rows(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows);
+
+/* A tensor of the checkpoint as fp32: to [tensor_count]. Any float dtype. */
+void op_upload_tensor(struct device *dev, float *to, const struct tensor *t);
 
 /* ---- linear ---------------------------------------------------------------------------------- */
 
@@ -109,8 +148,8 @@ void op_silu(struct device *dev, struct mat y, struct mat x);
 void op_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
                 int64_t n);
 
-/* dots[i] = sum of x*y over tile i of `tile` values (the last may be short), in double, each by one
- * thread in order. y NULL: sum of x. */
+/* dots[i] (host) = sum of x*y over tile i of `tile` values (the last may be short), in double, each by
+ * one thread in order. y NULL: sum of x. */
 void op_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                   int64_t tile);
 
@@ -206,9 +245,12 @@ void op_patchify(struct device *dev, const struct clip *y, const float *x, int p
 /* Pixels: y [t][4h][4w][3] fp32 in [-1,1] nominal from x [t,h,w,48] (spec vae 1.2: width offset is
  * the slower index). */
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
-/* bytes = trunc(255 * clamp(0.5 y + 0.5, 0, 1)) (official CLI). */
-void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
+/* `rows` rows of n values, which begin `stride` values apart in y, become integers in host memory, row
+ * after row without gaps: bytes = trunc(255 * clamp(0.5 y + 0.5, 0, 1)) (official CLI). */
+void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
+                 int64_t rows);
 /* words = 65535 * clamp(0.5 y + 0.5, 0, 1) to the nearest: for files of more than 8 bits. */
-void op_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n);
+void op_to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
+                 int64_t rows);
 
 #endif

@@ -30,6 +30,13 @@ float *cpu_scratch(struct scratch *s, size_t floats);
  * poll up to 512 times over its share of `tasks`. `done` counts the caller's own tasks. */
 void cpu_task_done(const struct device *dev, int64_t *done, int64_t tasks);
 
+/* guard.c: memory that only ops may touch. */
+extern const struct arena_memory guard_memory;
+void guard_start(void); /* faults are explained from here on */
+void guard_enter(void);
+void guard_leave(void);
+bool guard_owns(const void *p, size_t bytes);
+
 /* rows.c */
 void cpu_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                        struct mat shift, struct mat scale, const int32_t *row_index);
@@ -44,8 +51,10 @@ void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float 
                  int64_t n);
 void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                    int64_t tile);
-void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n);
-void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n);
+void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
+                  int64_t rows);
+void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
+                  int64_t rows);
 
 /* clips.c */
 void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,

@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define EVERY_ISA(name)                                                                            \
     {                                                                                              \
@@ -50,9 +51,34 @@ static void cpu_close(struct device *dev)
     free(dev);
 }
 
+static void cpu_copy(struct device *dev, void *to, size_t to_stride, const void *from,
+                     size_t from_stride, size_t bytes, int64_t rows)
+{
+    (void)dev;
+    if (to_stride == bytes && from_stride == bytes) {
+        memcpy(to, from, bytes * (size_t)rows);
+        return;
+    }
+    for (size_t i = 0; i < (size_t)rows; i++)
+        memcpy((char *)to + i * to_stride, (const char *)from + i * from_stride, bytes);
+}
+
+static void cpu_zero(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows)
+{
+    (void)dev;
+    for (size_t i = 0; i < (size_t)rows; i++) memset((char *)to + i * stride, 0, bytes);
+}
+
 static const struct ops cpu_ops = {
     .name = "cpu",
     .close = cpu_close,
+    .memory = &arena_host,
+    .staging = &arena_host,
+    .memory_is_host = true,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .zero = cpu_zero,
     .linear_pack = cpu_linear_pack,
     .linear_unpack = cpu_linear_unpack,
     .linear = cpu_linear,
@@ -84,6 +110,26 @@ static const struct ops cpu_ops = {
     .to_words = cpu_to_words,
 };
 
+/* The same ops in memory that nobody else may touch. */
+static const struct ops *guarded_ops(void)
+{
+    static struct ops ops;
+    ops = cpu_ops;
+    ops.memory = &guard_memory;
+    ops.memory_is_host = false;
+    ops.enter = guard_enter;
+    ops.leave = guard_leave;
+    ops.owns = guard_owns;
+    guard_start();
+    return &ops;
+}
+
+static bool wants_guard(void)
+{
+    const char *word = getenv("RINGREEL_GUARD");
+    return word && strcmp(word, "1") == 0;
+}
+
 struct device *device_open_cpu(int threads, const char *isa, enum precision precision)
 {
     int best = device_isa_level(device_best_isa()), level = isa ? device_isa_level(isa) : best;
@@ -97,7 +143,7 @@ struct device *device_open_cpu(int threads, const char *isa, enum precision prec
     cpu->attention = attention_tables[level];
     cpu->threads = xcalloc((size_t)threads, sizeof *cpu->threads);
     struct device *dev = xcalloc(1, sizeof *dev);
-    *dev = (struct device){.ops = &cpu_ops,
+    *dev = (struct device){.ops = wants_guard() ? guarded_ops() : &cpu_ops,
                            .threads = threads,
                            .isa_level = level,
                            .precision = precision,

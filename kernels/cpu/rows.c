@@ -79,18 +79,31 @@ void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float 
         simd->lincomb(out + i, a, x + i, b, y ? y + i : NULL, piece_length(n, i));
 }
 
-void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t n)
+/* Piece `i` of rows that are cut into `each` pieces: where it begins in its row. */
+static int64_t piece_first(int64_t i, int64_t each) { return i % each * PIECE; }
+
+void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
+                  int64_t rows)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
+    int64_t each = (n + PIECE - 1) / PIECE;
 #pragma omp parallel for num_threads(dev->threads)
-    for (int64_t i = 0; i < n; i += PIECE) simd->to_bytes(bytes + i, y + i, piece_length(n, i));
+    for (int64_t i = 0; i < rows * each; i++) {
+        int64_t row = i / each, first = piece_first(i, each);
+        simd->to_bytes(bytes + row * n + first, y + row * stride + first, piece_length(n, first));
+    }
 }
 
-void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t n)
+void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
+                  int64_t rows)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
+    int64_t each = (n + PIECE - 1) / PIECE;
 #pragma omp parallel for num_threads(dev->threads)
-    for (int64_t i = 0; i < n; i += PIECE) simd->to_words(words + i, y + i, piece_length(n, i));
+    for (int64_t i = 0; i < rows * each; i++) {
+        int64_t row = i / each, first = piece_first(i, each);
+        simd->to_words(words + row * n + first, y + row * stride + first, piece_length(n, first));
+    }
 }
 
 void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,

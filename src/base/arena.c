@@ -6,7 +6,23 @@
 
 enum { ALIGNMENT = 64 };
 
-void arena_init(struct arena *a, const char *name) { *a = (struct arena){.name = name}; }
+static void *host_take(size_t bytes, const char *name)
+{
+    (void)name;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void host_give(void *memory, size_t bytes) { munmap(memory, bytes); }
+
+const struct arena_memory arena_host = {host_take, host_give};
+
+void arena_init(struct arena *a, const char *name) { arena_init_on(a, name, &arena_host); }
+
+void arena_init_on(struct arena *a, const char *name, const struct arena_memory *memory)
+{
+    *a = (struct arena){.name = name, .memory = memory};
+}
 
 void *arena_take(struct arena *a, size_t bytes)
 {
@@ -31,14 +47,13 @@ void arena_commit(struct arena *a)
 {
     a->size_bytes = a->used_bytes ? a->used_bytes : ALIGNMENT;
     a->used_bytes = 0;
-    void *p = mmap(NULL, a->size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(p != MAP_FAILED, "out of memory: arena \"%s\" needs %.3f GiB", a->name,
+    a->base = a->memory->take(a->size_bytes, a->name);
+    CHECK(a->base, "out of memory: arena \"%s\" needs %.3f GiB", a->name,
           (double)a->size_bytes / 0x1p30);
-    a->base = p;
 }
 
 void arena_free(struct arena *a)
 {
-    if (a->base) munmap(a->base, a->size_bytes);
-    *a = (struct arena){.name = a->name};
+    if (a->base) a->memory->give(a->base, a->size_bytes);
+    arena_init_on(a, a->name, a->memory);
 }

@@ -6,9 +6,10 @@
  * come from the same lines of code:
  *
  *     struct arena a;
- *     arena_init(&a, "transformer activations");
+ *     arena_init(&a, "latents");                                    // of the host
+ *     arena_init_on(&a, "transformer activations", device_memory(dev)); // or of a device
  *     lay_out(&a, &model);      // counts
- *     arena_commit(&a);         // one mapping, 64-byte aligned, zeroed
+ *     arena_commit(&a);         // one piece of memory, 64-byte aligned, zeroed
  *     lay_out(&a, &model);      // hands out the same sequence of blocks
  */
 #ifndef RINGREEL_ARENA_H
@@ -17,17 +18,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Where an arena lies: the host's memory, a device's, or memory of the host that a device copies
+ * from and to fast (kernels/ops.h). */
+struct arena_memory {
+    void *(*take)(size_t bytes,
+                  const char *name);          /* 64-byte aligned, zeroed; NULL: there is none */
+    void (*give)(void *memory, size_t bytes); /* back */
+};
+extern const struct arena_memory arena_host;
+
 struct arena {
     const char *name;
     unsigned char *base;
     size_t used_bytes, size_bytes;
+    const struct arena_memory *memory;
 };
 
-void arena_init(struct arena *a, const char *name);
+void arena_init(struct arena *a, const char *name); /* on the host */
+void arena_init_on(struct arena *a, const char *name, const struct arena_memory *memory);
 void *arena_take(struct arena *a, size_t bytes); /* 64-byte aligned; NULL while planning */
 float *arena_floats(struct arena *a, int64_t count);
 void arena_commit(
-    struct arena *a); /* maps size_bytes; CHECK-fails naming the arena and the bytes */
-void arena_free(struct arena *a);
+    struct arena *a);             /* takes size_bytes; CHECK-fails naming the arena and the bytes */
+void arena_free(struct arena *a); /* can be laid out anew */
 
 #endif

@@ -66,15 +66,15 @@ static void convert(struct film *f, const float *frames, int64_t n, uint8_t *out
     int me = comm_rank(f->group);
     struct rect own = rect_of(f, me), padded = padded_rect(f, me);
     int64_t x = own.x + f->shot->left - padded.x, y = own.y + f->shot->top - padded.y;
-    int64_t line = own.width * f->pixel_bytes;
-    for (int64_t i = 0; i < n * own.height && own.width > 0; i++, out += line) {
-        int64_t row = i / own.height * padded.height + y + i % own.height;
-        const float *from = frames + (row * padded.width + x) * 3;
+    int64_t stride = padded.width * 3, line = own.width * 3;
+    for (int64_t i = 0; i < n; i++, out += rect_bytes(f, own)) {
+        const float *from = frames + ((i * padded.height + y) * padded.width + x) * 3;
         if (f->shot->options->bit_depth > 8)
-            op_to_words(f->e->dev, (uint16_t *)(void *)out, from, own.width * 3);
+            op_to_words(f->e->dev, (uint16_t *)(void *)out, from, stride, line, own.height);
         else
-            op_to_bytes(f->e->dev, out, from, own.width * 3);
+            op_to_bytes(f->e->dev, out, from, stride, line, own.height);
     }
+    device_finish(f->e->dev);
 }
 
 /* ---- whole frames ---------------------------------------------------------------------------- */

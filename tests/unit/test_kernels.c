@@ -268,14 +268,17 @@ static void test_elementwise(void **state)
 static float *run_bytes(struct device *dev, const void *argument, int64_t *n)
 {
     (void)argument;
-    *n = 20000;
-    float *y = floats(*n), *result = floats(*n);
+    enum { ROW = 5000, STRIDE = 5003, PICTURE_ROWS = 4 };
+    *n = ROW * PICTURE_ROWS;
+    float *y = floats(STRIDE * PICTURE_ROWS), *result = floats(*n);
     uint8_t *bytes = (uint8_t *)floats(*n / 4);
     const float special[] = {-1.0f, 1.0f, 0.0f, -3.0f, 7.0f, INFINITY, -INFINITY, 0.9999f};
-    for (int64_t i = 0; i < *n; i++) y[i] = i < 8 ? special[i] : 1.3f * uniform();
-    op_to_bytes(dev, bytes, y, *n);
+    for (int64_t i = 0; i < STRIDE * PICTURE_ROWS; i++)
+        y[i] = i < 8 ? special[i] : 1.3f * uniform();
+    op_to_bytes(dev, bytes, y, STRIDE, ROW, PICTURE_ROWS);
     for (int64_t i = 0; i < *n; i++) {
-        float v = 0.5f * y[i] + 0.5f; /* exact but for one rounding, however it is contracted */
+        float v = 0.5f * y[i / ROW * STRIDE + i % ROW] +
+                  0.5f; /* exact but for one rounding, however it is contracted */
         v = 255.0f * fminf(fmaxf(v, 0.0f), 1.0f);
         assert_int_equal(bytes[i], (int)v);
         result[i] = bytes[i];
@@ -299,7 +302,7 @@ static float *run_words(struct device *dev, const void *argument, int64_t *n)
     const float special[] = {-1.0f, 1.0f, 0.0f, -3.0f, 7.0f, INFINITY, -INFINITY, NAN, 0.99999f};
     const int expected[] = {0, 65535, 32768, 0, 65535, 65535, 0, 0, 65535};
     for (int64_t i = 0; i < *n; i++) y[i] = i < 9 ? special[i] : 1.3f * uniform();
-    op_to_words(dev, words, y, *n);
+    op_to_words(dev, words, y, *n, *n, 1);
     for (int64_t i = 0; i < *n; i++) {
         double v = 65535 * fmin(fmax(0.5 * y[i] + 0.5, 0), 1);
         if (i < 9 && words[i] != expected[i]) fail_msg("words: %g is %d", y[i], words[i]);
