@@ -1,5 +1,12 @@
 /* A group of ranks that exchange buffers. Model code sees this and never the kind behind it: `self`
- * (a group of one, no MPI call at all) or `mpi` (host buffers).
+ * (a group of one, no MPI call at all) or `mpi`.
+ *
+ * Buffers lie in host memory, but those of a transfer whose `device` is set, which lie in that
+ * device's: ring blocks and lines of the VAE's pictures. `mpi` sends these as they are where MPI can
+ * read them (device_memory_is_host), and by way of the host where it cannot. Sends begin when the
+ * device has finished what makes their rows; what was received is in its place after comm_wait, for
+ * ops that are asked for from then on. A kind that knows the device (NCCL) would move such transfers
+ * itself and leave all others to MPI.
  *
  * No wait is unbounded: every wait polls, and past the deadline it CHECK-fails naming group,
  * operation and peer. Counts are int64_t rows of a fixed width, so no MPI count overflows. */
@@ -21,12 +28,17 @@ void comm_set_timeout(struct comm *c, double timeout_s);
 struct comm *comm_open_self(void);
 void comm_close(struct comm *c);
 
+struct device;
+struct staging; /* the kind's own: host memory in place of a device's */
+
 /* A transfer under way. Zero-initialise; a finished or never started one waits for nothing. */
 struct transfer {
+    struct device *device;     /* whose memory the buffer is in; NULL: the host's. The caller's */
     unsigned char request[16]; /* the kind's own handle */
     bool active;
     const char *what; /* "broadcast", for messages */
     int peer;
+    struct staging *staging; /* until the rows are in their place */
 };
 
 /* Collective over c: starts broadcasting rows*width floats from `root`; every rank passes the same

@@ -1,6 +1,7 @@
 #include "parallel/comm_mpi.h"
 
 #include "base/log.h"
+#include "kernels/ops.h"
 #include "parallel/comm_internal.h"
 #include "parallel/heartbeat.h"
 
@@ -15,11 +16,22 @@ static const double LOOK_S = 0.02, POLL_S = 1e-4;
 _Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request),
                "transfer.request is too small");
 
+/* Rows of a device buffer that MPI cannot reach, on their way. Pieces grow to the largest request and
+ * stay: after the first step nothing is taken any more. */
+struct staging {
+    struct staging *next; /* free ones */
+    const struct arena_memory *memory;
+    float *rows;
+    size_t room, bytes;
+    float *target; /* NULL: they are sent */
+};
+
 /* The MPI_Comm and a cached row type: a count in rows of `width` floats never overflows an int. */
 struct mpi_group {
     MPI_Comm comm;
     MPI_Datatype row;
     int64_t row_width;
+    struct staging *free;
 };
 
 const char *comm_mpi_error_text(int code)
@@ -48,6 +60,68 @@ static int row_count(int64_t rows)
 {
     CHECK(rows >= 0 && rows <= INT32_MAX, "message of %lld rows", (long long)rows);
     return (int)rows;
+}
+
+/* ---- device memory --------------------------------------------------------------------------- */
+
+static struct staging *take_staging(struct mpi_group *g, const struct device *dev, size_t bytes)
+{
+    struct staging *s = g->free;
+    if (!s) {
+        s = xcalloc(1, sizeof *s);
+        s->memory = device_staging(dev);
+    } else {
+        g->free = s->next;
+    }
+    if (s->room < bytes) {
+        if (s->rows) s->memory->give(s->rows, s->room);
+        s->rows = s->memory->take(bytes, "messages");
+        CHECK(s->rows, "out of memory: a message of %zu bytes", bytes);
+        s->room = bytes;
+    }
+    s->bytes = bytes;
+    return s;
+}
+
+/* What MPI is given in place of `buffer`, whose rows are sent, or received. */
+static float *stage(struct comm *c, struct transfer *t, float *buffer, int64_t rows, int64_t width,
+                    bool sends)
+{
+    size_t bytes = (size_t)(rows * width) * sizeof *buffer;
+    if (t->device && device_memory_is_host(t->device)) {
+        if (sends) device_finish(t->device);
+        return buffer;
+    }
+    if (!t->device || bytes == 0) return buffer;
+    CHECK(!t->staging, "group \"%s\": a transfer is started that was not waited for", c->name);
+    struct staging *s = t->staging = take_staging(group_of(c), t->device, bytes);
+    s->target = sends ? NULL : buffer;
+    if (sends) {
+        op_download(t->device, s->rows, buffer, bytes);
+        device_finish(t->device);
+    }
+    return s->rows;
+}
+
+/* The transfer is complete: what came goes where it belongs. */
+static void unstage(struct comm *c, struct transfer *t)
+{
+    struct staging *s = t->staging;
+    if (!s) return;
+    if (s->target) op_upload(t->device, s->target, s->rows, s->bytes);
+    s->next = group_of(c)->free;
+    group_of(c)->free = s;
+    t->staging = NULL;
+}
+
+static void free_staging(struct mpi_group *g)
+{
+    while (g->free) {
+        struct staging *s = g->free;
+        g->free = s->next;
+        s->memory->give(s->rows, s->room);
+        free(s);
+    }
 }
 
 /* ---- in the background ----------------------------------------------------------------------- */
@@ -163,11 +237,11 @@ static void mpi_begin(struct transfer *t, MPI_Request request, const char *what,
     t->peer = peer;
 }
 
-static bool mpi_done(struct comm *c, struct transfer *t)
+/* Its message, be its rows in their place or not: it may be asked while the device is at work. */
+static bool test(struct transfer *t)
 {
     MPI_Request request;
     int done = 0;
-    (void)c;
     if (!t->active) return true;
     memcpy(&request, t->request, sizeof request);
     CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
@@ -176,10 +250,20 @@ static bool mpi_done(struct comm *c, struct transfer *t)
     return done;
 }
 
+static bool mpi_done(struct comm *c, struct transfer *t)
+{
+    bool done = test(t);
+    if (done) unstage(c, t);
+    return done;
+}
+
 /* Looks at the transfer itself at every turn: it may be completed in the background. */
 static void mpi_wait(struct comm *c, struct transfer *t)
 {
-    if (!t->active) return;
+    if (!t->active) {
+        unstage(c, t);
+        return;
+    }
     struct patience p = patience_for(c->name, t->what, t->peer, c->timeout_s);
     while (!mpi_done(c, t)) keep_waiting(&p);
     heartbeat_worked();
@@ -191,7 +275,7 @@ static void mpi_poll(struct comm *c, struct transfer *transfers, int count)
     if (now - c->polled_s < POLL_S) return;
     c->polled_s = now;
     heartbeat_worked(); /* it is work that polls */
-    for (int i = 0; i < count; i++) mpi_done(c, &transfers[i]);
+    for (int i = 0; i < count; i++) test(&transfers[i]);
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */
@@ -202,6 +286,7 @@ static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffe
     struct mpi_group *g = group_of(c);
     MPI_Request request;
     if (rows == 0) return;
+    buffer = stage(c, t, buffer, rows, width, root == c->rank);
     CHECK_MPI(MPI_Ibcast(buffer, row_count(rows), row_type(g, width), root, g->comm, &request));
     mpi_begin(t, request, "broadcast", root == c->rank ? -1 : root);
 }
@@ -212,6 +297,7 @@ static void start_send(struct comm *c, struct transfer *t, float *buffer, int64_
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
+    buffer = stage(c, t, buffer, rows, width, true);
     CHECK_MPI(send(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
     mpi_begin(t, request, "send", to);
 }
@@ -233,6 +319,7 @@ static void mpi_receive_start(struct comm *c, struct transfer *t, float *buffer,
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
+    buffer = stage(c, t, buffer, rows, width, false);
     CHECK_MPI(MPI_Irecv(buffer, row_count(rows), row_type(g, width), from, tag, g->comm, &request));
     mpi_begin(t, request, "receive", from);
 }
@@ -280,6 +367,7 @@ static void mpi_all_gather(struct comm *c, double *all, const int *counts, const
 static void mpi_close(struct comm *c)
 {
     struct mpi_group *g = group_of(c);
+    free_staging(g);
     if (g->row_width) CHECK_MPI(MPI_Type_free(&g->row));
     if (g->comm != MPI_COMM_WORLD) CHECK_MPI(MPI_Comm_free(&g->comm));
     free(g);

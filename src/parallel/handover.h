@@ -17,6 +17,8 @@
  * the denoise ranks see it at the next step, end, and thereby end the other codec ranks. No message
  * is ever left that nobody receives.
  *
+ * All rows are in host memory: denoise ranks bring the latents there at the end of a shot.
+ *
  * Used by worlds of two or more; a world of one passes pointers. Each function names the ranks that
  * must call it. */
 #ifndef RINGREEL_HANDOVER_H

@@ -50,18 +50,20 @@ static void attend_block(struct ring *r, struct mat q, const float *block, int o
 static void wait_for_hop(struct ring *r, struct hop *hop, int hop_number)
 {
     double start_s = clock_s();
-    if (!hop->transfers[0].active && !hop->transfers[1].active) return;
-    phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block, hop_number);
+    bool started = hop->transfers[0].active || hop->transfers[1].active;
+    if (started)
+        phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block,
+                  hop_number);
     comm_wait(r->group, &hop->transfers[0]);
     comm_wait(r->group, &hop->transfers[1]);
-    trace_span("comm", "hop wait", 1, r->shot, hop_number, start_s);
+    if (started) trace_span("comm", "hop wait", 1, r->shot, hop_number, start_s);
 }
 
 /* Blocks 0, 1, 2, ... in turn, each broadcast by its owner while the one before is attended. */
 static void attend_canonical(struct ring *r, struct mat q, float scale)
 {
     int ranks = comm_size(r->group), me = comm_rank(r->group);
-    struct hop hop = {.group = r->group};
+    struct hop hop = {.group = r->group, .transfers = {{.device = r->dev}, {.device = r->dev}}};
     for (int j = 0; j <= ranks; j++) {
         float *arrived = NULL;
         if (j > 0) wait_for_hop(r, &hop, j - 1);
@@ -78,7 +80,7 @@ static void attend_ring(struct ring *r, struct mat q, float scale)
 {
     int ranks = comm_size(r->group), me = comm_rank(r->group);
     int next = (me + 1) % ranks, previous = (me + ranks - 1) % ranks;
-    struct hop hop = {.group = r->group};
+    struct hop hop = {.group = r->group, .transfers = {{.device = r->dev}, {.device = r->dev}}};
     float *block = r->own;
     for (int j = 0; j < ranks; j++) {
         int owner = (me + ranks - j) % ranks, incoming_owner = (owner + ranks - 1) % ranks;

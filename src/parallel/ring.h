@@ -24,14 +24,14 @@ struct ring {
     int64_t heads, head_dim;
     struct shard_plan plan; /* of the sequence being attended; set by ring_set_plan */
     int64_t granule_floats; /* op_kv_granule_floats */
-    float *own;             /* this rank's packed keys and values */
+    float *own;             /* this rank's packed keys and values; device memory, as are all */
     float *incoming[2];     /* blocks of other ranks, double-buffered */
     float *state;           /* running softmax state of the local queries */
     /* for the trace and for messages */
     int shot, step, block;
 };
 
-/* Lays out the buffers for shards of up to `tokens` (shard_most_tokens). Called twice, see arena.h.
+/* Lays out the buffers, of the device, for shards of up to `tokens` (shard_most_tokens). Called twice, see arena.h.
  * Local. */
 void ring_lay_out(struct ring *r, struct arena *a, int64_t tokens);
 void ring_set_plan(struct ring *r,
