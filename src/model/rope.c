@@ -51,23 +51,37 @@ static float position_of(const struct rope_settings *s, const struct rope_grid *
     return (float)(g->space_factor * i);
 }
 
-void rope_fill(struct rope *r, const struct rope_settings *s, const struct rope_grid *g,
-               int64_t first, int64_t tokens)
+static void fill_tables(struct rope *r, struct device *dev, const struct rope_settings *s,
+                        const struct rope_grid *g)
 {
+    size_t row_bytes = (size_t)r->n * 2 * sizeof(float);
     float *frequencies = xmalloc((size_t)r->n * sizeof *frequencies); /* [n] */
+    float *row = xmalloc(row_bytes);                                  /* [n][2] */
     for (int64_t j = 0; j < r->n; j++) frequencies[j] = rope_frequency(s->theta, j, r->n);
-    for (int axis = 0; axis < AXES; axis++) {
-        float *table = (float *)r->table[axis];
-        for (int64_t i = 0; i < r->positions[axis]; i++)
-            rope_row(table + i * r->n * 2, r->n, frequencies, position_of(s, g, axis, i),
-                     (float)s->max_pos[axis]);
-    }
+    for (int axis = 0; axis < AXES; axis++)
+        for (int64_t i = 0; i < r->positions[axis]; i++) {
+            rope_row(row, r->n, frequencies, position_of(s, g, axis, i), (float)s->max_pos[axis]);
+            op_upload(dev, (float *)r->table[axis] + i * r->n * 2, row, row_bytes);
+        }
     free(frequencies);
-    int32_t *coord = (int32_t *)r->coord;
-    for (int64_t i = 0; i < tokens; i++) {
-        int64_t s_global = first + i;
-        coord[AXES * i] = (int32_t)(s_global / (g->h * g->w));
-        coord[AXES * i + 1] = (int32_t)(s_global / g->w % g->h);
-        coord[AXES * i + 2] = (int32_t)(s_global % g->w);
+    free(row);
+}
+
+enum { PIECE = 1024 }; /* tokens at a time */
+
+void rope_fill(struct rope *r, struct device *dev, const struct rope_settings *s,
+               const struct rope_grid *g, int64_t first, int64_t tokens)
+{
+    int32_t piece[PIECE][AXES];
+    fill_tables(r, dev, s, g);
+    for (int64_t at = 0; at < tokens; at += PIECE) {
+        int64_t n = tokens - at < PIECE ? tokens - at : PIECE;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t s_global = first + at + i;
+            piece[i][0] = (int32_t)(s_global / (g->h * g->w));
+            piece[i][1] = (int32_t)(s_global / g->w % g->h);
+            piece[i][2] = (int32_t)(s_global % g->w);
+        }
+        op_upload(dev, (int32_t *)r->coord + at * AXES, piece, (size_t)n * sizeof *piece);
     }
 }

@@ -30,8 +30,8 @@ void rope_row(float *row, int64_t n, const float *frequencies, float position, f
 /* Takes the tables and coordinates of `tokens` tokens from `a` (called twice, see arena.h). */
 void rope_lay_out(struct rope *r, struct arena *a, int64_t width, const struct rope_grid *g,
                   int64_t tokens);
-/* Fills them for tokens [first, first + tokens) of the grid. */
-void rope_fill(struct rope *r, const struct rope_settings *s, const struct rope_grid *g,
-               int64_t first, int64_t tokens);
+/* Fills them, which lie in the memory of `dev`, for tokens [first, first + tokens) of the grid. */
+void rope_fill(struct rope *r, struct device *dev, const struct rope_settings *s,
+               const struct rope_grid *g, int64_t first, int64_t tokens);
 
 #endif

@@ -33,10 +33,12 @@ struct t5 {
     const struct tensor *bias_tensor; /* [BUCKETS, N]; block 0's, used by all */
     const struct tensor *final_norm;  /* [D] */
     struct t5_layer *layer;           /* [layers] */
-    struct arena arena;
-    float *bias;          /* [BUCKETS, N] */
-    float *norm;          /* [D]: the norm weight of the moment */
-    float *x, *n;         /* [L, D]: residual stream, normed or projected */
+    struct arena arena;               /* device: all of the following but row */
+    struct arena staging;             /* of the host: row */
+    float *bias;                      /* [BUCKETS, N] */
+    float *norms; /* [2 * layers + 1, D]: of attention and feed-forward by turns, the last */
+    float *row;   /* [D] */
+    float *x, *n; /* [L, D]: residual stream, normed or projected */
     float *q, *k, *v, *o; /* [L, N*d] */
     float *gate, *up;     /* [L, F] */
 };
@@ -151,7 +153,7 @@ static void lay_out(struct t5 *t)
     struct arena *a = &t->arena;
     int64_t tokens = t->max_tokens;
     t->bias = arena_floats(a, BUCKETS * t->heads);
-    t->norm = arena_floats(a, t->width);
+    t->norms = arena_floats(a, (2 * (int64_t)t->layers + 1) * t->width);
     t->x = arena_floats(a, tokens * t->width);
     t->n = arena_floats(a, tokens * t->width);
     t->q = arena_floats(a, tokens * t->inner);
@@ -160,6 +162,7 @@ static void lay_out(struct t5 *t)
     t->o = arena_floats(a, tokens * t->inner);
     t->gate = arena_floats(a, tokens * t->hidden);
     t->up = arena_floats(a, tokens * t->hidden);
+    t->row = arena_floats(&t->staging, t->width);
 }
 
 int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_encoder,
@@ -168,7 +171,8 @@ int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_e
     CHECK(max_tokens >= 1, "max_tokens %d", max_tokens);
     struct t5 *t = xmalloc(sizeof *t);
     *t = (struct t5){.dev = dev, .path = checkpoint_path(text_encoder), .max_tokens = max_tokens};
-    arena_init(&t->arena, "text encoder activations");
+    arena_init_on(&t->arena, "text encoder activations", device_memory(dev));
+    arena_init_on(&t->staging, "text embedding", device_staging(dev));
     int status = find_tensors(t, text_encoder);
     if (status != STATUS_OK) {
         t5_close(t);
@@ -182,21 +186,31 @@ int t5_open(struct t5 **out, struct device *dev, const struct checkpoint *text_e
 void t5_take_memory(struct t5 *t)
 {
     arena_commit(&t->arena);
+    arena_commit(&t->staging);
     lay_out(t);
-    dtype_to_f32(t->bias, t->bias_tensor->data, t->bias_tensor->dtype,
-                 (size_t)(BUCKETS * t->heads));
+    op_upload_tensor(t->dev, t->bias, t->bias_tensor);
+    for (int i = 0; i < t->layers; i++) {
+        float *norms = t->norms + 2 * i * t->width;
+        op_upload_tensor(t->dev, norms, t->layer[i].norm_attention);
+        op_upload_tensor(t->dev, norms + t->width, t->layer[i].norm_feed_forward);
+    }
+    op_upload_tensor(t->dev, t->norms + 2 * t->layers * t->width, t->final_norm);
 }
 
 void t5_close(struct t5 *t)
 {
     if (!t) return;
     arena_free(&t->arena);
+    arena_free(&t->staging);
     free(t->layer);
     free(t);
 }
 
 int64_t t5_width(const struct t5 *t) { return t->width; }
-int64_t t5_memory_bytes(const struct t5 *t) { return (int64_t)t->arena.used_bytes; }
+int64_t t5_memory_bytes(const struct t5 *t)
+{
+    return (int64_t)(t->arena.used_bytes + t->staging.used_bytes);
+}
 
 /* ---- forward (spec transformer 5.1) ---------------------------------------------------------- */
 
@@ -210,31 +224,33 @@ static int embed(struct t5 *t, const int32_t *ids, int count)
                              "%s: token id %d is outside the embedding table of %lld "
                              "rows; is the tokenizer another model's?",
                              t->path, ids[i], (long long)t->vocabulary);
-        float *row = t->x + i * t->width;
+        float *row = t->row;
         dtype_to_f32(row, (const char *)t->embedding->data + (size_t)ids[i] * row_bytes,
                      t->embedding->dtype, (size_t)t->width);
         if (t->embedding->dtype == DTYPE_F8_E4M3)
             for (int64_t j = 0; j < t->width; j++)
                 if (isnan(row[j])) row[j] = 0.0f;
+        op_upload(t->dev, t->x + i * t->width, row, (size_t)t->width * sizeof *row);
     }
     return STATUS_OK;
 }
 
-static void norm(struct t5 *t, struct mat y, struct mat x, const struct tensor *weight)
+/* Norm `number` in the order of execution. */
+static void norm(struct t5 *t, struct mat y, struct mat x, int number)
 {
-    dtype_to_f32(t->norm, weight->data, weight->dtype, (size_t)t->width);
-    op_rms_norm(t->dev, y, x, norm_eps, t->norm);
+    op_rms_norm(t->dev, y, x, norm_eps, t->norms + number * t->width);
 }
 
 /* x += attention(norm(x)); no scale, position bias instead */
-static void self_attention(struct t5 *t, const struct t5_layer *l, struct mat x)
+static void self_attention(struct t5 *t, int layer, struct mat x)
 {
+    const struct t5_layer *l = &t->layer[layer];
     struct mat n = mat_f32(t->n, x.rows, t->width); /* [L, D] */
     struct mat q = mat_f32(t->q, x.rows, t->inner); /* [L, N*d] */
     struct mat k = mat_f32(t->k, x.rows, t->inner);
     struct mat v = mat_f32(t->v, x.rows, t->inner);
     struct mat o = mat_f32(t->o, x.rows, t->inner);
-    norm(t, n, x, l->norm_attention);
+    norm(t, n, x, 2 * layer);
     op_linear(t->dev, q, n, &l->q, EPILOGUE_NONE, TILE);
     op_linear(t->dev, k, n, &l->k, EPILOGUE_NONE, TILE);
     op_linear(t->dev, v, n, &l->v, EPILOGUE_NONE, TILE);
@@ -244,12 +260,13 @@ static void self_attention(struct t5 *t, const struct t5_layer *l, struct mat x)
 }
 
 /* x += wo(gelu(wi_0(norm(x))) * wi_1(norm(x))) */
-static void feed_forward(struct t5 *t, const struct t5_layer *l, struct mat x)
+static void feed_forward(struct t5 *t, int layer, struct mat x)
 {
+    const struct t5_layer *l = &t->layer[layer];
     struct mat n = mat_f32(t->n, x.rows, t->width);        /* [L, D] */
     struct mat gate = mat_f32(t->gate, x.rows, t->hidden); /* [L, F] */
     struct mat up = mat_f32(t->up, x.rows, t->hidden);
-    norm(t, n, x, l->norm_feed_forward);
+    norm(t, n, x, 2 * layer + 1);
     op_linear(t->dev, gate, n, &l->wi_0, EPILOGUE_NONE, TILE);
     op_linear(t->dev, up, n, &l->wi_1, EPILOGUE_NONE, TILE);
     op_gelu_gate(t->dev, gate, gate, up);
@@ -264,10 +281,13 @@ int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
     TRY(embed(t, ids, count));
     struct mat x = mat_f32(t->x, count, t->width);
     for (int i = 0; i < t->layers; i++) {
-        self_attention(t, &t->layer[i], x);
-        feed_forward(t, &t->layer[i], x);
+        self_attention(t, i, x);
+        feed_forward(t, i, x);
     }
-    norm(t, mat_f32(embeds, count, t->width), x, t->final_norm);
+    struct mat n = mat_f32(t->n, count, t->width);
+    norm(t, n, x, 2 * t->layers);
+    op_download(t->dev, embeds, n.p, (size_t)(n.rows * n.cols) * sizeof *embeds);
+    device_finish(t->dev);
     return STATUS_OK;
 }
 

@@ -52,6 +52,7 @@ struct transformer {
 
     struct text_slot *slot; /* [text_slots] */
     int64_t text_block_floats;
+    float *embeds;                                     /* [text tokens, caption_width] */
     float *caption, *caption_hidden, *text_k, *text_v; /* [text tokens, D] */
 };
 
@@ -109,6 +110,7 @@ static void lay_out_texts(struct transformer *t, struct arena *a)
     t->text_block_floats = granules * op_kv_granule_floats(TEXT_GRANULE, w->heads, w->head_dim);
     for (int i = 0; i < t->settings.text_slots; i++)
         t->slot[i].packed = arena_floats(a, t->text_block_floats * w->blocks);
+    t->embeds = arena_floats(a, tokens * w->caption_width);
     t->caption_hidden = arena_floats(a, floats);
     t->caption = arena_floats(a, floats);
     t->text_k = arena_floats(a, floats);
@@ -123,7 +125,7 @@ static int prepare(struct transformer *t, struct device *dev, const struct check
           "transformer for %lld tokens, %d text tokens, %d slots, %d timesteps",
           (long long)s->max_tokens, s->max_text_tokens, s->text_slots, s->max_times);
     struct transformer_weights w;
-    TRY(transformer_weights_open(&w, c));
+    TRY(transformer_weights_open(&w, dev, c));
     *t = (struct transformer){
         .dev = dev, .group = group, .settings = *s, .w = w, .facts = checkpoint_facts(c)};
     t->attention_scale = (float)(1.0 / sqrt((double)w.head_dim));
@@ -132,9 +134,10 @@ static int prepare(struct transformer *t, struct device *dev, const struct check
     t->slot = xcalloc((size_t)s->text_slots, sizeof *t->slot);
     t->capacity = shard_most_tokens(s->max_tokens, comm_size(group));
     t->chunk = s->chunk_tokens > 0 ? s->chunk_tokens : CHUNK_TOKENS;
-    arena_init(&t->activations, "transformer activations");
-    arena_init(&t->texts, "text keys and values");
-    arena_init(&t->rope_tables, "RoPE tables");
+    const struct arena_memory *memory = device_memory(dev);
+    arena_init_on(&t->activations, "transformer activations", memory);
+    arena_init_on(&t->texts, "text keys and values", memory);
+    arena_init_on(&t->rope_tables, "RoPE tables", memory);
     lay_out_activations(t, &t->activations);
     lay_out_texts(t, &t->texts);
     return STATUS_OK;
@@ -210,10 +213,11 @@ int transformer_set_text(struct transformer *t, int slot, const float *embeds, i
     s->tokens = tokens;
     s->granule = text_granule(tokens);
 
-    struct mat text = mat_f32((float *)embeds, tokens, w->caption_width); /* only read */
+    struct mat text = mat_f32(t->embeds, tokens, w->caption_width);
     struct mat hidden = mat_f32(t->caption_hidden, tokens, w->width);
     struct mat caption = mat_f32(t->caption, tokens, w->width);
     struct mat k = mat_f32(t->text_k, tokens, w->width), v = mat_f32(t->text_v, tokens, w->width);
+    op_upload(t->dev, t->embeds, embeds, (size_t)(text.rows * text.cols) * sizeof *embeds);
     op_linear(t->dev, hidden, text, &w->caption_in, EPILOGUE_GELU_TANH, s->granule);
     op_linear(t->dev, caption, hidden, &w->caption_out, EPILOGUE_NONE, s->granule);
     for (int i = 0; i < w->blocks; i++) {
@@ -254,7 +258,7 @@ void transformer_set_grid(struct transformer *t, const struct latent_grid *g)
     rope_lay_out(&t->rope, &t->rope_tables, t->w.width, &grid, t->tokens);
     arena_commit(&t->rope_tables);
     rope_lay_out(&t->rope, &t->rope_tables, t->w.width, &grid, t->tokens);
-    rope_fill(&t->rope, &settings, &grid, shard_first_token(&plan, me), t->tokens);
+    rope_fill(&t->rope, t->dev, &settings, &grid, shard_first_token(&plan, me), t->tokens);
 }
 
 /* ---- timesteps ------------------------------------------------------------------------------- */
@@ -264,9 +268,11 @@ static void embed_times(struct transformer *t, const struct timesteps *times)
 {
     const struct transformer_weights *w = &t->w;
     int64_t rows = times->count;
-    for (int64_t i = 0; i < rows; i++)
-        sinusoid_fill(t->sinusoid + i * TIME_CHANNELS, TIME_CHANNELS,
-                      (float)t->facts->timestep_scale * times->values[i]);
+    float wave[TIME_CHANNELS];
+    for (int64_t i = 0; i < rows; i++) {
+        sinusoid_fill(wave, TIME_CHANNELS, (float)t->facts->timestep_scale * times->values[i]);
+        op_upload(t->dev, t->sinusoid + i * TIME_CHANNELS, wave, sizeof wave);
+    }
     struct mat e = mat_f32(t->sinusoid, rows, TIME_CHANNELS);
     struct mat hidden = mat_f32(t->time_hidden, rows, w->width);
     struct mat c = mat_f32(t->time_embedding, rows, w->width);

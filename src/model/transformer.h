@@ -49,7 +49,7 @@ size_t transformer_packed_bytes(const struct device *dev, const struct checkpoin
 /* Multiply-adds of one forward over a sequence, on all ranks together; 0 if unknown. */
 double transformer_work(const struct checkpoint *c, int64_t tokens, int64_t text_tokens);
 
-/* Text of one slot: embeds [tokens, caption_width] of the real tokens only (masked ones dropped:
+/* Text of one slot: embeds [tokens, caption_width], in host memory, of the real tokens only (masked ones dropped:
  * spec 2.8). Computes the caption projection and every block's cross-attention K and V. Local
  * (every rank does the same). */
 int transformer_set_text(struct transformer *t, int slot, const float *embeds, int tokens);
@@ -65,8 +65,8 @@ void transformer_set_grid(struct transformer *t, const struct latent_grid *g);
 const struct shard_plan *transformer_plan(
     const struct transformer *t); /* plan of the grid that is set */
 
-/* Noise levels: values[count] in [0,1], row_index [S_loc] picks one per token (NULL: all tokens
- * values[0]). */
+/* Noise levels: values[count] in [0,1], row_index [S_loc] (device) picks one per token (NULL: all
+ * tokens values[0]). */
 struct timesteps {
     int count;
     const float *values;
@@ -80,7 +80,7 @@ struct skip_layers {
     const int *blocks;
 };
 
-/* v [S_loc, C] = velocity for x [S_loc, C]. Collective over the group. */
+/* v [S_loc, C] = velocity for x [S_loc, C], both in device memory. Collective over the group. */
 void transformer_forward(struct transformer *t, struct mat v, struct mat x,
                          const struct timesteps *times, int text_slot,
                          const struct skip_layers *skip);

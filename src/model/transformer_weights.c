@@ -96,9 +96,9 @@ static void lay_out_vectors(struct arena *a, int64_t width, void *owner,
         *(float **)((char *)owner + entries[i].place) = arena_floats(a, entries[i].rows * width);
 }
 
-static int load_vectors(const struct transformer_weights *w, const struct checkpoint *c,
-                        void *owner, const struct vector_entry *entries, int count,
-                        const char *prefix)
+static int load_vectors(const struct transformer_weights *w, struct device *dev,
+                        const struct checkpoint *c, void *owner, const struct vector_entry *entries,
+                        int count, const char *prefix)
 {
     for (int i = 0; i < count; i++) {
         const struct vector_entry *e = &entries[i];
@@ -106,8 +106,7 @@ static int load_vectors(const struct transformer_weights *w, const struct checkp
         const int64_t table[] = {e->rows, w->width};
         TRY(checkpoint_need(c, &t, e->rank, e->rank == 1 ? &w->width : table, "%s%s", prefix,
                             e->name));
-        dtype_to_f32(*(float **)((char *)owner + e->place), t->data, t->dtype,
-                     (size_t)tensor_count(t));
+        op_upload_tensor(dev, *(float **)((char *)owner + e->place), t);
     }
     return STATUS_OK;
 }
@@ -178,13 +177,14 @@ static void lay_out_all_vectors(struct transformer_weights *w)
         lay_out_vectors(&w->vectors, w->width, &w->block[i], block_vectors, COUNT(block_vectors));
 }
 
-static int load_all_vectors(struct transformer_weights *w, const struct checkpoint *c)
+static int load_all_vectors(struct transformer_weights *w, struct device *dev,
+                            const struct checkpoint *c)
 {
-    TRY(load_vectors(w, c, w, global_vectors, COUNT(global_vectors), ""));
+    TRY(load_vectors(w, dev, c, w, global_vectors, COUNT(global_vectors), ""));
     for (int i = 0; i < w->blocks; i++) {
         char prefix[NAME_BYTES];
         block_prefix(prefix, i);
-        TRY(load_vectors(w, c, &w->block[i], block_vectors, COUNT(block_vectors), prefix));
+        TRY(load_vectors(w, dev, c, &w->block[i], block_vectors, COUNT(block_vectors), prefix));
     }
     return STATUS_OK;
 }
@@ -199,21 +199,27 @@ static void release(struct transformer_weights *w)
     arena_free(&w->vectors);
 }
 
-int transformer_weights_open(struct transformer_weights *w, const struct checkpoint *c)
+/* Everything but the vectors. */
+static int find_all(struct transformer_weights *w, const struct checkpoint *c)
 {
     *w = (struct transformer_weights){0};
     TRY(find_dimensions(w, c));
     w->block = xcalloc((size_t)w->blocks, sizeof *w->block);
-    arena_init(&w->vectors, "transformer norms and tables");
-    int status;
-    TRY_OR(fail, status, find_all_linears(w, c));
+    int status = find_all_linears(w, c);
+    if (status != STATUS_OK) release(w);
+    return status;
+}
+
+int transformer_weights_open(struct transformer_weights *w, struct device *dev,
+                             const struct checkpoint *c)
+{
+    TRY(find_all(w, c));
+    arena_init_on(&w->vectors, "transformer norms and tables", device_memory(dev));
     lay_out_all_vectors(w);
     arena_commit(&w->vectors);
     lay_out_all_vectors(w);
-    TRY_OR(fail, status, load_all_vectors(w, c));
-    return STATUS_OK;
-fail:
-    release(w);
+    int status = load_all_vectors(w, dev, c);
+    if (status != STATUS_OK) release(w);
     return status;
 }
 
@@ -252,7 +258,7 @@ static size_t linears_bytes(const struct device *dev, const void *owner,
 size_t transformer_packed_bytes(const struct device *dev, const struct checkpoint *c)
 {
     struct transformer_weights w;
-    if (transformer_weights_open(&w, c) != STATUS_OK) {
+    if (find_all(&w, c) != STATUS_OK) {
         error_clear(); /* transformer_open will say it again, as an error */
         return 0;
     }

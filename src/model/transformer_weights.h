@@ -39,12 +39,13 @@ struct transformer_weights {
     struct linear proj_out;                 /* [C,D] */
     float *final_table;                     /* [2,D]: shift, scale */
     struct block_weights *block;            /* [L] */
-    struct arena vectors;                   /* what the float pointers above look into */
+    struct arena vectors;                   /* device: what the float pointers above look into */
 };
 
 /* STATUS_INPUT naming the tensor that is missing or has a wrong shape or type. The linears look
  * into `c`, which must stay open. After an error there is nothing to close. */
-int transformer_weights_open(struct transformer_weights *w, const struct checkpoint *c);
+int transformer_weights_open(struct transformer_weights *w, struct device *dev,
+                             const struct checkpoint *c);
 void transformer_weights_pack(struct transformer_weights *w, struct device *dev);
 void transformer_weights_close(struct transformer_weights *w, struct device *dev);
 

@@ -65,27 +65,26 @@ static void make_resident(struct vae *v, struct vae_coder *coder)
     for_each_conv(v->dev, coder, pack_conv, NULL);
 }
 
-static void resblock_free(struct vae_resblock *r)
-{
-    free(r->norm3_weight);
-    free(r->norm3_bias);
-    free(r->noise_scale1);
-    free(r->noise_scale2);
-    free(r->table);
-    free(r->modulation);
-}
-
 /* Also of one that was read in part; nothing is left in it. */
 static void coder_free(struct vae *v, struct vae_coder *coder)
 {
     if (coder->resident) for_each_conv(v->dev, coder, unpack_conv, NULL);
-    for (int k = 0; k < coder->block_count; k++) {
-        struct vae_block *b = &coder->blocks[k];
-        for (int j = 0; j < b->count; j++) resblock_free(&b->res[j]);
-        free(b->res);
-        free(b->time.rows);
-    }
+    for (int k = 0; k < coder->block_count; k++) free(coder->blocks[k].res);
+    arena_free(&coder->vectors);
     *coder = (struct vae_coder){0};
+}
+
+/* Called twice, see arena.h: the first reading counts what its vectors take. */
+static int read_coder(struct vae *v, struct vae_coder *coder, const struct checkpoint *c,
+                      int (*read)(struct vae *v, const struct checkpoint *c))
+{
+    arena_init_on(&coder->vectors, "VAE norms and tables", device_memory(v->dev));
+    TRY(read(v, c));
+    struct arena counted = coder->vectors;
+    coder_free(v, coder);
+    coder->vectors = counted;
+    arena_commit(&coder->vectors);
+    return read(v, c);
 }
 
 /* ---- the calls ------------------------------------------------------------------------------- */
@@ -94,7 +93,7 @@ int vae_open(struct vae **out, struct device *dev, const struct checkpoint *c)
 {
     struct vae *v = xcalloc(1, sizeof *v);
     v->dev = dev;
-    int status = vae_read_decoder(v, c);
+    int status = read_coder(v, &v->decoder, c, vae_read_decoder);
     if (status != STATUS_OK) {
         vae_close(v);
         return status;
@@ -106,7 +105,7 @@ int vae_open(struct vae **out, struct device *dev, const struct checkpoint *c)
 int vae_open_encoder(struct vae *v, const struct checkpoint *c)
 {
     if (v->has_encoder) return STATUS_OK;
-    int status = vae_read_encoder(v, c);
+    int status = read_coder(v, &v->encoder, c, vae_read_encoder);
     if (status != STATUS_OK) coder_free(v, &v->encoder);
     v->has_encoder = status == STATUS_OK;
     return status;
@@ -117,10 +116,6 @@ void vae_close(struct vae *v)
     if (!v) return;
     coder_free(v, &v->decoder);
     coder_free(v, &v->encoder);
-    free(v->last_time.rows);
-    free(v->last_table);
-    free(v->last_modulation);
-    free(v->time_hidden);
     free(v->mean);
     free(v->std);
     free(v);

@@ -35,7 +35,8 @@ int64_t vae_packed_bytes(const struct vae *v, bool resident);
 void vae_encoder_make_resident(struct vae *v);
 int64_t vae_encoder_packed_bytes(const struct vae *v, bool resident);
 
-/* Normalised latents -> un-normalised: z = z * std + mean, per channel; z [tokens, C] token-major,
+/* The following two and the posterior below are the host's: what they read and write is in its memory.
+ * Normalised latents -> un-normalised: z = z * std + mean, per channel; z [tokens, C] token-major,
  * in place. */
 void vae_unnormalize(const struct vae *v, float *z, int64_t tokens);
 /* The inverse: z = (z - mean) / std. */
@@ -65,7 +66,8 @@ struct vae_task {
 };
 
 /* Called with what is new, in order: n frames of this rank's part of the picture, decoded
- * [n][H][W][3], nominally [-1,1], or encoded [n][h][w][conv_out.out]. */
+ * [n][H][W][3], nominally [-1,1], or encoded [n][h][w][conv_out.out]; in device memory, until it
+ * returns. */
 struct vae_sink {
     void (*take)(void *argument, const float *frames, int64_t n);
     void *argument;
@@ -83,14 +85,14 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
 void vae_stream_close(struct vae_stream *s);
 /* Most frames that the sink is given at a time. Local. */
 int64_t vae_stream_most_frames(const struct vae_stream *s);
-/* Its memory; called twice, see arena.h. Local. */
+/* Its memory, of the device; called twice, see arena.h. Local. */
 void vae_stream_lay_out(struct vae_stream *s, struct arena *a);
 /* A new clip. frames: latents of it, or 0 if not known. Decoders: timestep is decode_timestep,
  * ignored by 0.9.0; noise is the source of the injected noise maps (0.9.1), drawn in the
  * reference's order, and may be NULL for others. Local. */
 void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
                       struct vae_sink sink, const struct vae_progress *progress);
-/* n frames of the whole picture: latents [n][h][w][C], un-normalised, at most `chunk`; or pixels
+/* n frames of the whole picture, in host memory: latents [n][h][w][C], un-normalised, at most `chunk`; or pixels
  * [n][H][W][3], first 1 (or a whole clip of 8(chunk-1)+1), then at most 8 * chunk and a multiple of
  * 8. `last`: the clip ends. Nothing is allocated but what a weight that is not resident takes while
  * it is used. Collective over the group. */

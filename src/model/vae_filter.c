@@ -4,8 +4,6 @@
 
 #include "base/error.h"
 
-#include <string.h>
-
 enum { TAG_HALO_BEFORE = 41, TAG_HALO_AFTER };
 
 /* ---- lines of a picture, to and from the neighbours ------------------------------------------ */
@@ -16,38 +14,33 @@ static int64_t line_floats(const struct halo *h, const struct clip *x)
     return (h->axis == VAE_ROWS ? x->w : x->h) * x->c;
 }
 
-/* Line `at` (-1 ... extent) of frame t, to or from `line`. */
-static void copy_line(const struct halo *h, const struct clip *x, int64_t t, int64_t at,
-                      float *line, bool out)
+/* Line `at` (-1 ... extent) of all frames, to or from `lines`. A column of a picture without
+ * neighbours above and below is one row of positions after the other through all frames. */
+static void copy_lines(const struct halo *h, struct device *dev, const struct clip *x, int64_t at,
+                       float *lines, bool out)
 {
-    int64_t pieces = h->axis == VAE_ROWS ? 1 : x->h;
-    int64_t floats = line_floats(h, x) / pieces;
-    for (int64_t i = 0; i < pieces; i++) {
-        int64_t row = h->axis == VAE_ROWS ? at : i, column = h->axis == VAE_ROWS ? 0 : at;
-        float *p = x->p + t * clip_frame(x) + row * clip_row(x) + (column + x->pad) * x->c;
-        memcpy(out ? line + i * floats : p, out ? p : line + i * floats,
-               sizeof(float) * (size_t)floats);
-    }
-}
-
-static void copy_lines(const struct halo *h, const struct clip *x, int64_t at, float *lines,
-                       bool out)
-{
-    for (int64_t t = 0; t < x->t; t++) copy_line(h, x, t, at, lines + t * line_floats(h, x), out);
+    bool rows = h->axis == VAE_ROWS;
+    int64_t pieces = rows ? x->t : x->t * x->h;
+    size_t stride = sizeof(float) * (size_t)(rows ? clip_frame(x) : clip_row(x));
+    size_t bytes = sizeof(float) * (size_t)(rows ? x->w * x->c : x->c);
+    float *p = x->p + (rows ? at * clip_row(x) : 0) + ((rows ? 0 : at) + x->pad) * x->c;
+    if (out)
+        op_copy_rows(dev, lines, bytes, p, stride, bytes, pieces);
+    else
+        op_copy_rows(dev, p, stride, lines, bytes, bytes, pieces);
 }
 
 /* A neighbour's row ends where the picture does. */
-static void clear_ends(const struct clip *x, int64_t row)
+static void clear_ends(struct device *dev, const struct clip *x, int64_t row)
 {
-    for (int64_t t = 0; t < x->t; t++) {
-        float *p = x->p + t * clip_frame(x) + row * clip_row(x);
-        memset(p, 0, sizeof *p * (size_t)x->c);
-        memset(p + (x->w + 1) * x->c, 0, sizeof *p * (size_t)x->c);
-    }
+    float *p = x->p + row * clip_row(x);
+    size_t stride = sizeof *p * (size_t)clip_frame(x), bytes = sizeof *p * (size_t)x->c;
+    op_zero_rows(dev, p, stride, bytes, x->t);
+    op_zero_rows(dev, p + (x->w + 1) * x->c, stride, bytes, x->t);
 }
 
 /* Starts sending this rank's outer lines of x and receiving the neighbours'. */
-static void halo_start(struct halo *h, const struct clip *x)
+static void halo_start(struct halo *h, struct device *dev, const struct clip *x)
 {
     const int neighbour[2] = {h->before, h->after};
     int64_t own[2] = {0, (h->axis == VAE_ROWS ? x->h : x->w) - 1}, line = line_floats(h, x);
@@ -55,7 +48,8 @@ static void halo_start(struct halo *h, const struct clip *x)
         if (neighbour[i] < 0) continue;
         CHECK(x->t * line <= h->floats, "halo of %lld frames x %lld floats, room for %lld",
               (long long)x->t, (long long)line, (long long)h->floats);
-        copy_lines(h, x, own[i], h->out[i], true);
+        copy_lines(h, dev, x, own[i], h->out[i], true);
+        h->sends[i].device = h->receives[i].device = dev;
         comm_receive_start(h->group, &h->receives[i], h->in[i], x->t, line, neighbour[i],
                            i == 0 ? TAG_HALO_AFTER : TAG_HALO_BEFORE);
         comm_send_start(h->group, &h->sends[i], h->out[i], x->t, line, neighbour[i],
@@ -63,7 +57,7 @@ static void halo_start(struct halo *h, const struct clip *x)
     }
 }
 
-static void halo_finish(struct halo *h, const struct clip *x)
+static void halo_finish(struct halo *h, struct device *dev, const struct clip *x)
 {
     const int neighbour[2] = {h->before, h->after};
     int64_t outside[2] = {-1, h->axis == VAE_ROWS ? x->h : x->w};
@@ -71,8 +65,8 @@ static void halo_finish(struct halo *h, const struct clip *x)
         if (neighbour[i] < 0) continue;
         comm_wait(h->group, &h->receives[i]);
         comm_wait(h->group, &h->sends[i]);
-        copy_lines(h, x, outside[i], h->in[i], false);
-        if (h->axis == VAE_ROWS) clear_ends(x, outside[i]);
+        copy_lines(h, dev, x, outside[i], h->in[i], false);
+        if (h->axis == VAE_ROWS) clear_ends(dev, x, outside[i]);
     }
 }
 
@@ -89,16 +83,16 @@ struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f
     CHECK((KEPT + t) * frame <= g->input_floats, "%s: %lld frames of %lld floats, room for %lld",
           f->conv->weight->name, (long long)t, (long long)frame, (long long)g->input_floats);
     float *fresh = g->input + KEPT * frame;
-    memcpy(fresh - kept * frame, f->cache, sizeof(float) * (size_t)(kept * frame));
+    op_copy(s->v->dev, fresh - kept * frame, f->cache, sizeof(float) * (size_t)(kept * frame));
     x.p = fresh + x.above * clip_row(&x);
     return x;
 }
 
-static void keep(struct filter *f, const struct clip *window)
+static void keep(struct device *dev, struct filter *f, const struct clip *window)
 {
     int64_t frame = clip_frame(window), kept = window->t < KEPT ? window->t : KEPT;
     const float *from = window->p - window->above * clip_row(window) + (window->t - kept) * frame;
-    memcpy(f->cache, from, sizeof(float) * (size_t)(kept * frame));
+    op_copy(dev, f->cache, from, sizeof(float) * (size_t)(kept * frame));
 }
 
 static void convolve(struct vae_stream *s, struct filter *f, const struct clip *y,
@@ -121,9 +115,9 @@ static void convolve_sharing(struct vae_stream *s, struct filter *f, const struc
     *(rows ? &inside.row : &inside.column) = first;
     *(rows ? &inside.rows : &inside.columns) = end - first;
     *(rows ? &edge.rows : &edge.columns) = 1;
-    if (fresh->t > 0) halo_start(h, fresh);
+    if (fresh->t > 0) halo_start(h, s->v->dev, fresh);
     convolve(s, f, y, window, front, add, inside);
-    if (fresh->t > 0) halo_finish(h, fresh);
+    if (fresh->t > 0) halo_finish(h, s->v->dev, fresh);
     if (first > 0) convolve(s, f, y, window, front, add, edge);
     *(rows ? &edge.row : &edge.column) = extent - 1;
     if (end < extent && extent - 1 >= first) convolve(s, f, y, window, front, add, edge);
@@ -153,7 +147,7 @@ struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
     if (!s->coder->resident) op_conv_pack(s->v->dev, f->conv);
     convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL);
     if (!s->coder->resident) op_conv_unpack(s->v->dev, f->conv);
-    keep(f, &window);
+    keep(s->v->dev, f, &window);
     s->work_done += clip_count(&y) * c->in * 27;
     if (s->progress && clip_count(&y) > 0)
         s->progress->report(s->progress->arg, s->work_done, s->work_total);

@@ -46,6 +46,7 @@ struct vae_block {
 
 /* A convolution, blocks, a convolution. */
 struct vae_coder {
+    struct arena vectors; /* device: norms, tables, scales of noise, rows of the embedders */
     bool resident;
     bool causal; /* in time: frames after its own are not read */
     struct conv conv_in, conv_out;
@@ -62,16 +63,18 @@ struct vae {
     bool conditioned;       /* the decoder wants a timestep */
     int64_t latent_channels;
     int patch, time_factor, space_factor;
-    float *mean, *std; /* [latent_channels] */
+    float *mean, *std; /* [latent_channels] in host memory */
     float timestep_multiplier;
     struct vae_embedder last_time;
     float *last_table, *last_modulation; /* [2][conv_out.in]: shift, scale */
+    float *time_wave;                    /* [VAE_SINUSOID] */
     float *time_hidden;                  /* the widest embedder's hidden row */
 };
 
 /* ---- vae_read.c ------------------------------------------------------------------------------ */
 
-/* After a failure the caller releases what was read. */
+/* Called twice, see arena.h: vectors go to the coder's arena. After a failure the caller releases what
+ * was read. */
 int vae_read_decoder(struct vae *v, const struct checkpoint *c);
 /* After the decoder, which it must fit. */
 int vae_read_encoder(struct vae *v, const struct checkpoint *c);
@@ -84,7 +87,7 @@ struct halo {
     struct comm *group;
     enum vae_axis axis;
     int before, after;     /* the neighbours' ranks, -1: the picture ends */
-    float *out[2], *in[2]; /* [frames][line]: before, after */
+    float *out[2], *in[2]; /* [frames][line]: before, after; device */
     int64_t floats;        /* room in each */
     struct transfer sends[2], receives[2];
 };

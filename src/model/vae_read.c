@@ -14,21 +14,37 @@ enum { MAX_FACTOR = 256, NAME_BYTES = 160 };
 
 /* ---- single tensors -------------------------------------------------------------------------- */
 
-/* A small tensor as fp32 in memory of its own. */
-static int read_floats(const struct checkpoint *c, float **out, int rank, const int64_t *shape,
+/* What is read: a checkpoint, and where its vectors go. */
+struct source {
+    struct device *dev;
+    const struct checkpoint *c;
+    struct arena *vectors;
+};
+
+/* A small tensor as fp32 in device memory. */
+static int read_floats(const struct source *s, float **out, int rank, const int64_t *shape,
                        const char *name)
 {
     const struct tensor *t;
-    TRY(checkpoint_need(c, &t, rank, shape, "%s", name));
-    size_t n = (size_t)tensor_count(t);
-    *out = xmalloc(n * sizeof **out);
-    dtype_to_f32(*out, t->data, t->dtype, n);
+    TRY(checkpoint_need(s->c, &t, rank, shape, "%s", name));
+    *out = arena_floats(s->vectors, tensor_count(t));
+    if (*out) op_upload_tensor(s->dev, *out, t);
     return STATUS_OK;
 }
 
-static int read_vector(const struct checkpoint *c, float **out, int64_t n, const char *name)
+static int read_vector(const struct source *s, float **out, int64_t n, const char *name)
 {
-    return read_floats(c, out, 1, &n, name);
+    return read_floats(s, out, 1, &n, name);
+}
+
+/* The same in the host's. */
+static int read_host_floats(const struct checkpoint *c, float *out, int rank, const int64_t *shape,
+                            const char *name)
+{
+    const struct tensor *t;
+    TRY(checkpoint_need(c, &t, rank, shape, "%s", name));
+    dtype_to_f32(out, t->data, t->dtype, (size_t)tensor_count(t));
+    return STATUS_OK;
 }
 
 /* "BASE.PART" */
@@ -70,77 +86,77 @@ static int read_linear(const struct checkpoint *c, struct linear *l, int64_t out
 
 /* BASE.timestep_embedder with `width` outputs. It serves one row per decode, so its weights are not
  * kept reordered. */
-static int read_embedder(const struct checkpoint *c, struct vae_embedder *e, int64_t width,
+static int read_embedder(const struct source *s, struct vae_embedder *e, int64_t width,
                          const char *base)
 {
-    TRY(read_linear(c, &e->first, width, VAE_SINUSOID, base, "timestep_embedder.linear_1"));
-    TRY(read_linear(c, &e->second, width, width, base, "timestep_embedder.linear_2"));
-    e->rows = xcalloc((size_t)width, sizeof *e->rows);
+    TRY(read_linear(s->c, &e->first, width, VAE_SINUSOID, base, "timestep_embedder.linear_1"));
+    TRY(read_linear(s->c, &e->second, width, width, base, "timestep_embedder.linear_2"));
+    e->rows = arena_floats(s->vectors, width);
     return STATUS_OK;
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static int read_shortcut(const struct checkpoint *c, struct vae_resblock *r, const char *base)
+static int read_shortcut(const struct source *s, struct vae_resblock *r, const char *base)
 {
     char name[NAME_BYTES];
-    TRY(read_vector(c, &r->norm3_weight, r->in, join(name, base, "norm3.norm.weight")));
-    TRY(read_vector(c, &r->norm3_bias, r->in, join(name, base, "norm3.norm.bias")));
-    return read_conv(c, &r->shortcut, r->out, r->in, 1, base, "conv_shortcut");
+    TRY(read_vector(s, &r->norm3_weight, r->in, join(name, base, "norm3.norm.weight")));
+    TRY(read_vector(s, &r->norm3_bias, r->in, join(name, base, "norm3.norm.bias")));
+    return read_conv(s->c, &r->shortcut, r->out, r->in, 1, base, "conv_shortcut");
 }
 
-static int read_resblock(const struct checkpoint *c, struct vae_resblock *r, int64_t out,
-                         int64_t in, bool conditioned, const char *base)
+static int read_resblock(const struct source *s, struct vae_resblock *r, int64_t out, int64_t in,
+                         bool conditioned, const char *base)
 {
     char name[NAME_BYTES];
-    TRY(read_conv(c, &r->conv1, out, in, 3, base, "conv1.conv"));
+    TRY(read_conv(s->c, &r->conv1, out, in, 3, base, "conv1.conv"));
     r->in = r->conv1.in;
     r->out = r->conv1.out;
-    TRY(read_conv(c, &r->conv2, r->out, r->out, 3, base, "conv2.conv"));
-    if (r->in != r->out) TRY(read_shortcut(c, r, base));
+    TRY(read_conv(s->c, &r->conv2, r->out, r->out, 3, base, "conv2.conv"));
+    if (r->in != r->out) TRY(read_shortcut(s, r, base));
     if (conditioned) {
-        TRY(read_floats(c, &r->table, 2, (int64_t[]){4, r->in},
+        TRY(read_floats(s, &r->table, 2, (int64_t[]){4, r->in},
                         join(name, base, "scale_shift_table")));
-        r->modulation = xcalloc((size_t)(4 * r->in), sizeof *r->modulation);
+        r->modulation = arena_floats(s->vectors, 4 * r->in);
     }
-    if (has(c, base, "per_channel_scale1")) {
+    if (has(s->c, base, "per_channel_scale1")) {
         int64_t shape[] = {r->out, 1, 1};
-        TRY(read_floats(c, &r->noise_scale1, 3, shape, join(name, base, "per_channel_scale1")));
-        TRY(read_floats(c, &r->noise_scale2, 3, shape, join(name, base, "per_channel_scale2")));
+        TRY(read_floats(s, &r->noise_scale1, 3, shape, join(name, base, "per_channel_scale1")));
+        TRY(read_floats(s, &r->noise_scale2, 3, shape, join(name, base, "per_channel_scale2")));
     }
     return STATUS_OK;
 }
 
 /* res_x: resblocks that keep the channels, under one time embedder. */
-static int read_res_stage(const struct checkpoint *c, struct vae_block *b, bool conditioned,
+static int read_res_stage(const struct source *s, struct vae_block *b, bool conditioned,
                           const char *base)
 {
     char name[NAME_BYTES], part[48];
-    if (has(c, base, "attention_blocks.0.to_q.weight"))
+    if (has(s->c, base, "attention_blocks.0.to_q.weight"))
         return error_set(STATUS_INPUT, "%s: %s has attention blocks, which are not supported",
-                         checkpoint_path(c), base);
+                         checkpoint_path(s->c), base);
     int count = 0; /* a gap in the numbers shows below as a missing tensor */
     for (int j = 0; j < VAE_MAX_BLOCKS; j++) {
         snprintf(part, sizeof part, "res_blocks.%d.conv1.conv.weight", j);
-        count += has(c, base, part);
+        count += has(s->c, base, part);
     }
     b->res = xcalloc((size_t)count, sizeof *b->res);
     b->count = count;
     b->out = b->in;
-    if (conditioned) TRY(read_embedder(c, &b->time, 4 * b->in, join(name, base, "time_embedder")));
+    if (conditioned) TRY(read_embedder(s, &b->time, 4 * b->in, join(name, base, "time_embedder")));
     for (int j = 0; j < count; j++) {
         snprintf(part, sizeof part, "res_blocks.%d", j);
-        TRY(read_resblock(c, &b->res[j], b->in, b->in, conditioned, join(name, base, part)));
+        TRY(read_resblock(s, &b->res[j], b->in, b->in, conditioned, join(name, base, part)));
     }
     return STATUS_OK;
 }
 
 /* res_x_y: a bare resblock that changes the channels; conditioned in no version. */
-static int read_res_x_y(const struct checkpoint *c, struct vae_block *b, const char *base)
+static int read_res_x_y(const struct source *s, struct vae_block *b, const char *base)
 {
     b->res = xcalloc(1, sizeof *b->res);
     b->count = 1;
-    TRY(read_resblock(c, &b->res[0], -1, b->in, false, base));
+    TRY(read_resblock(s, &b->res[0], -1, b->in, false, base));
     b->out = b->res[0].out;
     return STATUS_OK;
 }
@@ -193,23 +209,24 @@ static int read_up(const struct checkpoint *c, struct vae_block *b, const char *
     return STATUS_OK;
 }
 
-static int read_up_block(struct vae *v, const struct checkpoint *c, struct vae_block *b,
+static int read_up_block(struct vae *v, const struct source *s, struct vae_block *b,
                          const char *base)
 {
     switch (b->kind) {
     case VAE_BLOCK_RES:
-        return read_res_stage(c, b, v->conditioned, base);
+        return read_res_stage(s, b, v->conditioned, base);
     case VAE_BLOCK_RES_X_Y:
-        return read_res_x_y(c, b, base);
+        return read_res_x_y(s, b, base);
     case VAE_BLOCK_SHUFFLE:
-        return read_up(c, b, base);
+        return read_up(s->c, b, base);
     default:
-        return refuse_block(c, base);
+        return refuse_block(s->c, base);
     }
 }
 
-static int read_up_blocks(struct vae *v, const struct checkpoint *c)
+static int read_up_blocks(struct vae *v, const struct source *s)
 {
+    const struct checkpoint *c = s->c;
     struct vae_coder *coder = &v->decoder;
     int64_t channels = coder->conv_in.out;
     v->time_factor = 1;
@@ -219,7 +236,7 @@ static int read_up_blocks(struct vae *v, const struct checkpoint *c)
         struct vae_block *b = &coder->blocks[k];
         snprintf(base, sizeof base, DECODER ".up_blocks.%d", k);
         b->in = channels;
-        TRY(read_up_block(v, c, b, base));
+        TRY(read_up_block(v, s, b, base));
         channels = b->out;
         v->time_factor *= b->stride_t;
         if (v->time_factor > MAX_FACTOR)
@@ -245,45 +262,40 @@ static int derive_patch(struct vae *v, const struct checkpoint *c)
     return STATUS_OK;
 }
 
-static float *constant(int64_t n, float value)
-{
-    float *p = xmalloc((size_t)n * sizeof *p);
-    for (int64_t i = 0; i < n; i++) p[i] = value;
-    return p;
-}
-
+/* Into *out [channels] of the host, which is taken at the first reading. */
 static int read_statistic(const struct checkpoint *c, float **out, int64_t channels,
                           const char *part, float fallback)
 {
     char name[NAME_BYTES];
     join(name, "vae.per_channel_statistics", part);
-    if (checkpoint_find(c, name)) return read_vector(c, out, channels, name);
-    *out = constant(channels, fallback);
+    if (!*out) *out = xmalloc((size_t)channels * sizeof **out);
+    if (checkpoint_find(c, name)) return read_host_floats(c, *out, 1, &channels, name);
+    for (int64_t i = 0; i < channels; i++) (*out)[i] = fallback;
     return STATUS_OK;
 }
 
-static int read_final_modulation(struct vae *v, const struct checkpoint *c)
+static int read_final_modulation(struct vae *v, const struct source *s)
 {
-    float *multiplier = NULL;
     int64_t channels = v->decoder.conv_out.in;
-    TRY(read_floats(c, &multiplier, 0, NULL, DECODER ".timestep_scale_multiplier"));
-    v->timestep_multiplier = *multiplier;
-    free(multiplier);
-    TRY(read_embedder(c, &v->last_time, 2 * channels, DECODER ".last_time_embedder"));
-    TRY(read_floats(c, &v->last_table, 2, (int64_t[]){2, channels},
+    TRY(read_host_floats(s->c, &v->timestep_multiplier, 0, NULL,
+                         DECODER ".timestep_scale_multiplier"));
+    TRY(read_embedder(s, &v->last_time, 2 * channels, DECODER ".last_time_embedder"));
+    TRY(read_floats(s, &v->last_table, 2, (int64_t[]){2, channels},
                     DECODER ".last_scale_shift_table"));
-    v->last_modulation = xcalloc((size_t)(2 * channels), sizeof *v->last_modulation);
+    v->last_modulation = arena_floats(s->vectors, 2 * channels);
 
     int64_t widest = v->last_time.first.out;
     for (int k = 0; k < v->decoder.block_count; k++)
         if (v->decoder.blocks[k].time.first.out > widest)
             widest = v->decoder.blocks[k].time.first.out;
-    v->time_hidden = xcalloc((size_t)widest, sizeof *v->time_hidden);
+    v->time_wave = arena_floats(s->vectors, VAE_SINUSOID);
+    v->time_hidden = arena_floats(s->vectors, widest);
     return STATUS_OK;
 }
 
 int vae_read_decoder(struct vae *v, const struct checkpoint *c)
 {
+    struct source s = {v->dev, c, &v->decoder.vectors};
     /* Any trace of conditioning makes all of its tensors needed: a damaged file is noticed. */
     v->conditioned = has(c, DECODER, "timestep_scale_multiplier") ||
                      has(c, DECODER, "last_scale_shift_table") ||
@@ -293,9 +305,9 @@ int vae_read_decoder(struct vae *v, const struct checkpoint *c)
     v->latent_channels = v->decoder.conv_in.in;
     TRY(read_statistic(c, &v->mean, v->latent_channels, "mean-of-means", 0.0f));
     TRY(read_statistic(c, &v->std, v->latent_channels, "std-of-means", 1.0f));
-    TRY(read_up_blocks(v, c));
+    TRY(read_up_blocks(v, &s));
     TRY(derive_patch(v, c));
-    return v->conditioned ? read_final_modulation(v, c) : STATUS_OK;
+    return v->conditioned ? read_final_modulation(v, &s) : STATUS_OK;
 }
 
 /* ---- the encoder ----------------------------------------------------------------------------- */
@@ -351,35 +363,36 @@ static int read_strided(const struct checkpoint *c, struct vae_block *b, const c
     return STATUS_OK;
 }
 
-static int read_down_block(struct vae *v, const struct checkpoint *c, int k)
+static int read_down_block(struct vae *v, const struct source *s, int k)
 {
     char base[64];
     struct vae_block *b = &v->encoder.blocks[k];
     snprintf(base, sizeof base, ENCODER ".down_blocks.%d", k);
     switch (b->kind) {
     case VAE_BLOCK_RES:
-        return read_res_stage(c, b, false, base);
+        return read_res_stage(s, b, false, base);
     case VAE_BLOCK_RES_X_Y:
-        return read_res_x_y(c, b, base);
+        return read_res_x_y(s, b, base);
     case VAE_BLOCK_SHUFFLE:
-        return read_space_to_depth(c, &v->encoder, k, base);
+        return read_space_to_depth(s->c, &v->encoder, k, base);
     case VAE_BLOCK_STRIDED:
-        return read_strided(c, b, base);
+        return read_strided(s->c, b, base);
     case VAE_BLOCK_NONE:
         break;
     }
-    return refuse_block(c, base);
+    return refuse_block(s->c, base);
 }
 
-static int read_down_blocks(struct vae *v, const struct checkpoint *c)
+static int read_down_blocks(struct vae *v, const struct source *s)
 {
+    const struct checkpoint *c = s->c;
     struct vae_coder *coder = &v->encoder;
     int64_t channels = coder->conv_in.out, time = 1, space = v->patch;
     find_blocks(coder, c, ENCODER ".down_blocks", VAE_BLOCK_STRIDED);
     for (int k = 0; k < coder->block_count; k++) {
         struct vae_block *b = &coder->blocks[k];
         b->in = channels;
-        TRY(read_down_block(v, c, k));
+        TRY(read_down_block(v, s, k));
         channels = b->out;
         if (time <= MAX_FACTOR) time *= b->stride_t;
         if (space <= MAX_FACTOR) space *= b->stride_s;
@@ -400,11 +413,12 @@ int vae_read_encoder(struct vae *v, const struct checkpoint *c)
 {
     char shape[96];
     struct vae_coder *coder = &v->encoder;
+    struct source s = {v->dev, c, &coder->vectors};
     coder->causal = true;
     v->constant_variance = checkpoint_facts(c)->vae_constant_variance;
     TRY(read_conv(c, &coder->conv_in, -1, 3 * (int64_t)v->patch * v->patch, 3, ENCODER,
                   "conv_in.conv"));
-    TRY(read_down_blocks(v, c));
+    TRY(read_down_blocks(v, &s));
     int64_t out = coder->conv_out.out, channels = v->latent_channels;
     if (out != channels + 1 && (out != 2 * channels || v->constant_variance))
         return error_set(STATUS_INPUT,

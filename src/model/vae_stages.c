@@ -6,7 +6,6 @@
 #include "model/vae_net.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- stages ---------------------------------------------------------------------------------- */
 
@@ -219,13 +218,14 @@ void vae_stream_lay_out(struct vae_stream *s, struct arena *a)
 /* ---- a new clip ------------------------------------------------------------------------------ */
 
 /* A map of the whole picture from the generator; this rank keeps its part. */
-static void draw_map(const struct stage *g, float *map, float *room, struct rng *noise)
+static void draw_map(struct device *dev, const struct stage *g, float *map, float *room,
+                     struct rng *noise)
 {
+    size_t row = sizeof *map * (size_t)g->w;
     if (!map) return;
     rng_randn(noise, room, (size_t)(g->all_h * g->all_w));
-    for (int64_t y = 0; y < g->h; y++)
-        memcpy(map + y * g->w, room + (g->top + y) * g->all_w + g->left,
-               sizeof(float) * (size_t)g->w);
+    op_upload_rows(dev, map, row, room + g->top * g->all_w + g->left,
+                   sizeof *map * (size_t)g->all_w, row, g->h);
 }
 
 static void start_filter(struct filter *f) { f->seen = f->given = 0; }
@@ -239,7 +239,7 @@ static void start_stage(struct vae_stream *s, struct stage *g, struct rng *noise
             start_filter(&state->first);
             start_filter(&state->second);
             state->skip.held = 0;
-            for (int i = 0; i < 2; i++) draw_map(g, state->noise[i], room, noise);
+            for (int i = 0; i < 2; i++) draw_map(s->v->dev, g, state->noise[i], room, noise);
         }
     if (g->end < s->coder->block_count) {
         start_filter(&s->blocks[g->end].conv);

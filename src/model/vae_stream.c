@@ -7,8 +7,6 @@
 #include "base/error.h"
 #include "model/vae_net.h"
 
-#include <string.h>
-
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
 /* Where a piece begins in the stage's x: behind room for frames that waited. */
@@ -30,20 +28,33 @@ static struct clip frames_of(const struct clip *x, int64_t first, int64_t count)
 }
 
 /* x with the frames that waited before it. */
-static struct clip delay_join(const struct delay *d, const struct clip *x)
+static struct clip delay_join(const struct vae_stream *s, const struct delay *d,
+                              const struct clip *x)
 {
     struct clip window = frames_of(x, -d->held, x->t + d->held);
-    memcpy(window.p, d->frames, sizeof(float) * (size_t)(d->held * clip_frame(x)));
+    op_copy(s->v->dev, window.p, d->frames, sizeof(float) * (size_t)(d->held * clip_frame(x)));
     return window;
 }
 
 /* The first `given` frames of the window are done with; the others wait. */
-static void delay_keep(struct delay *d, const struct clip *window, int64_t given)
+static void delay_keep(const struct vae_stream *s, struct delay *d, const struct clip *window,
+                       int64_t given)
 {
     struct clip rest = frames_of(window, given, window->t - given);
     CHECK(rest.t >= 0 && rest.t <= KEPT, "VAE stage: %lld frames wait", (long long)rest.t);
     d->held = rest.t;
-    memcpy(d->frames, rest.p, sizeof(float) * (size_t)clip_count(&rest));
+    op_copy(s->v->dev, d->frames, rest.p, sizeof(float) * (size_t)clip_count(&rest));
+}
+
+/* Moves a clip so few frames on that both places overlap: the last frames first. */
+static void move_on(const struct vae_stream *s, const struct clip *to, const struct clip *from)
+{
+    int64_t frame = clip_frame(from), step = frame > 0 ? (to->p - from->p) / frame : 0;
+    for (int64_t end = from->t; step > 0 && end > 0; end -= step) {
+        int64_t first = end > step ? end - step : 0;
+        op_copy(s->v->dev, to->p + first * frame, from->p + first * frame,
+                sizeof(float) * (size_t)((end - first) * frame));
+    }
 }
 
 static void activate(struct vae_stream *s, const struct clip *y, const struct clip *x,
@@ -102,13 +113,13 @@ static struct clip resblock(struct vae_stream *s, struct stage *g, struct vae_re
     add_noise(s, &y, state->noise[0], r->noise_scale1);
 
     if (r->in != r->out) x = shortcut(s, g, r, &x);
-    struct clip window = delay_join(&state->skip, &x);
+    struct clip window = delay_join(s, &state->skip, &x);
     fresh = filter_input(s, g, &state->second, y.t);
     activate(s, &fresh, &y, rows ? rows + 2 * r->in : NULL);
     struct clip out = add_second(s, g, r, state, &fresh, last, &window);
-    delay_keep(&state->skip, &window, out.t);
+    delay_keep(s, &state->skip, &window, out.t);
     struct clip piece = piece_at(g, out.t, r->out);
-    memmove(piece.p, out.p, sizeof(float) * (size_t)clip_count(&out));
+    move_on(s, &piece, &out);
     return piece;
 }
 
@@ -126,7 +137,7 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
     struct clip fresh = filter_input(s, g, &state->conv, x->t);
     copy_bordered(s, &fresh, x);
     struct clip y = filter_run(s, g, &state->conv, &fresh, last, g->y, false);
-    struct clip window = delay_join(&state->skip, x);
+    struct clip window = delay_join(s, &state->skip, x);
     bool whole = last && given == 0 && y.t <= g->limit;
     for (int64_t i = 0; i < y.t; i += g->limit) {
         int64_t n = y.t - i < g->limit ? y.t - i : g->limit;
@@ -139,7 +150,7 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
                               b->stride_s, first);
         push_stage(s, number + 1, out, whole);
     }
-    delay_keep(&state->skip, &window, y.t);
+    delay_keep(s, &state->skip, &window, y.t);
     if (last && !whole)
         push_stage(s, number + 1, piece_at(&s->stages[number + 1], 0, b->out), last);
 }
@@ -194,29 +205,33 @@ static void push_stage(struct vae_stream *s, int number, struct clip x, bool las
         (s->task.encodes ? downsample : upsample)(s, number, &x, last);
 }
 
-/* This rank's part of n frames of the whole picture [n][scale * h][scale * w][channels]. */
-static void take_part(const struct vae_stream *s, const struct clip *y, const float *from)
+/* This rank's part of frames of pixels [t][all_h][all_w][3], as patches. */
+static void take_pixels(const struct vae_stream *s, const struct clip *y, const float *from)
 {
     const struct stage *g = &s->stages[0];
-    int scale = s->task.encodes ? s->v->patch : 1;
-    int64_t channels = s->task.encodes ? 3 : y->c, row = g->all_w * scale * channels;
-    if (s->task.encodes) {
-        float *part = g->x; /* [n][scale * h][scale * w][3] */
-        for (int64_t i = 0; i < y->t * g->h * scale; i++) {
-            int64_t t = i / (g->h * scale), line = g->top * scale + i % (g->h * scale);
-            memcpy(part + i * g->w * scale * 3,
-                   from + (t * g->all_h * scale + line) * row + g->left * scale * 3,
-                   sizeof(float) * (size_t)(g->w * scale * 3));
-        }
-        if (y->h > 0 && y->w > 0) op_patchify(s->v->dev, y, part, scale);
-        return;
-    }
-    for (int64_t i = 0; i < y->t * g->h; i++) {
-        float *to = y->p + i / g->h * clip_frame(y) + i % g->h * clip_row(y);
-        memset(to, 0, sizeof(float) * (size_t)clip_row(y));
-        memcpy(to + channels,
-               from + (i / g->h * g->all_h + g->top + i % g->h) * row + g->left * channels,
-               sizeof(float) * (size_t)(g->w * channels));
+    int64_t patch = s->v->patch, row = g->all_w * patch * 3, line = g->w * patch * 3;
+    float *part = g->x; /* [t][patch * h][patch * w][3] */
+    from += g->top * patch * row + g->left * patch * 3;
+    for (int64_t i = 0; i < y->t; i++)
+        op_upload_rows(s->v->dev, part + i * g->h * patch * line, sizeof *part * (size_t)line,
+                       from + i * g->all_h * patch * row, sizeof *part * (size_t)row,
+                       sizeof *part * (size_t)line, g->h * patch);
+    if (y->h > 0 && y->w > 0) op_patchify(s->v->dev, y, part, (int)patch);
+}
+
+/* This rank's part of frames of latents [t][all_h][all_w][C], between border columns. */
+static void take_latents(const struct vae_stream *s, const struct clip *y, const float *from)
+{
+    const struct stage *g = &s->stages[0];
+    int64_t row = g->all_w * y->c;
+    size_t stride = sizeof *from * (size_t)clip_row(y), border = sizeof *from * (size_t)y->c;
+    from += g->top * row + g->left * y->c;
+    for (int64_t i = 0; i < y->t; i++) {
+        float *to = y->p + i * clip_frame(y);
+        op_zero_rows(s->v->dev, to, stride, border, y->h);
+        op_upload_rows(s->v->dev, to + y->c, stride, from + i * g->all_h * row,
+                       sizeof *from * (size_t)row, sizeof *from * (size_t)(y->w * y->c), y->h);
+        op_zero_rows(s->v->dev, to + (y->w + 1) * y->c, stride, border, y->h);
     }
 }
 
@@ -224,7 +239,7 @@ static void push_first(struct vae_stream *s, const float *frames, int64_t n, boo
 {
     struct stage *g = &s->stages[0];
     struct clip fresh = filter_input(s, g, &s->conv_in, n);
-    if (n > 0) take_part(s, &fresh, frames);
+    if (n > 0) (s->task.encodes ? take_pixels : take_latents)(s, &fresh, frames);
     struct clip x = piece_at(g, 0, s->coder->conv_in.out);
     x.t = filter_run(s, g, &s->conv_in, &fresh, last, x.p, false).t;
     push_stage(s, 0, x, last);

@@ -63,7 +63,9 @@ static void make_tables(struct tables *t, int64_t width, const struct rope_grid 
     rope_lay_out(&t->rope, &t->arena, width, g, tokens);
     arena_commit(&t->arena);
     rope_lay_out(&t->rope, &t->arena, width, g, tokens);
-    rope_fill(&t->rope, &settings, g, first, tokens);
+    struct device *dev = device_open_cpu(1, NULL, PRECISION_F32);
+    rope_fill(&t->rope, dev, &settings, g, first, tokens);
+    device_close(dev);
 }
 
 static const float *entry(const struct rope *r, int64_t token, int axis, int64_t j)
