@@ -34,10 +34,13 @@ static bool plan_stream(struct engine *e, const struct shot *shot, const struct 
 
 static int plan_engine_arenas(struct engine *e, struct memory_plan *p)
 {
-    static const char *const names[ENGINE_ARENAS] = {"latents and hand-over", "VAE", "images",
+    static const char *const names[ENGINE_ARENAS] = {"latents", "hand-over", "VAE", "images",
                                                      "frames"};
-    for (int i = 0; i < ENGINE_ARENAS; i++) arena_init(&e->arenas[i], names[i]);
-    arena_init(&e->codec.streams, names[ARENA_VAE]);
+    for (int i = 0; i < ENGINE_ARENAS; i++)
+        arena_init_on(&e->arenas[i], names[i],
+                      i == ARENA_LATENTS || i == ARENA_VAE ? device_memory(e->dev)
+                                                           : device_staging(e->dev));
+    arena_init(&e->codec.streams, names[ARENA_VAE]); /* a part of that one */
     e->codec.bytes_size = e->codec.pictures_size = 0;
     for (int i = 0; i < e->job->shot_count; i++) {
         const struct shot *s = &e->shots[i];
@@ -97,8 +100,8 @@ static int64_t expanded_bytes(const struct engine *e, const struct checkpoint *c
 /* Ranks that help take the decoder's memory when the transformer's is free again. */
 static void plan_help(const struct engine *e, struct memory_plan *p, bool resident)
 {
-    int64_t free = memory_plan_bytes(p) - (int64_t)e->arenas[ARENA_EXCHANGE].used_bytes;
-    int64_t bytes = vae_packed_bytes(e->codec.vae, resident);
+    int64_t free = memory_plan_bytes(p), bytes = vae_packed_bytes(e->codec.vae, resident);
+    for (int i = 0; i < ARENA_VAE; i++) free -= (int64_t)e->arenas[i].used_bytes;
     for (int i = ARENA_VAE; i < ENGINE_ARENAS; i++) bytes += (int64_t)e->arenas[i].used_bytes;
     memory_plan_add(p, "decoding, beyond the transformer's", bytes > free ? bytes - free : 0);
 }

@@ -10,7 +10,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const struct conditioning_item *item_of(const struct shot *s)
 {
@@ -72,7 +71,8 @@ struct vae_task conditioning_task(const struct engine *e, const struct shot *s)
 }
 
 struct image {
-    float *encoded;
+    struct device *dev;
+    float *encoded; /* of the host */
     int64_t floats;
 };
 
@@ -80,14 +80,15 @@ static void take_encoded(void *argument, const float *frames, int64_t n)
 {
     const struct image *image = argument;
     CHECK(n == 1, "an image became %lld latent frames", (long long)n);
-    memcpy(image->encoded, frames, sizeof *frames * (size_t)image->floats);
+    op_download(image->dev, image->encoded, frames, sizeof *frames * (size_t)image->floats);
+    device_finish(image->dev);
 }
 
 static void encode_image(struct engine *e, const struct shot *s)
 {
     struct vae_task task = conditioning_task(e, s);
     struct vae_stream *stream = engine_open_stream(e, &task);
-    struct image image = {e->codec.encoded,
+    struct image image = {e->dev, e->codec.encoded,
                           conditioning_tokens(s) * vae_encoder_outputs(e->codec.vae)};
     vae_stream_begin(stream, 1, 0, NULL, (struct vae_sink){take_encoded, &image}, NULL);
     vae_stream_push(stream, e->codec.image, 1, true);
@@ -120,7 +121,7 @@ struct rng conditioning_global_stream(const struct engine *e, const struct shot 
 {
     struct rng r;
     rng_seed(&r, (uint64_t)s->options->seed);
-    if (item_of(s)) noise_draw(&r, RNG_TORCH, conditioning_tokens(s), e->channels, 0, 0, NULL);
+    if (item_of(s)) noise_skip(&r, conditioning_tokens(s), e->channels);
     return r;
 }
 
@@ -130,6 +131,29 @@ struct rng conditioning_global_stream(const struct engine *e, const struct shot 
 static float lerp(float a, float b, float weight)
 {
     return weight < 0.5f ? a + weight * (b - a) : b - (b - a) * (1 - weight);
+}
+
+/* Of the first `rows` tokens, one level; of the others, the next. */
+static void set_row_index(struct device *dev, int32_t *row_index, int64_t rows, int64_t all)
+{
+    int32_t piece[1024];
+    int64_t most = sizeof piece / sizeof *piece;
+    for (int64_t at = 0; at < all; at += most) {
+        int64_t n = all - at < most ? all - at : most;
+        for (int64_t i = 0; i < n; i++) piece[i] = at + i >= rows;
+        op_upload(dev, row_index + at, piece, (size_t)n * sizeof *piece);
+    }
+}
+
+/* Rows of x <- their mixture with `condition`, [rows, C] of the host; once a shot, so the host does it. */
+static void mix(struct engine *e, struct mat x, const float *condition, float strength)
+{
+    float *mixed = e->denoiser.mixed;
+    int64_t n = x.rows * x.cols;
+    op_download(e->dev, mixed, x.p, (size_t)n * sizeof *mixed);
+    device_finish(e->dev);
+    for (int64_t i = 0; i < n; i++) mixed[i] = lerp(mixed[i], condition[i], strength);
+    op_upload(e->dev, x.p, mixed, (size_t)n * sizeof *mixed);
 }
 
 struct conditioned conditioning_begin(struct engine *e, const struct shot *s,
@@ -142,11 +166,10 @@ struct conditioned conditioning_begin(struct engine *e, const struct shot *s,
     int64_t first = shard_first_token(plan, comm_rank(e->mesh.denoise_group));
     int64_t rows = conditioning_tokens(s) - first;
     rows = rows < 0 ? 0 : rows > x.rows ? x.rows : rows;
-    float strength = (float)item->strength, *values = x.p;
-    for (int64_t i = 0; i < rows * x.cols; i++)
-        values[i] = lerp(values[i], condition[first * x.cols + i], strength);
-    memcpy(d->start, values, (size_t)(rows * x.cols) * sizeof *values);
-    for (int64_t i = 0; i < x.rows; i++) d->row_index[i] = i >= rows;
+    float strength = (float)item->strength;
+    mix(e, mat_rows(x, 0, rows), condition + first * x.cols, strength);
+    op_copy(e->dev, d->start, x.p, (size_t)(rows * x.cols) * sizeof *d->start);
+    set_row_index(e->dev, d->row_index, rows, x.rows);
     double noise = s->options->image_cond_noise_scale;
     return (struct conditioned){.any = true,
                                 .start = mat_f32(d->start, rows, x.cols),

@@ -38,15 +38,15 @@ struct conditioned {
     float free_below;   /* 1 - m: the level from which they are denoised */
     double noise;       /* image_cond_noise_scale, when m is 1: else 0 */
     bool draws;         /* every step draws noise, used or not */
-    int32_t *row_index; /* [S_loc]: 0 for these rows, 1 for all others */
+    int32_t *row_index; /* [S_loc], of the device: 0 for these rows, 1 for all others */
     float levels[2];    /* of the present step */
 };
 
-/* Mixes condition into x [S_loc, C], which holds the initial noise. */
+/* Mixes condition, which lies on the host, into x [S_loc, C], which holds the initial noise. */
 struct conditioned conditioning_begin(struct engine *e, const struct shot *s,
                                       const struct shard_plan *plan, struct mat x,
                                       const float *condition);
-/* The rows of x anew for level t: as they were, with noise [S_loc, C] that fades with t. */
+/* The rows of x anew for level t: as they were, with noise [S_loc, C] (device) that fades with t. */
 void conditioning_refresh(const struct conditioned *c, struct engine *e, struct mat x, float t,
                           const float *noise);
 /* The levels of a step at t. */

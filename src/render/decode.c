@@ -24,7 +24,7 @@ static void skip_step_noise(struct rng *r, const struct shot *s, int64_t channel
 {
     if (!s->options->stochastic_sampling) return;
     for (int i = 0; i < s->schedule.count; i++, heartbeat_worked())
-        noise_draw(r, RNG_TORCH, s->tokens, channels, 0, 0, NULL);
+        noise_skip(r, s->tokens, channels);
 }
 
 /* In double and rounded once, so that every host gives the same bits. */

@@ -11,7 +11,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* What the steps of one shot share. */
 struct denoise {
@@ -52,8 +51,8 @@ static struct denoise begin(struct engine *e, struct shot *s)
 static void draw(struct denoise *d, struct rng *r, enum rng_kind order, struct mat out)
 {
     int me = comm_rank(d->e->mesh.denoise_group);
-    noise_draw(r, order, d->plan->tokens, d->e->channels, shard_first_token(d->plan, me), out.rows,
-               out.p);
+    noise_draw(d->e->dev, r, order, d->plan->tokens, d->e->channels, shard_first_token(d->plan, me),
+               out.rows, out.p);
 }
 
 /* p <- the guided velocity at level t. */
@@ -121,17 +120,17 @@ static int dump_step(struct denoise *d, int i)
     snprintf(file, sizeof file, "step_%03d", i);
     snprintf(velocity, sizeof velocity, "velocity_%03d", i);
     snprintf(latents, sizeof latents, "latents_%03d", i);
-    struct dump_part parts[] = {{velocity, d->p.p}, {latents, d->x.p}};
-    return dump_sharded(d->e->job->dump, d->shot->number, file, d->e->mesh.denoise_group, d->plan,
-                        d->e->channels, parts, 2);
+    struct dump_part parts[] = {{velocity, d->p}, {latents, d->x}};
+    return dump_sharded(d->e->job->dump, d->shot->number, file, d->e->dev, d->e->mesh.denoise_group,
+                        d->plan, parts, 2);
 }
 
 static int dump_start(struct denoise *d, const struct shot_input *input)
 {
     if (!d->e->job->dump) return STATUS_OK;
-    struct dump_part noise = {"noise", d->x.p};
-    int status = dump_sharded(d->e->job->dump, d->shot->number, "noise", d->e->mesh.denoise_group,
-                              d->plan, d->e->channels, &noise, 1);
+    struct dump_part noise = {"noise", d->x};
+    int status = dump_sharded(d->e->job->dump, d->shot->number, "noise", d->e->dev,
+                              d->e->mesh.denoise_group, d->plan, &noise, 1);
     if (comm_rank(d->e->mesh.denoise_group) == 0 && status == STATUS_OK)
         status = dump_inputs(d->e->job->dump, d->shot->number, input, d->e->text_width,
                              d->e->channels, d->shot->schedule.sigma, d->shot->schedule.count);
@@ -217,7 +216,8 @@ static void hand_over(struct engine *e, int number)
     double start_s = clock_s();
     float *room = handover_latents_buffer(&e->handover);
     trace_span("comm", "wait for a free slot", 1, number, -1, start_s);
-    memcpy(room, e->denoiser.x, (size_t)(rows * e->channels) * sizeof *room);
+    op_download(e->dev, room, e->denoiser.x, (size_t)(rows * e->channels) * sizeof *room);
+    device_finish(e->dev);
     handover_send_latents(&e->handover, number);
 }
 

@@ -45,9 +45,9 @@ static struct tensor tensor_2d(const char *name, const float *data, int64_t rows
                            .bytes = (size_t)(rows * cols) * sizeof(float)};
 }
 
-/* Rank 0 collects every rank's rows into `whole` [S, C]. */
+/* `rows` on the host: this rank's; on rank 0 room for all of them, [S, C], behind its own. */
 static void gather_rows(struct comm *group, const struct shard_plan *plan, int64_t channels,
-                        const float *rows, float *whole)
+                        float *rows)
 {
     int me = comm_rank(group);
     struct transfer t = {0};
@@ -57,31 +57,33 @@ static void gather_rows(struct comm *group, const struct shard_plan *plan, int64
         comm_wait(group, &t);
         return;
     }
-    memcpy(whole, rows, (size_t)(shard_tokens(plan, 0) * channels) * sizeof *whole);
     for (int r = 1; r < plan->ranks; r++) {
         if (shard_tokens(plan, r) == 0) continue;
-        comm_receive_start(group, &t, whole + shard_first_token(plan, r) * channels,
+        comm_receive_start(group, &t, rows + shard_first_token(plan, r) * channels,
                            shard_tokens(plan, r), channels, r, TAG_DUMP);
         comm_wait(group, &t);
     }
 }
 
-int dump_sharded(const char *dir, int shot, const char *file, struct comm *group,
-                 const struct shard_plan *plan, int64_t channels, const struct dump_part *parts,
+int dump_sharded(const char *dir, int shot, const char *file, struct device *dev,
+                 struct comm *group, const struct shard_plan *plan, const struct dump_part *parts,
                  int count)
 {
     struct tensor tensors[2];
-    float *whole[2] = {NULL, NULL};
+    float *rows[2] = {NULL, NULL}; /* rank 0: of all ranks */
     int status = STATUS_OK;
     for (int i = 0; i < count; i++) {
-        if (comm_rank(group) == 0)
-            whole[i] = xmalloc((size_t)(plan->tokens * channels) * sizeof(float));
-        gather_rows(group, plan, channels, parts[i].rows, whole[i]);
-        tensors[i] = tensor_2d(parts[i].name, whole[i], plan->tokens, channels);
+        struct mat own = parts[i].rows;
+        int64_t tokens = comm_rank(group) == 0 ? plan->tokens : own.rows;
+        rows[i] = xmalloc((size_t)(tokens * own.cols) * sizeof(float));
+        op_download(dev, rows[i], own.p, (size_t)(own.rows * own.cols) * sizeof(float));
+        device_finish(dev);
+        gather_rows(group, plan, own.cols, rows[i]);
+        tensors[i] = tensor_2d(parts[i].name, rows[i], plan->tokens, own.cols);
     }
     if (comm_rank(group) == 0) status = write_file(dir, shot, file, tensors, count);
-    free(whole[0]);
-    free(whole[1]);
+    free(rows[0]);
+    free(rows[1]);
     return status;
 }
 

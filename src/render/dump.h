@@ -11,6 +11,7 @@
 #ifndef RINGREEL_DUMP_H
 #define RINGREEL_DUMP_H
 
+#include "kernels/ops.h"
 #include "media/partial.h"
 #include "parallel/comm.h"
 #include "parallel/handover.h"
@@ -22,13 +23,13 @@
 int dump_prepare(const char *dir, int shots);
 
 struct dump_part {
-    const char *name;  /* "velocity_000" */
-    const float *rows; /* this rank's [S_loc, C] */
+    const char *name; /* "velocity_000" */
+    struct mat rows;  /* this rank's [S_loc, C], of the device */
 };
 /* Gathers up to two sharded matrices to the group's rank 0, which writes DIR/shot-NNNN/FILE.
  * Collective over group; only rank 0 can fail. */
-int dump_sharded(const char *dir, int shot, const char *file, struct comm *group,
-                 const struct shard_plan *plan, int64_t channels, const struct dump_part *parts,
+int dump_sharded(const char *dir, int shot, const char *file, struct device *dev,
+                 struct comm *group, const struct shard_plan *plan, const struct dump_part *parts,
                  int count);
 
 /* width: of the embeddings. Local. */

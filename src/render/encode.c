@@ -36,6 +36,7 @@ struct encoding {
     int64_t positions; /* of this rank, in a frame of latents */
     int64_t frames, room;
     float *latents; /* [frames][positions][C] normalised */
+    float *encoded; /* what a frame of them is made of: [positions][outputs] */
 };
 
 static void take_encoded(void *argument, const float *encoded, int64_t n)
@@ -48,10 +49,13 @@ static void take_encoded(void *argument, const float *encoded, int64_t n)
         c->latents = realloc(c->latents, (size_t)(c->room * each) * sizeof *c->latents);
         CHECK(c->latents, "out of memory for %lld frames of latents", (long long)c->room);
     }
-    float *to = c->latents + c->frames * each;
-    vae_posterior(v, to, NULL, encoded, n * c->positions);
-    vae_normalize(v, to, n * c->positions);
-    c->frames += n;
+    for (int64_t i = 0, floats = c->positions * vae_encoder_outputs(v); i < n; i++, c->frames++) {
+        float *to = c->latents + c->frames * each;
+        op_download(c->e->dev, c->encoded, encoded + i * floats, (size_t)floats * sizeof *encoded);
+        device_finish(c->e->dev);
+        vae_posterior(v, to, NULL, c->encoded, c->positions);
+        vae_normalize(v, to, c->positions);
+    }
 }
 
 /* ---- frames ---------------------------------------------------------------------------------- */
@@ -182,7 +186,7 @@ static int write_latents(struct encoding *c, const char *path)
 static int open_stream(struct encoding *c, struct vae_stream **s, struct arena *memory)
 {
     TRY(vae_stream_open(s, c->e->codec.vae, &c->task));
-    arena_init(memory, "VAE encoder");
+    arena_init_on(memory, "VAE encoder", device_memory(c->e->dev));
     vae_stream_lay_out(*s, memory);
     if ((int64_t)memory->used_bytes > memory_available() / c->e->world->host_size)
         return error_set(STATUS_INPUT, "not enough memory: the encoder needs %.2f GiB a rank",
@@ -214,11 +218,14 @@ static int encode_frames(struct engine *e, struct frames *f, const char *path)
         .encodes = true, .h = h, .w = w, .chunk = 1, .group = e->mesh.codec_group, .axis = axis};
     c.positions = vae_part_of(axis == VAE_ROWS ? h : w, e->world->size, e->world->rank).count *
                   (axis == VAE_ROWS ? w : h);
+    c.encoded =
+        xmalloc((size_t)(c.positions * vae_encoder_outputs(e->codec.vae)) * sizeof *c.encoded);
     int status = world_agree(e->world, open_stream(&c, &s, &memory));
     if (status == STATUS_OK) status = run_stream(&c, f, s, &memory, path);
     vae_stream_close(s);
     arena_free(&memory);
     free(c.latents);
+    free(c.encoded);
     return status;
 }
 

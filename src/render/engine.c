@@ -235,19 +235,25 @@ struct handover_cut engine_cut(void *engine, int shot)
                                  .window = window_tokens(s)};
 }
 
+static void lay_out_latents(struct engine *e, struct arena *a)
+{
+    struct denoiser *d = &e->denoiser;
+    if (!e->mesh.denoises) return;
+    int64_t tokens = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks);
+    int64_t floats = tokens * e->channels, conditioned = conditioning_most_tokens(e);
+    d->x = arena_floats(a, floats);
+    d->scratch = arena_floats(a, floats);
+    for (int i = 0; i < 3; i++) d->velocity[i] = arena_floats(a, floats);
+    if (!conditioned) return;
+    d->start = arena_floats(a, conditioned * e->channels);
+    d->row_index = arena_take(a, (size_t)tokens * sizeof *d->row_index);
+}
+
 static void lay_out_exchange(struct engine *e, struct arena *a)
 {
     int64_t conditioned = conditioning_most_tokens(e);
     if (e->mesh.denoises) {
-        int64_t tokens = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks);
-        int64_t floats = tokens * e->channels;
-        e->denoiser.x = arena_floats(a, floats);
-        e->denoiser.scratch = arena_floats(a, floats);
-        for (int i = 0; i < 3; i++) e->denoiser.velocity[i] = arena_floats(a, floats);
-        if (conditioned) {
-            e->denoiser.start = arena_floats(a, floats);
-            e->denoiser.row_index = arena_take(a, (size_t)tokens * sizeof *e->denoiser.row_index);
-        }
+        e->denoiser.mixed = arena_floats(a, conditioned * e->channels);
         e->denoiser.sums.dev = e->dev;
         e->denoiser.sums.group = e->mesh.denoise_group;
         sequence_sums_lay_out(&e->denoiser.sums, a, shard_most_granules(e->max_tokens),
@@ -308,6 +314,7 @@ static void lay_out_decoder(struct engine *e)
 
 void engine_lay_out(struct engine *e)
 {
+    lay_out_latents(e, &e->arenas[ARENA_LATENTS]);
     lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
     lay_out_decoder(e);
 }
@@ -321,6 +328,8 @@ static void take_decoder_memory(struct engine *e)
 
 static void take_memory(struct engine *e)
 {
+    arena_commit(&e->arenas[ARENA_LATENTS]);
+    lay_out_latents(e, &e->arenas[ARENA_LATENTS]);
     arena_commit(&e->arenas[ARENA_EXCHANGE]);
     lay_out_exchange(e, &e->arenas[ARENA_EXCHANGE]);
     if (e->mesh.codes) take_decoder_memory(e);
@@ -421,8 +430,8 @@ void engine_close(struct engine *e)
     tokenizer_close(e->codec.tokenizer);
     checkpoint_close(e->codec.text_encoder);
     checkpoint_close(e->checkpoint);
-    if (e->dev) device_close(e->dev);
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_free(&e->arenas[i]);
+    if (e->dev) device_close(e->dev);
     mesh_free(&e->mesh);
     workload_free(e);
     free(e->shots);

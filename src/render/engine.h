@@ -18,12 +18,13 @@
 #include "render/shot.h"
 #include "render/tally.h"
 
-struct denoiser { /* on denoise ranks */
+struct denoiser { /* on denoise ranks; in device memory but for `mixed` */
     struct transformer *transformer;
     float *x, *velocity[3],
         *scratch;       /* [S_loc, C] each; velocities: negative, positive, perturbed */
-    float *start;       /* [S_loc, C] and */
+    float *start;       /* [conditioned, C] and */
     int32_t *row_index; /* [S_loc], when some shot begins from an image */
+    float *mixed;       /* [conditioned, C] on the host, then too */
     struct sequence_sums sums;
 };
 
@@ -32,11 +33,12 @@ struct codec { /* on codec ranks; of others that help, what decoding needs */
     struct t5 *t5;
     struct vae *vae; /* opened everywhere, for its sizes and costs */
     struct checkpoint *text_encoder;
-    struct comm *self;      /* images are encoded alone */
-    struct arena streams;   /* memory of one stream of the VAE, large enough for each shot, as all
-                               below */
-    float *window;          /* [tokens of a chunk, C] of a shot, as they come, */
-    float *latents;         /* and un-normalised */
+    struct comm *self; /* images are encoded alone */
+    struct arena
+        streams;    /* device memory of one stream of the VAE, large enough for each shot, as all
+                               below, which are the host's */
+    float *window;  /* [tokens of a chunk, C] of a shot, as they come, */
+    float *latents; /* and un-normalised */
     float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
     float *log_variance;    /* [h w, C] of an image */
     uint8_t *bytes;         /* parts of some frames of the asked size, as they come */
@@ -45,7 +47,15 @@ struct codec { /* on codec ranks; of others that help, what decoding needs */
     int64_t bytes_size, pictures_size;
 };
 
-enum engine_arena { ARENA_EXCHANGE, ARENA_VAE, ARENA_IMAGES, ARENA_FRAMES, ENGINE_ARENAS };
+/* Latents and VAE are of the device. Those from the VAE's on are what decoding takes. */
+enum engine_arena {
+    ARENA_LATENTS,
+    ARENA_EXCHANGE,
+    ARENA_VAE,
+    ARENA_IMAGES,
+    ARENA_FRAMES,
+    ENGINE_ARENAS
+};
 
 struct engine {
     struct world *world;

@@ -56,6 +56,7 @@ double sequence_dot(struct sequence_sums *s, struct mat x, const float *y)
     }
     op_dot_tiles(s->dev, s->parts + s->offsets[me], x.p, y, x.rows * x.cols,
                  s->plan->granule * x.cols);
+    device_finish(s->dev);
     comm_all_gather_doubles(s->group, s->parts, s->counts, s->offsets);
     for (int64_t i = 0; i < s->plan->granules; i++) total += s->parts[i];
     return total;

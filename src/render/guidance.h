@@ -30,7 +30,7 @@ struct sequence_sums {
     struct device *dev;
     struct comm *group;
     const struct shard_plan *plan; /* of the sequence that is summed */
-    double *parts;                 /* [granules] */
+    double *parts;                 /* [granules], of the host as the others */
     int *counts, *offsets;         /* [ranks] */
 };
 void sequence_sums_lay_out(struct sequence_sums *s, struct arena *a, int64_t granules, int ranks);

@@ -98,22 +98,25 @@ int render_announce(const struct engine *e)
 /* ---- a world of one -------------------------------------------------------------------------- */
 
 struct own_latents {
-    const float *next;
-    int64_t channels;
+    struct engine *e;
+    const float *next; /* of the device */
 };
 
 static const float *next_own_latents(void *argument, int64_t tokens)
 {
     struct own_latents *own = argument;
-    const float *latents = own->next;
-    own->next += tokens * own->channels;
-    return latents;
+    struct engine *e = own->e;
+    int64_t n = tokens * e->channels;
+    op_download(e->dev, e->codec.window, own->next, (size_t)n * sizeof *own->next);
+    device_finish(e->dev);
+    own->next += n;
+    return e->codec.window;
 }
 
 static int render_shot_alone(struct engine *e, struct shot *s)
 {
     struct shot_input input = handover_input_buffer(&e->handover);
-    struct own_latents own = {e->denoiser.x, e->channels};
+    struct own_latents own = {e, e->denoiser.x};
     TRY(codec_encode_input(e, s, &input));
     TRY(denoise_shot(e, s, &input));
     return decode_shot(e, s, (struct latents_source){next_own_latents, &own});

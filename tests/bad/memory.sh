@@ -17,7 +17,7 @@ no_step() { equal "$1: no step was made" 0 "$(steps)"; } # name
 # The size is allowed, no machine is that large.
 huge=(--width 16384 --height 16384 --num-frames 10000)
 place='ranks? on .* needs? [0-9.]+ GiB, available are [0-9.]+ [GM]iB'
-largest='shot 1 \(16384x16384, 10000 frames\): [0-9.]+ GiB: transformer activations [0-9.]+ GiB, latents and hand-over'
+largest='shot 1 \(16384x16384, 10000 frames\): [0-9.]+ GiB: transformer activations [0-9.]+ GiB, latents'
 pattern="not enough memory: .*$place.*denoise.* rank .*$largest.*fewer frames"
 for ranks in 0 1 3; do
     refused 'a shot of terabytes' "$ranks" "$pattern" render "$job" -o "$clip" "${huge[@]}" --log-json "$events"

@@ -157,15 +157,22 @@ static void a_shard_of_noise_is_a_part_of_the_whole(void **state)
     (void)state;
     enum { TOKENS = 150, CHANNELS = 32, FIRST = 48, ROWS = 64 };
     float *whole = malloc(TOKENS * CHANNELS * sizeof *whole), part[ROWS * CHANNELS];
+    struct device *dev = device_open_cpu(1, NULL, PRECISION_F32);
     for (int order = RNG_TORCH; order <= RNG_DIFFUSERS; order++) {
         struct rng a, b;
         rng_seed(&a, 5);
         rng_seed(&b, 5);
-        noise_draw(&a, (enum rng_kind)order, TOKENS, CHANNELS, 0, TOKENS, whole);
-        noise_draw(&b, (enum rng_kind)order, TOKENS, CHANNELS, FIRST, ROWS, part);
+        noise_draw(dev, &a, (enum rng_kind)order, TOKENS, CHANNELS, 0, TOKENS, whole);
+        noise_draw(dev, &b, (enum rng_kind)order, TOKENS, CHANNELS, FIRST, ROWS, part);
         assert_memory_equal(part, whole + FIRST * CHANNELS, sizeof part);
         assert_int_equal(rng_u32(&a), rng_u32(&b));
+        rng_seed(&b, 5);
+        rng_seed(&a, 5);
+        noise_draw(dev, &a, (enum rng_kind)order, TOKENS, CHANNELS, FIRST, ROWS, part);
+        noise_skip(&b, TOKENS, CHANNELS);
+        assert_int_equal(rng_u32(&a), rng_u32(&b));
     }
+    device_close(dev);
     struct rng r;
     float *straight = malloc(TOKENS * CHANNELS * sizeof *straight);
     rng_seed(&r, 5);
