@@ -37,12 +37,22 @@ void block_async_begin(Block *b)
     for (int i = 0; i < b->threads; i++) thread_async_begin(&b->all[i].async);
 }
 
+void let_others_go_first(Place at)
+{
+    Block *b = current->block;
+    if (b->modes.timing == LATE) sleep_on(&b->async, "a wait", at);
+}
+
 bool block_async_work(Block *b)
 {
     std::vector<Transfer> &loads = b->async.loads;
-    if (loads.empty()) return false;
     Modes *m = &b->modes;
     bool others_can_run = b->runnable_warps != 0;
+    if (loads.empty()) {
+        if (others_can_run) return false;
+        wake(b, &b->async); /* those that let others go first */
+        return b->runnable_warps != 0;
+    }
     if (others_can_run && (m->timing == LATE || m->timing_random.below(4))) return false;
     size_t i = 0;
     if (m->timing == RANDOM_TIMING)
@@ -125,9 +135,10 @@ void cp_async_commit()
     a->copies.clear();
 }
 
-void cp_async_wait(size_t groups)
+void cp_async_wait(size_t groups, Place at)
 {
     ThreadAsync *a = &current->async;
+    if (a->copy_groups.size() > groups) let_others_go_first(at);
     while (a->copy_groups.size() > groups) {
         for (Copy &copy : a->copy_groups.front()) finish_copy(&copy);
         a->copy_groups.erase(a->copy_groups.begin());

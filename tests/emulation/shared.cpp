@@ -110,7 +110,7 @@ unsigned char *shared_span(uint32_t address, size_t bytes, size_t alignment, con
         const SharedMemory::Variable &v = s->variables[i];
         if (address >= v.offset && address - v.offset + bytes <= v.bytes)
             return s->arena + address;
-        if (address >= v.offset && address - v.offset <= v.bytes + GAP)
+        if (address >= v.offset && address - v.offset < v.bytes + GAP)
             fail(at, "%s: out of bounds: bytes %u to %zu of %s, which has %u", what,
                  address - v.offset, address - v.offset + bytes - 1, v.name, v.bytes);
     }

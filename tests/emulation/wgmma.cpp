@@ -247,6 +247,7 @@ void wgmma_wait(int64_t groups, Place at)
     Warpgroup *w = group_of(me, at);
     int64_t waited = me->async.wgmma_groups - groups;
     if (waited > me->async.wgmma_groups_waited) me->async.wgmma_groups_waited = waited;
+    if (!w->queue.empty() && w->queue.front().group < waited) let_others_go_first(at);
     while (!w->queue.empty() && w->queue.front().group < waited) {
         if (w->queue.front().arrived == WARPGROUP)
             run_first(w);
