@@ -82,11 +82,23 @@ struct ops {
 struct device {
     const struct ops *ops;
     int threads;
-    int isa_level; /* device_isa_level of what the kernels were compiled for */
+    char isa[16]; /* what the kernels were compiled for: device_isa_name, or "sm_90" */
     enum precision precision;
     void (*poll)(void *argument);
     void *poll_argument;
     void *backend; /* the backend's own */
+};
+
+/* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
+ * Both numbers must be those of the program: tables of another version are not called. */
+enum { BACKEND_VERSION = 1 };
+struct backend_library {
+    int version;
+    size_t ops_bytes; /* sizeof(struct ops) */
+    /* How many devices this process may use; for 0 the reason in `why`. Never fails. */
+    int (*count_devices)(char *why, size_t room);
+    /* index below count_devices; CHECK-fails, naming the device */
+    struct device *(*open)(int index, int threads, enum precision precision);
 };
 
 /* Outputs of a linear or a convolution, keys and channels of a head are laid out in panels of 16;

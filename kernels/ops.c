@@ -32,7 +32,7 @@ const char *device_isa_name(int level)
 }
 
 const char *device_name(const struct device *dev) { return dev->ops->name; }
-const char *device_isa(const struct device *dev) { return device_isa_name(dev->isa_level); }
+const char *device_isa(const struct device *dev) { return dev->isa; }
 int device_threads(const struct device *dev) { return dev->threads; }
 enum precision device_precision(const struct device *dev) { return dev->precision; }
 void device_close(struct device *dev)

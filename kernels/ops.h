@@ -41,9 +41,15 @@ enum precision { PRECISION_F32, PRECISION_BF16 };
  * GPU's: outside of ops the host's first touch of it ends the job, naming the arena, and so does an
  * op that is given host memory where it needs the device's (kernels/cpu/guard.c). */
 struct device *device_open_cpu(int threads, const char *isa, enum precision precision);
+/* CUDA devices that this process may use. For 0, *why says what is missing: one of NVIDIA's
+ * libraries, the driver, or a device; -1: the program was built without CUDA. */
+int device_cuda_count(const char **why);
+/* index below device_cuda_count. CHECK-fails where the device cannot be used. Rows of a product need
+ * one kind of GPU in all ranks to have the same bytes. */
+struct device *device_open_cuda(int index, int threads, enum precision precision);
 void device_close(struct device *dev);
-const char *device_name(const struct device *dev); /* "cpu" */
-const char *device_isa(const struct device *dev);  /* "avx2" ... */
+const char *device_name(const struct device *dev); /* "cpu" or "cuda" */
+const char *device_isa(const struct device *dev);  /* "avx2", "sm_90" ... */
 const char *device_best_isa(void);                 /* what this CPU could do */
 /* generic 0 < avx2 1 < avx512 2 < avx512_bf16 3; -1 unknown. Only bf16 products differ at 3. */
 int device_isa_level(const char *isa);

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,8 +146,8 @@ struct device *device_open_cpu(int threads, const char *isa, enum precision prec
     struct device *dev = xcalloc(1, sizeof *dev);
     *dev = (struct device){.ops = wants_guard() ? guarded_ops() : &cpu_ops,
                            .threads = threads,
-                           .isa_level = level,
                            .precision = precision,
                            .backend = cpu};
+    snprintf(dev->isa, sizeof dev->isa, "%s", device_isa_name(level));
     return dev;
 }

@@ -9,6 +9,7 @@
 #include "render/conditioning.h"
 #include "render/decode.h"
 #include "render/dump.h"
+#include "render/device_choice.h"
 #include "render/film_writer.h"
 #include "render/guidance.h"
 #include "render/sidecar.h"
@@ -18,41 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- device ---------------------------------------------------------------------------------- */
-
-static int check_device(const struct job_options *job, int level, int best)
-{
-    if (strcmp(job->backend, "cuda") == 0)
-        return error_set(STATUS_INPUT, "backend cuda: this build has the CPU backend only");
-    if (level > best)
-        return error_set(STATUS_INPUT, "isa %s: this CPU has %s at best", job->isa,
-                         device_best_isa());
-    return STATUS_OK;
-}
-
-/* The official configurations name the dtype of the weights; their products are in bf16. */
-static enum precision precision_of(const struct job_options *job)
-{
-    bool f32 = strcmp(job->precision, "auto") == 0 || strcmp(job->precision, "float32") == 0;
-    return f32 ? PRECISION_F32 : PRECISION_BF16;
-}
-
-/* All ranks compute with the lowest instruction set of any host, so that mixed machines still give
- * the same bytes. */
-static int open_device(struct engine *e)
-{
-    const struct job_options *job = e->job;
-    int best = device_isa_level(device_best_isa());
-    int level = strcmp(job->isa, "auto") == 0 ? best : device_isa_level(job->isa);
-    int status = check_device(job, level, best);
-    level = world_min(e->world, level); /* also where the check failed: it is collective */
-    TRY(status);
-    e->dev = device_open_cpu(job->threads ? job->threads : e->world->processors,
-                             device_isa_name(level), precision_of(job));
-    device_set_poll(e->dev, heartbeat_poll, NULL);
-    return STATUS_OK;
-}
 
 /* ---- models ---------------------------------------------------------------------------------- */
 
@@ -375,7 +341,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     *e = (struct engine){.world = world, .job = job};
     phase_set("opening the models");
     e->helping = world->size > 1 && job->last_decode == LAST_DECODE_AUTO;
-    TRY(world_agree(world, open_device(e)));
+    TRY(world_agree(world, device_choice_open(&e->dev, world, job)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, find_widths(e)));
     TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
@@ -402,7 +368,7 @@ int engine_open_codec(struct engine *e, struct world *world, const struct job_op
     *e = (struct engine){.world = world, .job = job, .codec_only = true};
     phase_set("opening the VAE");
     TRY(world_agree(world, mesh_create_codec(&e->mesh, world)));
-    TRY(world_agree(world, open_device(e)));
+    TRY(world_agree(world, device_choice_open(&e->dev, world, job)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
     e->channels = vae_latent_channels(e->codec.vae);

@@ -1,0 +1,68 @@
+/* Inside the CUDA backend (libringreel_cuda.so): what its files share. Host code in C; kernels are in
+ * the .cu files, declared in kernels.h, attention.h and conv.h.
+ *
+ * One device, one stream: ops are queued in the order they were asked for, on the stream that every
+ * copy uses too. Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
+ * rounded to bf16 on their way in and summed in fp32, at PRECISION_F32 nothing is rounded. */
+#ifndef RINGREEL_CUDA_H
+#define RINGREEL_CUDA_H
+
+#include "kernels/backend.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+enum { CUBLASLT_WORKSPACE_BYTES = 32 << 20 };
+
+/* Grows to the largest request and stays: after the first step nothing grows any more. */
+struct cuda_scratch {
+    void *p;
+    size_t bytes;
+};
+
+/* A matrix product of one shape of weights: the algorithm is chosen once, for any number of rows. */
+struct product {
+    int64_t in, out, tile;
+    cublasLtEpilogue_t epilogue;
+    enum precision precision;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct cuda {
+    int index, capability; /* 10 * major + minor */
+    cudaStream_t stream;
+    cublasLtHandle_t blas;
+    void *workspace;
+    struct cuda_scratch rounded; /* a product's input in bf16 */
+    struct cuda_scratch weights; /* of a layer that is not resident */
+    struct cuda_scratch raw;     /* a tensor as it stands in the file */
+    struct cuda_scratch results; /* what goes on to the host */
+    struct product *products;
+    int product_count;
+};
+
+static inline struct cuda *cuda_of(struct device *dev) { return dev->backend; }
+
+/* A call of the CUDA runtime, or a kernel's launch: failure ends the job, naming the device. */
+void cuda_check(const char *file, int line, const char *call, int error);
+#define CHECK_CUDA(call) cuda_check(__FILE__, __LINE__, #call, (int)(call))
+
+void *cuda_take(size_t bytes, const char *what); /* CHECK-fails when there is none */
+void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what);
+/* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16. */
+void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t);
+
+/* linear.c */
+void cuda_linear_pack(struct device *dev, struct linear *l);
+void cuda_linear_unpack(struct device *dev, struct linear *l);
+void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
+                 enum epilogue e, int64_t tile);
+
+/* conv.c */
+void cuda_conv_pack(struct device *dev, struct conv *c);
+void cuda_conv_unpack(struct device *dev, struct conv *c);
+void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
+                 const struct conv *c, int front, const struct clip *add,
+                 const struct conv_span *span);
+
+#endif

@@ -1,0 +1,403 @@
+/* Opens one CUDA device as a rank's backend: its memory, its stream, copies, and the table of ops. */
+#include "kernels/cuda/cuda.h"
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/kernels.h"
+
+#include "base/error.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+void cuda_check(const char *file, int line, const char *call, int error)
+{
+    if (error == cudaSuccess) return;
+    int device = -1;
+    cudaGetDevice(&device);
+    fatal(file, line, call, "CUDA device %d: %s (%s)", device,
+          cudaGetErrorString((cudaError_t)error), cudaGetErrorName((cudaError_t)error));
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* NULL where the device has too little; anything else that is wrong ends the job. */
+static void *take_or_null(size_t bytes)
+{
+    void *p = NULL;
+    cudaError_t error = cudaMalloc(&p, bytes ? bytes : 1);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* it is not sticky: forgotten here */
+        return NULL;
+    }
+    CHECK_CUDA(error);
+    return p;
+}
+
+void *cuda_take(size_t bytes, const char *what)
+{
+    void *p = take_or_null(bytes);
+    size_t free_bytes = 0, total = 0;
+    if (!p) cudaMemGetInfo(&free_bytes, &total);
+    CHECK(p, "%s: no device memory for %zu bytes, %zu of %zu are free", what, bytes, free_bytes,
+          total);
+    return p;
+}
+
+void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what)
+{
+    if (s->bytes < bytes) {
+        CHECK_CUDA(cudaFree(s->p)); /* waits for what still uses it */
+        s->p = cuda_take(bytes, what);
+        s->bytes = bytes;
+    }
+    return s->p;
+}
+
+static void *take_device(size_t bytes, const char *name)
+{
+    (void)name; /* arena_commit names it */
+    void *p = take_or_null(bytes);
+    if (p) CHECK_CUDA(cudaMemset(p, 0, bytes));
+    return p;
+}
+
+static void give_device(void *memory, size_t bytes)
+{
+    (void)bytes;
+    CHECK_CUDA(cudaFree(memory));
+}
+
+static void *take_pinned(size_t bytes, const char *name)
+{
+    void *p = NULL;
+    (void)name;
+    if (cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault) != cudaSuccess) {
+        cudaGetLastError();
+        return NULL;
+    }
+    return memset(p, 0, bytes);
+}
+
+static void give_pinned(void *memory, size_t bytes)
+{
+    (void)bytes;
+    CHECK_CUDA(cudaFreeHost(memory));
+}
+
+static const struct arena_memory device_arena = {take_device, give_device},
+                                 pinned_arena = {take_pinned, give_pinned};
+
+/* ---- copies ---------------------------------------------------------------------------------- */
+
+/* Polls meanwhile: messages of other ranks go on while the device works. */
+static void finish(struct device *dev)
+{
+    const struct timespec pause = {.tv_nsec = 20000};
+    cudaError_t state;
+    while ((state = cudaStreamQuery(cuda_of(dev)->stream)) == cudaErrorNotReady) {
+        device_poll(dev);
+        nanosleep(&pause, NULL);
+    }
+    CHECK_CUDA(state);
+}
+
+static void copy_rows(struct device *dev, void *to, size_t to_stride, const void *from,
+                      size_t from_stride, size_t bytes, int64_t rows, enum cudaMemcpyKind kind)
+{
+    CHECK_CUDA(cudaMemcpy2DAsync(to, to_stride, from, from_stride, bytes, (size_t)rows, kind,
+                                 cuda_of(dev)->stream));
+}
+
+/* The host may write to `from` again at once. */
+static void upload(struct device *dev, void *to, size_t to_stride, const void *from,
+                   size_t from_stride, size_t bytes, int64_t rows)
+{
+    copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyHostToDevice);
+    finish(dev);
+}
+
+static void download(struct device *dev, void *to, size_t to_stride, const void *from,
+                     size_t from_stride, size_t bytes, int64_t rows)
+{
+    copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyDeviceToHost);
+}
+
+static void copy(struct device *dev, void *to, size_t to_stride, const void *from,
+                 size_t from_stride, size_t bytes, int64_t rows)
+{
+    copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyDeviceToDevice);
+}
+
+static void zero(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows)
+{
+    CHECK_CUDA(cudaMemset2DAsync(to, stride, 0, bytes, (size_t)rows, cuda_of(dev)->stream));
+}
+
+void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t)
+{
+    struct cuda *cuda = cuda_of(dev);
+    void *raw = cuda_scratch(&cuda->raw, t->bytes, t->name);
+    upload(dev, raw, t->bytes, t->data, t->bytes, t->bytes, 1);
+    CHECK_CUDA(launch_convert(cuda->stream, to, type, raw, t->dtype, tensor_count(t)));
+}
+
+/* ---- ops that are one kernel ----------------------------------------------------------------- */
+
+#define LAUNCH(kernel, ...) CHECK_CUDA(launch_##kernel(cuda_of(dev)->stream, __VA_ARGS__))
+
+static void norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
+                          struct mat shift, struct mat scale, const int32_t *row_index)
+{
+    LAUNCH(norm_modulate, y, x, kind, eps, shift.p, scale.p, row_index);
+}
+
+static void rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight)
+{
+    LAUNCH(rms_norm, y, x, eps, weight);
+}
+
+static void qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
+                         const struct rope *rope)
+{
+    struct qk_rows rows = {.p = x.p, .stride = x.cols, .weight = weight}, none = {0};
+    LAUNCH(qk_norm_rope, rows, none, x.dtype, x.rows, x.cols, eps, rope);
+}
+
+static void gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
+                          const int32_t *row_index)
+{
+    LAUNCH(gate_residual, x, y, gate.p, row_index);
+}
+
+static void gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
+{
+    LAUNCH(gelu_gate, y, a, b);
+}
+
+static void silu(struct device *dev, struct mat y, struct mat x) { LAUNCH(silu, y, x); }
+
+static void lincomb(struct device *dev, float *out, float a, const float *x, float b,
+                    const float *y, int64_t n)
+{
+    LAUNCH(lincomb, out, a, x, b, y, n);
+}
+
+/* The results are small, and the host goes on with them at once. */
+static void dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
+                      int64_t tile)
+{
+    size_t bytes = (size_t)((n + tile - 1) / tile) * sizeof *dots;
+    double *results = cuda_scratch(&cuda_of(dev)->results, bytes, "sums over tiles");
+    LAUNCH(dot_tiles, results, x, y, n, tile);
+    download(dev, dots, bytes, results, bytes, bytes, 1);
+}
+
+static struct device_clip typed(const struct clip *v)
+{
+    return (struct device_clip){.p = v->p, .dtype = DTYPE_F32, .t = v->t, .h = v->h, .w = v->w, .c = v->c,
+                                .pad = v->pad, .above = v->above, .below = v->below};
+}
+
+static void pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
+                            const float *scale, const float *shift)
+{
+    LAUNCH(pixel_norm_silu, typed(y), typed(x), scale, shift);
+}
+
+static void channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
+                               float eps, const float *weight, const float *bias)
+{
+    LAUNCH(channel_layer_norm, typed(y), typed(x), eps, weight, bias);
+}
+
+static void copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
+{
+    LAUNCH(copy_pad, typed(y), typed(x));
+}
+
+static void add_noise_map(struct device *dev, const struct clip *y, const float *map,
+                          const float *per_channel)
+{
+    LAUNCH(add_noise_map, typed(y), map, per_channel);
+}
+
+static void depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
+                           const struct clip *residual, int st, int ss, bool first)
+{
+    struct device_clip extra = residual ? typed(residual) : (struct device_clip){0};
+    LAUNCH(depth_to_space, typed(y), typed(x), residual ? &extra : NULL, st, ss, first);
+}
+
+static void space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
+                           const struct clip *residual, int st, int ss, bool first)
+{
+    struct device_clip extra = residual ? typed(residual) : (struct device_clip){0};
+    LAUNCH(space_to_depth, typed(y), typed(x), residual ? &extra : NULL, st, ss, first);
+}
+
+static void patchify(struct device *dev, const struct clip *y, const float *x, int patch)
+{
+    LAUNCH(patchify, typed(y), x, patch);
+}
+
+static void unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
+{
+    LAUNCH(unpatchify, y, typed(x), patch);
+}
+
+static void to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
+                     int64_t rows)
+{
+    size_t size = (size_t)n * (size_t)rows * sizeof *bytes;
+    void *results = cuda_scratch(&cuda_of(dev)->results, size, "frames in bytes");
+    LAUNCH(to_bytes, results, y, stride, n, rows);
+    download(dev, bytes, size, results, size, size, 1);
+}
+
+static void to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
+                     int64_t rows)
+{
+    size_t size = (size_t)n * (size_t)rows * sizeof *words;
+    void *results = cuda_scratch(&cuda_of(dev)->results, size, "frames in words");
+    LAUNCH(to_words, results, y, stride, n, rows);
+    download(dev, words, size, results, size, size, 1);
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+static struct attention_rows rows_of(struct mat m)
+{
+    return (struct attention_rows){m.p, m.rows, m.cols, m.dtype == DTYPE_BF16};
+}
+
+static void kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
+                    int64_t granule)
+{
+    CHECK_CUDA(
+        attention_kv_pack(cuda_of(dev)->stream, packed, rows_of(k), rows_of(v), heads, granule));
+}
+
+static void begin(struct device *dev, float *state, int64_t queries, int64_t heads,
+                  int64_t head_dim)
+{
+    CHECK_CUDA(attention_begin(cuda_of(dev)->stream, state, queries, heads, head_dim));
+}
+
+static void block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
+                  int64_t granule, int64_t heads, float scale)
+{
+    struct cuda *cuda = cuda_of(dev);
+    enum attention_kernel kernel = attention_choose(cuda->capability, q.cols / heads);
+    CHECK_CUDA(attention_block(cuda->stream, kernel, state, rows_of(q), packed, keys, granule,
+                               heads, scale));
+    device_poll(dev);
+}
+
+static void end(struct device *dev, struct mat o, const float *state, int64_t heads)
+{
+    CHECK_CUDA(attention_finish(cuda_of(dev)->stream, rows_of(o), state, heads));
+}
+
+static void t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
+               int64_t heads, const float *bias)
+{
+    CHECK_CUDA(attention_t5(cuda_of(dev)->stream, rows_of(o), rows_of(q), rows_of(k), rows_of(v),
+                            heads, bias));
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void close_cuda(struct device *dev)
+{
+    struct cuda *cuda = cuda_of(dev);
+    struct cuda_scratch *scratch[] = {&cuda->rounded, &cuda->weights, &cuda->raw, &cuda->results};
+    CHECK_CUDA(cudaStreamSynchronize(cuda->stream));
+    for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
+        CHECK_CUDA(cudaFree(scratch[i]->p));
+    CHECK_CUDA(cudaFree(cuda->workspace));
+    cublasLtDestroy(cuda->blas);
+    CHECK_CUDA(cudaStreamDestroy(cuda->stream));
+    free(cuda->products);
+    free(cuda);
+    free(dev);
+}
+
+static const struct ops cuda_ops = {
+    .name = "cuda",
+    .close = close_cuda,
+    .memory = &device_arena,
+    .staging = &pinned_arena,
+    .memory_is_host = false,
+    .finish = finish,
+    .upload = upload,
+    .download = download,
+    .copy = copy,
+    .zero = zero,
+    .linear_pack = cuda_linear_pack,
+    .linear_unpack = cuda_linear_unpack,
+    .linear = cuda_linear,
+    .norm_modulate = norm_modulate,
+    .rms_norm = rms_norm,
+    .qk_norm_rope = qk_norm_rope,
+    .gate_residual = gate_residual,
+    .gelu_gate = gelu_gate,
+    .silu = silu,
+    .lincomb = lincomb,
+    .dot_tiles = dot_tiles,
+    .kv_pack = kv_pack,
+    .attention_begin = begin,
+    .attention_block = block,
+    .attention_finish = end,
+    .attention_t5 = t5,
+    .conv_pack = cuda_conv_pack,
+    .conv_unpack = cuda_conv_unpack,
+    .conv3d = cuda_conv3d,
+    .pixel_norm_silu = pixel_norm_silu,
+    .channel_layer_norm = channel_layer_norm,
+    .copy_pad = copy_pad,
+    .add_noise_map = add_noise_map,
+    .depth_to_space = depth_to_space,
+    .space_to_depth = space_to_depth,
+    .patchify = patchify,
+    .unpatchify = unpatchify,
+    .to_bytes = to_bytes,
+    .to_words = to_words,
+};
+
+static int count_devices(char *why, size_t room)
+{
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaSuccess && count > 0) return count;
+    snprintf(why, room, "%s", error == cudaSuccess ? "no CUDA device" : cudaGetErrorString(error));
+    return 0;
+}
+
+static struct device *open_cuda(int index, int threads, enum precision precision)
+{
+    struct cudaDeviceProp about;
+    struct cuda *cuda = xcalloc(1, sizeof *cuda);
+    cuda->index = index;
+    CHECK_CUDA(cudaSetDevice(index));
+    CHECK_CUDA(cudaGetDeviceProperties(&about, index));
+    cuda->capability = 10 * about.major + about.minor;
+    CHECK(cuda->capability >= 80, "CUDA device %d (%s) has compute capability %d.%d, 8.0 is needed",
+          index, about.name, about.major, about.minor);
+    CHECK_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    CHECK(cublasLtCreate(&cuda->blas) == CUBLAS_STATUS_SUCCESS, "cuBLASLt on CUDA device %d", index);
+    cuda->workspace = cuda_take(CUBLASLT_WORKSPACE_BYTES, "workspace of cuBLASLt");
+    struct device *dev = xcalloc(1, sizeof *dev);
+    *dev = (struct device){
+        .ops = &cuda_ops, .threads = threads, .precision = precision, .backend = cuda};
+    snprintf(dev->isa, sizeof dev->isa, "sm_%d", cuda->capability);
+    return dev;
+}
+
+const struct backend_library ringreel_cuda = {
+    .version = BACKEND_VERSION,
+    .ops_bytes = sizeof(struct ops),
+    .count_devices = count_devices,
+    .open = open_cuda,
+};
