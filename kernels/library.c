@@ -37,7 +37,8 @@ static void *open_library(bool *built, char *why, size_t room)
         return library;
     }
     *built = false;
-    snprintf(why, room, "this build has the CPU backend only (no %s beside the program)", file_name);
+    snprintf(why, room, "this build has the CPU backend only (no %s beside the program)",
+             file_name);
     return NULL;
 }
 

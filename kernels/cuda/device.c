@@ -196,8 +196,15 @@ static void dot_tiles(struct device *dev, double *dots, const float *x, const fl
 
 static struct device_clip typed(const struct clip *v)
 {
-    return (struct device_clip){.p = v->p, .dtype = DTYPE_F32, .t = v->t, .h = v->h, .w = v->w, .c = v->c,
-                                .pad = v->pad, .above = v->above, .below = v->below};
+    return (struct device_clip){.p = v->p,
+                                .dtype = DTYPE_F32,
+                                .t = v->t,
+                                .h = v->h,
+                                .w = v->w,
+                                .c = v->c,
+                                .pad = v->pad,
+                                .above = v->above,
+                                .below = v->below};
 }
 
 static void pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
@@ -386,7 +393,8 @@ static struct device *open_cuda(int index, int threads, enum precision precision
     CHECK(cuda->capability >= 80, "CUDA device %d (%s) has compute capability %d.%d, 8.0 is needed",
           index, about.name, about.major, about.minor);
     CHECK_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
-    CHECK(cublasLtCreate(&cuda->blas) == CUBLAS_STATUS_SUCCESS, "cuBLASLt on CUDA device %d", index);
+    CHECK(cublasLtCreate(&cuda->blas) == CUBLAS_STATUS_SUCCESS, "cuBLASLt on CUDA device %d",
+          index);
     cuda->workspace = cuda_take(CUBLASLT_WORKSPACE_BYTES, "workspace of cuBLASLt");
     struct device *dev = xcalloc(1, sizeof *dev);
     *dev = (struct device){

@@ -92,10 +92,9 @@ static struct matmul describe(const struct device *dev, const struct product *p,
         CHECK_BLAS(cublasLtMatmulDescSetAttribute(m.what, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &f32,
                                                   sizeof f32));
     }
-    CHECK_BLAS(cublasLtMatrixLayoutCreate(&m.weight, type, (uint64_t)p->in, (uint64_t)p->out,
-                                          p->in));
     CHECK_BLAS(
-        cublasLtMatrixLayoutCreate(&m.input, type, (uint64_t)p->in, (uint64_t)rows, p->in));
+        cublasLtMatrixLayoutCreate(&m.weight, type, (uint64_t)p->in, (uint64_t)p->out, p->in));
+    CHECK_BLAS(cublasLtMatrixLayoutCreate(&m.input, type, (uint64_t)p->in, (uint64_t)rows, p->in));
     CHECK_BLAS(cublasLtMatrixLayoutCreate(&m.output, CUDA_R_32F, (uint64_t)p->out, (uint64_t)rows,
                                           p->out));
     return m;
@@ -211,8 +210,8 @@ void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct li
     }
     struct cuda *cuda = cuda_of(dev);
     size_t bytes = (weight_bytes(dev, l) + 255) / 256 * 256;
-    char *weight = cuda_scratch(&cuda->weights, bytes + (size_t)l->out * sizeof(float),
-                                "weights of a layer");
+    char *weight =
+        cuda_scratch(&cuda->weights, bytes + (size_t)l->out * sizeof(float), "weights of a layer");
     float *bias = l->bias ? (float *)(weight + bytes) : NULL;
     load(dev, weight, l);
     if (bias) cuda_load_tensor(dev, bias, DTYPE_F32, l->bias);

@@ -30,8 +30,8 @@ static int open_cuda(struct device **dev, struct world *w, const struct job_opti
     if (w->host_size > devices && w->host_rank == 0)
         log_info("host %s: %d ranks share %d CUDA device%s", w->host, w->host_size, devices,
                  devices == 1 ? "" : "s");
-    *dev = device_open_cuda(w->host_rank % devices, w->processors,
-                            precision_of(job, PRECISION_BF16));
+    *dev =
+        device_open_cuda(w->host_rank % devices, w->processors, precision_of(job, PRECISION_BF16));
     return STATUS_OK;
 }
 
@@ -42,8 +42,8 @@ static int open_cpu(struct device **dev, struct world *w, const struct job_optio
     int best = device_isa_level(device_best_isa()), status = STATUS_OK;
     int level = strcmp(job->isa, "auto") == 0 ? best : device_isa_level(job->isa);
     if (level > best)
-        status = error_set(STATUS_INPUT, "isa %s: this CPU has %s at best", job->isa,
-                           device_best_isa());
+        status =
+            error_set(STATUS_INPUT, "isa %s: this CPU has %s at best", job->isa, device_best_isa());
     level = world_min(w, level); /* also where the check failed: it is collective */
     TRY(status);
     *dev = device_open_cpu(job->threads ? job->threads : w->processors, device_isa_name(level),
@@ -58,7 +58,8 @@ static int choose(struct device **dev, struct world *w, const struct job_options
     int devices = device_cuda_count(&why);
     if (all_have_cuda(w, devices, why)) return open_cuda(dev, w, job, devices);
     if (strcmp(job->backend, "auto") == 0) return open_cpu(dev, w, job);
-    return error_set(STATUS_INPUT, "backend cuda: %s", devices > 0 ? "another rank has no device" : why);
+    return error_set(STATUS_INPUT, "backend cuda: %s",
+                     devices > 0 ? "another rank has no device" : why);
 }
 
 int device_choice_open(struct device **dev, struct world *w, const struct job_options *job)
