@@ -116,6 +116,7 @@ static const struct ops *guarded_ops(void)
 {
     static struct ops ops;
     ops = cpu_ops;
+    ops.name = "guarded cpu";
     ops.memory = &guard_memory;
     ops.memory_is_host = false;
     ops.enter = guard_enter;

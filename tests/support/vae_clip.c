@@ -3,13 +3,11 @@
 #include "base/error.h"
 #include "model/vae_net.h"
 
-#include <string.h>
-
 struct vae_stream *vae_clip_open(struct vae *v, const struct vae_task *task, struct arena *memory)
 {
     struct vae_stream *s;
     CHECK(vae_stream_open(&s, v, task) == STATUS_OK, "%s", error_message());
-    arena_init(memory, "VAE stream");
+    arena_init_on(memory, "VAE stream", device_memory(v->dev));
     vae_stream_lay_out(s, memory);
     arena_commit(memory);
     vae_stream_lay_out(s, memory);
@@ -17,6 +15,7 @@ struct vae_stream *vae_clip_open(struct vae *v, const struct vae_task *task, str
 }
 
 struct output {
+    struct device *dev;
     float *at;
     int64_t frame; /* floats */
 };
@@ -24,7 +23,8 @@ struct output {
 static void append(void *argument, const float *frames, int64_t n)
 {
     struct output *out = argument;
-    memcpy(out->at, frames, sizeof *frames * (size_t)(n * out->frame));
+    op_download(out->dev, out->at, frames, sizeof *frames * (size_t)(n * out->frame));
+    device_finish(out->dev);
     out->at += n * out->frame;
 }
 
@@ -32,7 +32,7 @@ void vae_clip_decode(struct vae_stream *s, float *video, const float *z, int64_t
                      float timestep, struct rng *noise, const struct vae_progress *progress)
 {
     const struct stage *last = &s->stages[s->stage_count - 1];
-    struct output out = {video, last->h * last->w * s->coder->conv_out.out};
+    struct output out = {s->v->dev, video, last->h * last->w * s->coder->conv_out.out};
     int64_t latent = s->task.h * s->task.w * s->v->latent_channels;
     vae_stream_begin(s, f, timestep, noise, (struct vae_sink){append, &out}, progress);
     for (int64_t i = 0; i < f; i += chunk) {
@@ -46,7 +46,7 @@ void vae_clip_encode(struct vae_stream *s, float *encoded, const float *video, i
 {
     const struct stage *last = &s->stages[s->stage_count - 1];
     int space = s->v->space_factor, time = s->v->time_factor;
-    struct output out = {encoded, last->h * last->w * s->coder->conv_out.out};
+    struct output out = {s->v->dev, encoded, last->h * last->w * s->coder->conv_out.out};
     int64_t frame = s->task.h * s->task.w * space * space * 3, total = time * (f - 1) + 1;
     vae_stream_begin(s, f, 0, NULL, (struct vae_sink){append, &out}, progress);
     for (int64_t i = 0; i < total;) {
