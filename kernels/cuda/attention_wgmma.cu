@@ -214,7 +214,6 @@ template <int D, int KEYS>
 __global__ void __launch_bounds__(THREADS, 1)
     attend_wgmma(const __grid_constant__ CUtensorMap packed, AttentionTask task)
 {
-    using P = Plan<D, KEYS>;
     SMEM_DYN(unsigned char, shared); /* keys, values: [STAGES] tiles; queries; barriers */
     uint32_t base = shared_address(shared);
     Ring<D, KEYS> keys(base, 0), values(base, 1);

@@ -185,20 +185,34 @@ static double farthest(const Floats &x, const Floats &y)
  * fp32 are far below that. */
 static double tolerance(bool bf16) { return (bf16 ? 2 : 1) * 0x1p-9 + 1e-5; }
 
-static void check(const Problem &p, attention_kernel kernel)
+/* Those that this device has for a head width */
+static std::vector<attention_kernel> kernels_of(int64_t d)
 {
-    Operands x(p);
-    Floats want = naive(p, x, scale_of(p), nullptr), got = on_gpu(p, x, kernel);
-    double off = farthest(got, want), off_cpu = farthest(got, on_cpu(p, x));
-    EXPECT(off <= tolerance(p.bf16) && off_cpu <= tolerance(p.bf16),
-           "%lld queries, %lld keys, granule %lld, %lld heads of %lld: off by %g, from the CPU %g",
-           (long long)p.queries, (long long)p.keys, (long long)p.granule, (long long)p.heads,
-           (long long)p.d, off, off_cpu);
+    std::vector<attention_kernel> kernels = {ATTENTION_MMA};
+    if (attention_choose(capability(), d) != ATTENTION_MMA) kernels.push_back(ATTENTION_WGMMA);
+    return kernels;
 }
 
-static void check_bits(const Problem &p, attention_kernel kernel)
+static void check_kernel(const Problem &p, const Operands &x, attention_kernel kernel)
+{
+    Floats want = naive(p, x, scale_of(p), nullptr), got = on_gpu(p, x, kernel);
+    double off = farthest(got, want), off_cpu = farthest(got, on_cpu(p, x));
+    EXPECT(
+        off <= tolerance(p.bf16) && off_cpu <= tolerance(p.bf16),
+        "kernel %d, %lld queries, %lld keys, granule %lld, %lld heads of %lld: off by %g, from the "
+        "CPU %g",
+        kernel, (long long)p.queries, (long long)p.keys, (long long)p.granule, (long long)p.heads,
+        (long long)p.d, off, off_cpu);
+}
+
+static void check(const Problem &p)
 {
     Operands x(p);
+    for (attention_kernel kernel : kernels_of(p.d)) check_kernel(p, x, kernel);
+}
+
+static void check_kernel_bits(const Problem &p, const Operands &x, attention_kernel kernel)
+{
     Floats want = on_gpu(p, x, kernel);
     int64_t granules = (p.keys + p.granule - 1) / p.granule, cols = p.heads * p.d;
     EXPECT_SAME(on_gpu(p, x, kernel, {1}), want);
@@ -215,58 +229,67 @@ static void check_bits(const Problem &p, attention_kernel kernel)
     }
 }
 
+static void check_bits(const Problem &p)
+{
+    Operands x(p);
+    for (attention_kernel kernel : kernels_of(p.d)) check_kernel_bits(p, x, kernel);
+}
+
 /* ---- cases ----------------------------------------------------------------------------------- */
 
 static void test_widths()
 {
-    check({33, 150, 64, 2, 32, false, 4}, ATTENTION_MMA);
-    check({33, 150, 64, 2, 64, true, 4}, ATTENTION_MMA);
-    check({33, 150, 64, 2, 128, false, 4}, ATTENTION_MMA);
+    check({33, 150, 64, 2, 32, false, 4});
+    check({33, 150, 64, 2, 64, true, 4});
+    check({33, 150, 64, 2, 128, false, 4});
 }
 
 static void test_awkward_sizes()
 {
-    check({1, 17, 16, 1, 64, false, 1}, ATTENTION_MMA);
-    check({1, 1, 16, 3, 32, true, 1}, ATTENTION_MMA);
-    check({17, 40, 32, 2, 128, true, 1}, ATTENTION_MMA);
-    check({20, 128 + 65, 128, 1, 64, false, 8}, ATTENTION_MMA);
-    check({130, 100, 48, 1, 32, false, 1}, ATTENTION_MMA);
-    check({7, 224 + 3, 112, 3, 64, false, 30}, ATTENTION_MMA);
+    check({1, 17, 16, 1, 64, false, 1});
+    check({1, 1, 16, 3, 32, true, 1});
+    check({17, 40, 32, 2, 128, true, 1});
+    check({20, 128 + 65, 128, 1, 64, false, 8});
+    check({130, 100, 48, 1, 32, false, 1});
+    check({7, 224 + 3, 112, 3, 64, false, 30});
 }
 
 /* More tiles than the ring has stages, one after the other in the same slots */
 static void test_long_ring()
 {
-    check({5, 64 * 9 + 1, 64, 1, 64, false, 2}, ATTENTION_MMA);
-    check({5, 64 * 7, 256, 1, 128, false, 2}, ATTENTION_MMA);
+    check({5, 64 * 9 + 1, 64, 1, 64, false, 2});
+    check({5, 64 * 7, 256, 1, 128, false, 2});
+    check({70, 32 * 7, 32, 1, 128, false, 2});
 }
 
 /* As for text: as many keys as one granule holds, or fewer */
 static void test_cross_attention()
 {
-    check({40, 64, 64, 2, 32, true, 2}, ATTENTION_MMA);
-    check({40, 13, 16, 2, 64, true, 2}, ATTENTION_MMA);
+    check({40, 64, 64, 2, 32, true, 2});
+    check({40, 13, 16, 2, 64, true, 2});
 }
 
 static void test_same_bits()
 {
-    check_bits({70, 150, 48, 1, 32, false, 4}, ATTENTION_MMA);
-    check_bits({70, 120, 16, 1, 64, false, 4}, ATTENTION_MMA);
-    check_bits({40, 230, 80, 1, 128, true, 4}, ATTENTION_MMA);
+    check_bits({70, 150, 48, 1, 32, false, 4});
+    check_bits({70, 120, 16, 1, 64, false, 4});
+    check_bits({40, 230, 80, 1, 128, true, 4});
 }
 
 /* A granule whose scores are all -infinity leaves no trace and no NaN. */
 static void test_infinite_scores()
 {
-    Problem p = {2, 40, 16, 1, 32, false, 1}, rest = {2, 20, 16, 1, 32, false, 1};
+    Problem p = {2, 40, 16, 1, 64, false, 1}, rest = {2, 20, 16, 1, 64, false, 1};
     Operands x(p), y(rest);
     for (float &value : x.q) value = 1;
     y.q = x.q;
     y.k = part(x.k, 20 * p.d, 20 * p.d);
     y.v = part(x.v, 20 * p.d, 20 * p.d);
     for (int64_t j = 0; j < 20; j++) x.k[j * p.d] = -INFINITY;
-    double off = farthest(on_gpu(p, x, ATTENTION_MMA), naive(rest, y, scale_of(p), nullptr));
-    EXPECT(off <= tolerance(false), "off by %g", off);
+    for (attention_kernel kernel : kernels_of(p.d)) {
+        double off = farthest(on_gpu(p, x, kernel), naive(rest, y, scale_of(p), nullptr));
+        EXPECT(off <= tolerance(false), "kernel %d: off by %g", kernel, off);
+    }
 }
 
 /* All in fp32: a chain of d products of the size of the scores, each rounded once. */
@@ -295,6 +318,11 @@ static void test_t5()
 /* What no kernel can do is refused before it is launched. */
 static void test_refused()
 {
+    EXPECT(attention_choose(80, 128) == ATTENTION_MMA &&
+               attention_choose(90, 32) == ATTENTION_MMA &&
+               attention_choose(90, 64) == ATTENTION_WGMMA &&
+               attention_choose(100, 128) == ATTENTION_MMA,
+           "choice");
     OnDevice<float> room(1 << 12);
     attention_rows q = {room, 4, 48, 0}, wide = {room, 4, 64, 0};
     int bad = cudaErrorInvalidValue;
@@ -302,6 +330,9 @@ static void test_refused()
     EXPECT(attention_block(nullptr, ATTENTION_MMA, room, q, room, 4, 16, 1, 1) == bad, "the same");
     EXPECT(attention_block(nullptr, ATTENTION_MMA, room, wide, room, 0, 16, 1, 1) == bad,
            "no keys");
+    attention_rows narrow = {room, 4, 32, 0};
+    EXPECT(attention_block(nullptr, ATTENTION_WGMMA, room, narrow, room, 4, 16, 1, 1) == bad,
+           "head width 32 on wgmma");
     EXPECT(attention_kv_pack(nullptr, room, wide, wide, 1, 24) == bad, "granule 24");
     attention_rows longer = {room, ATTENTION_T5_LENGTH + 1, 4, 0};
     EXPECT(attention_t5(nullptr, longer, longer, longer, longer, 1, room) == bad, "too long");
