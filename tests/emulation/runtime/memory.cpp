@@ -227,7 +227,8 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
     if (bytes == 0) return cudaSuccess;
     int device = current_device();
     size_t free = settings().memory - bytes_of_device[device];
-    if (failure_due("malloc") || bytes > free || bytes > free - (alignment - 1))
+    bool fails = failure_due("malloc");
+    if (fails || bytes > free || (bytes + alignment - 1) / alignment * alignment > free)
         return fail(cudaErrorMemoryAllocation);
     *pointer = place(bytes, device);
     return *pointer ? cudaSuccess : fail(cudaErrorMemoryAllocation);

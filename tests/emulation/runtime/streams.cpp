@@ -206,7 +206,7 @@ void append(CUstream_st *stream, Queued operation)
     stream->queue.push_back(std::move(operation));
     if (settings().schedule == Schedule::eager)
         make_progress();
-    else if (settings().schedule == Schedule::random)
+    else if (settings().schedule == Schedule::random && random_below(4) == 0)
         for (uint64_t i = random_below(4); i > 0 && !sticky_error(); i--) advance_one(nullptr);
 }
 
