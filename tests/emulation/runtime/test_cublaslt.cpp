@@ -5,9 +5,15 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
-#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+static const bool sanitized = true;
+#else
+static const bool sanitized = false;
+#endif
 
 #define LT(call) EXPECT((call) == CUBLAS_STATUS_SUCCESS)
 
@@ -206,8 +212,8 @@ static void check(const Product &p, double tolerance)
     LT(cublasLtDestroy(handle));
 }
 
-/* Half a unit in the last place of bf16 is 2^-9; the sums' own error is far below. */
-static const double bf16 = 0.0021, fp32 = 1e-5, fp8 = 0.07;
+/* Half a unit in the last place of bf16 is up to 2^-8; the sums' own error is far below. */
+static const double bf16 = 0.00394, fp32 = 1e-5, fp8 = 0.07;
 
 static void products(void **)
 {
@@ -442,7 +448,6 @@ static void what_is_refused(void **)
 static void it_is_fast_enough(void **)
 {
     succeeds({}, [] {
-        auto start = std::chrono::steady_clock::now();
         cublasLtHandle_t handle;
         LT(cublasLtCreate(&handle));
         Product p;
@@ -450,11 +455,12 @@ static void it_is_fast_enough(void **)
         Matrix a = matrix(p.in, 2048, 512, p.order, 1, 1), b = matrix(p.in, 2048, 512, p.order, 1, 2);
         Matrix d = matrix(p.out, 512, 512, p.order, 1, 3);
         Asked asked = ask(handle, desc, a, b, d, 0, 0);
-        start = std::chrono::steady_clock::now();
+        clock_t start = clock();
         result_of(handle, desc, a, b, d, asked.results[0].algo, nullptr, 0);
-        std::chrono::duration<double> s = std::chrono::steady_clock::now() - start;
-        printf("# 512 x 2048 x 512 in bf16: %.2f s\n", s.count());
+        double s = (double)(clock() - start) / CLOCKS_PER_SEC; /* of this process alone */
+        printf("# 512 x 2048 x 512 in bf16: %.2f s\n", s);
         fflush(stdout);
+        EXPECT(s < (sanitized ? 30 : 1));
     });
 }
 
