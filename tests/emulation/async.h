@@ -78,12 +78,14 @@ void thread_async_end(Thread *t); /* fails where something was never waited for 
 
 /* Whether the current thread's work is to be done at once. */
 bool done_at_once();
+/* Called where late work is waited for: returns when nobody else can go on. */
+void let_others_go_first(Place at);
 
 /* ---- async.cpp ------------------------------------------------------------------------------- */
 
 void cp_async(uint32_t to, const void *from, bool valid, Place at);
 void cp_async_commit();
-void cp_async_wait(size_t groups);
+void cp_async_wait(size_t groups, Place at);
 
 void mbarrier_init(uint32_t barrier, uint32_t arrivals, Place at);
 void mbarrier_init_fence();
@@ -93,20 +95,20 @@ void mbarrier_complete_bytes(Block *b, uint32_t barrier, uint32_t bytes, Place a
 
 /* ---- tma.cpp --------------------------------------------------------------------------------- */
 
-void tma_load(uint32_t to, const CUtensorMap_st *map, uint32_t barrier, int rank,
-              const int *corner, Place at);
+void tma_load(uint32_t to, const CUtensorMap_st *map, uint32_t barrier, int rank, const int *corner,
+              Place at);
 void tma_store(const CUtensorMap_st *map, uint32_t from, int rank, const int *corner, Place at);
 void tma_commit();
-void tma_wait(size_t groups, bool only_read);
+void tma_wait(size_t groups, bool only_read, Place at);
 void tma_finish_load(Block *b, const Transfer &load);
 void tma_finish_store(Store *store);
 
 /* ---- wgmma.cpp ------------------------------------------------------------------------------- */
 
 struct WgmmaOperands {
-    uint64_t a, b;       /* descriptors; a unused where A comes from registers */
+    uint64_t a, b;               /* descriptors; a unused where A comes from registers */
     const uint32_t *a_registers; /* [4], or NULL */
-    int n;               /* columns of D */
+    int n;                       /* columns of D */
     bool accumulate, a_transposed, b_transposed;
 };
 void wgmma_fence(Place at);

@@ -17,7 +17,7 @@ TWIN void cp_async16(uint32_t to, const void *from, bool valid = true, PLACE)
     emulation::cp_async(to, from, valid, at);
 }
 TWIN void cp_async_commit() { emulation::cp_async_commit(); }
-template <int N> TWIN void cp_async_wait() { emulation::cp_async_wait(N); }
+template <int N> TWIN void cp_async_wait(PLACE) { emulation::cp_async_wait(N, at); }
 
 TWIN void ldmatrix_x4(uint32_t (&r)[4], uint32_t row, PLACE)
 {
@@ -46,10 +46,7 @@ TWIN void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t 
 TWIN uint32_t tf32_of(float x) { return (__float_as_uint(x) + 0x1000u) & 0xFFFFE000u; }
 
 TWIN void barrier_sync(int id, int threads, PLACE) { emulation::barrier_sync(id, threads, at); }
-TWIN void barrier_arrive(int id, int threads, PLACE)
-{
-    emulation::barrier_arrive(id, threads, at);
-}
+TWIN void barrier_arrive(int id, int threads, PLACE) { emulation::barrier_arrive(id, threads, at); }
 
 TWIN void mbarrier_init(uint32_t barrier, uint32_t arrivals, PLACE)
 {
@@ -102,7 +99,7 @@ TWIN void tma_store_3d(const CUtensorMap *map, uint32_t from, int x, int y, int 
     emulation::tma_store(map, from, 3, corner, at);
 }
 TWIN void tma_commit() { emulation::tma_commit(); }
-template <int N> TWIN void tma_wait() { emulation::tma_wait(N, false); }
-template <int N> TWIN void tma_wait_read() { emulation::tma_wait(N, true); }
+template <int N> TWIN void tma_wait(PLACE) { emulation::tma_wait(N, false, at); }
+template <int N> TWIN void tma_wait_read(PLACE) { emulation::tma_wait(N, true, at); }
 
 #endif

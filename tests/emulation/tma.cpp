@@ -93,6 +93,7 @@ void tma_load(uint32_t to, const CUtensorMap *map, uint32_t barrier, int rank, c
         return;
     }
     memset(b->shared.arena + to, 0xFF, tile_bytes(load.map));
+    Unseen queueing;
     b->async.loads.push_back(load);
 }
 
@@ -171,9 +172,10 @@ bool all_done(const std::vector<Store> &group)
 } // namespace
 
 /* Groups that were only read stay in the queue until they are waited for, or the thread ends. */
-void tma_wait(size_t groups, bool only_read)
+void tma_wait(size_t groups, bool only_read, Place at)
 {
     std::vector<std::vector<Store>> *queue = &current->async.store_groups;
+    if (queue->size() > groups) let_others_go_first(at);
     for (size_t i = 0; i + groups < queue->size(); i++)
         for (Store &store : (*queue)[i]) {
             if (only_read)
