@@ -159,6 +159,10 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 .SECONDARY: # objects of tests are kept
 
+ifneq ($(wildcard /usr/local/cuda/include/cuda_runtime_api.h),)
+  include tests/emulation/runtime/rules.mk
+endif
+
 # `test` installs first and then starts make anew, so that a fresh machine's probes see what was installed.
 test:
 	@launch/install-deps.sh
