@@ -35,6 +35,7 @@ ifeq ($(SANITIZE),1)
 endif
 CFLAGS   := -std=gnu11 $(OPT) -ffp-contract=off $(WARN)
 CXXFLAGS := -std=c++17 $(OPT) $(WARN)
+LDFLAGS   = -rdynamic # backends in libraries call back
 LDLIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lsentencepiece -ldl -lm -lstdc++ -lpthread
 
 # kernels/cpu/*_simd.c is compiled once per instruction set and chosen at run time; nothing else is tuned to one CPU.
@@ -55,7 +56,7 @@ all: $(PROGRAM)
 
 $(PROGRAM): $(BUILD)/src/main.o $(LIBRARY)
 	@echo "link $@"
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
@@ -156,11 +157,38 @@ TEST_HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 .SECONDARY: # objects of tests are kept
 
-ifneq ($(wildcard /usr/local/cuda/include/cuda_runtime_api.h),)
+ifneq ($(CUDA_HEADERS),)
   include tests/emulation/runtime/rules.mk
+endif
+
+# ---- the CUDA backend ----------------------------------------------------------------------------------------------
+# libringreel_cuda.so, which the program opens when it starts: for GPUs beside it, and for the emulator.
+
+CUDA_HOST     := $(wildcard kernels/cuda/*.c)
+CUDA_LIBRARY  := libringreel_cuda.so
+CUDA_EMULATED := $(BUILD)/emulation/$(CUDA_LIBRARY)
+
+$(BUILD)/cuda/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "cc   $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -isystem $(CUDA_HOME)/include -c -o $@ $<
+
+$(CUDA_LIBRARY): $(CUDA_SOURCES:%.cu=$(BUILD)/cuda/%.o) $(CUDA_HOST:%.c=$(BUILD)/cuda/%.o)
+	@echo "link $@"
+	$(Q)$(CXX) -shared -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -Wl,-rpath,$(CUDA_HOME)/lib64
+
+$(CUDA_EMULATED): $(CUDA_SOURCES:%.cu=$(BUILD)/emulation/%.o) $(CUDA_HOST:%.c=$(BUILD)/cuda/%.o) $(libraries)
+	@echo "link $@"
+	$(Q)$(CXX) $(SAN) -shared -o $@ $(filter %.o,$^) -L$(EMULATION_LIB) -lcudart -lcublasLt -Wl,-rpath,$(abspath $(EMULATION_LIB))
+
+ifneq ($(and $(CUDA_FOUND),$(filter 0,$(SANITIZE))),)
+all: $(CUDA_LIBRARY)
+endif
+ifneq ($(CUDA_HEADERS),)
+check: $(CUDA_EMULATED)
 endif
 
 # `test` installs first and then starts make anew, so that a fresh machine's probes see what was installed.
@@ -184,10 +212,10 @@ info: $(PROGRAM)
 
 $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 $(BUILD)/bench_shares: $(BUILD)/tests/bench_shares.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares
 	@$(BUILD)/bench
 	@BUILD=$(BUILD) tests/bench_ranks.sh
@@ -204,7 +232,7 @@ format: # developers: needs clang-format
 	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp)
 
 clean:
-	rm -rf build build-sanitize build-race ringreel out
+	rm -rf build build-sanitize build-race ringreel $(CUDA_LIBRARY) out
 
 -include $(shell find build build-sanitize build-race -name '*.d' 2>/dev/null)
 

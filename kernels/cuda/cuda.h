@@ -8,6 +8,7 @@
 #define RINGREEL_CUDA_H
 
 #include "kernels/backend.h"
+#include "kernels/cuda/kernels.h"
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -42,6 +43,12 @@ struct cuda {
 };
 
 static inline struct cuda *cuda_of(struct device *dev) { return dev->backend; }
+
+static inline struct device_clip device_clip_of(const struct clip *v)
+{
+    return (struct device_clip){v->p, DTYPE_F32, v->t,     v->h,    v->w,
+                                v->c, v->pad,    v->above, v->below};
+}
 
 /* A call of the CUDA runtime, or a kernel's launch: failure ends the job, naming the device. */
 void cuda_check(const char *file, int line, const char *call, int error);

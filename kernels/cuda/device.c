@@ -194,64 +194,53 @@ static void dot_tiles(struct device *dev, double *dots, const float *x, const fl
     download(dev, dots, bytes, results, bytes, bytes, 1);
 }
 
-static struct device_clip typed(const struct clip *v)
-{
-    return (struct device_clip){.p = v->p,
-                                .dtype = DTYPE_F32,
-                                .t = v->t,
-                                .h = v->h,
-                                .w = v->w,
-                                .c = v->c,
-                                .pad = v->pad,
-                                .above = v->above,
-                                .below = v->below};
-}
-
 static void pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
                             const float *scale, const float *shift)
 {
-    LAUNCH(pixel_norm_silu, typed(y), typed(x), scale, shift);
+    LAUNCH(pixel_norm_silu, device_clip_of(y), device_clip_of(x), scale, shift);
 }
 
 static void channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
                                float eps, const float *weight, const float *bias)
 {
-    LAUNCH(channel_layer_norm, typed(y), typed(x), eps, weight, bias);
+    LAUNCH(channel_layer_norm, device_clip_of(y), device_clip_of(x), eps, weight, bias);
 }
 
 static void copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
 {
-    LAUNCH(copy_pad, typed(y), typed(x));
+    LAUNCH(copy_pad, device_clip_of(y), device_clip_of(x));
 }
 
 static void add_noise_map(struct device *dev, const struct clip *y, const float *map,
                           const float *per_channel)
 {
-    LAUNCH(add_noise_map, typed(y), map, per_channel);
+    LAUNCH(add_noise_map, device_clip_of(y), map, per_channel);
 }
 
 static void depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first)
 {
-    struct device_clip extra = residual ? typed(residual) : (struct device_clip){0};
-    LAUNCH(depth_to_space, typed(y), typed(x), residual ? &extra : NULL, st, ss, first);
+    struct device_clip extra = residual ? device_clip_of(residual) : (struct device_clip){0};
+    LAUNCH(depth_to_space, device_clip_of(y), device_clip_of(x), residual ? &extra : NULL, st, ss,
+           first);
 }
 
 static void space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first)
 {
-    struct device_clip extra = residual ? typed(residual) : (struct device_clip){0};
-    LAUNCH(space_to_depth, typed(y), typed(x), residual ? &extra : NULL, st, ss, first);
+    struct device_clip extra = residual ? device_clip_of(residual) : (struct device_clip){0};
+    LAUNCH(space_to_depth, device_clip_of(y), device_clip_of(x), residual ? &extra : NULL, st, ss,
+           first);
 }
 
 static void patchify(struct device *dev, const struct clip *y, const float *x, int patch)
 {
-    LAUNCH(patchify, typed(y), x, patch);
+    LAUNCH(patchify, device_clip_of(y), x, patch);
 }
 
 static void unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
 {
-    LAUNCH(unpatchify, y, typed(x), patch);
+    LAUNCH(unpatchify, y, device_clip_of(x), patch);
 }
 
 static void to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,

@@ -2,10 +2,9 @@
 # Included where the CUDA headers are. Libraries and programs that use them: -L$(EMULATION_LIB) -lcudart -lnccl
 # -lcublasLt, and LD_LIBRARY_PATH=$(EMULATION_LIB) when they run. libcudart holds the emulator's core as well.
 
-CUDA          ?= /usr/local/cuda
 EMULATION_LIB := $(BUILD)/emulation/lib
 RUNTIME_DIR   := tests/emulation/runtime
-RUNTIME_FLAGS := -fPIC -isystem $(CUDA)/include -DOMPI_SKIP_MPICXX -Wno-psabi
+RUNTIME_FLAGS := -fPIC -isystem $(CUDA_HOME)/include -DOMPI_SKIP_MPICXX -Wno-psabi
 
 NCCL_PARTS     := $(wildcard $(RUNTIME_DIR)/nccl*.cpp)
 CUBLASLT_PARTS := $(wildcard $(RUNTIME_DIR)/cublaslt*.cpp)
@@ -48,11 +47,11 @@ $(runtime_programs): $(BUILD)/%: $(BUILD)/emulation/pic/%.o $(libraries)
 	  $(shell pkg-config --libs ompi-c) -lcmocka
 
 # A plain C program, linked with NVIDIA's libraries where they are: it meets the emulated ones when it starts.
-NVIDIA_LIB := $(if $(wildcard $(CUDA)/lib64/libcublasLt.so $(CUDA)/lib64/libnccl.so),$(CUDA)/lib64,$(EMULATION_LIB))
+NVIDIA_LIB := $(if $(wildcard $(CUDA_HOME)/lib64/libcublasLt.so $(CUDA_HOME)/lib64/libnccl.so),$(CUDA_HOME)/lib64,$(EMULATION_LIB))
 $(BUILD)/$(RUNTIME_DIR)/plain: $(RUNTIME_DIR)/plain.c $(libraries)
 	@mkdir -p $(@D)
 	@echo "link $@"
-	$(Q)$(CC) -std=gnu11 -I. $(WARN) -g $(SAN) -isystem $(CUDA)/include $(shell pkg-config --cflags ompi-c) -o $@ $< \
+	$(Q)$(CC) -std=gnu11 -I. $(WARN) -g $(SAN) -isystem $(CUDA_HOME)/include $(shell pkg-config --cflags ompi-c) -o $@ $< \
 	  -L$(NVIDIA_LIB) -lcudart -lnccl -lcublasLt -Wl,--allow-shlib-undefined $(shell pkg-config --libs ompi-c) -lm
 
 check: $(runtime_programs) $(BUILD)/$(RUNTIME_DIR)/plain
