@@ -85,12 +85,9 @@ DEVICE_INLINE void row_rotate(float (&x)[ROW_CHUNKS][V], int cols, const struct 
                               const int32_t *coord)
 {
     int64_t at[3];
-#pragma unroll
-    for (int a = 0; a < 3; a++) at[a] = coord[a] * rope.n;
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++)
-#pragma unroll
-        for (int i = 0; i < V; i += 2) {
+    UNROLL for (int a = 0; a < 3; a++) at[a] = coord[a] * rope.n;
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
+        UNROLL for (int i = 0; i < V; i += 2) {
             int channel = row_column(k, V) + i;
             if (channel < rope.pad || channel >= cols) continue;
             unsigned pair = static_cast<unsigned>(channel - rope.pad) / 2, j = pair / 3;
@@ -135,7 +132,8 @@ int launch_qk_norm_rope(cudaStream_t stream, struct qk_rows q, struct qk_rows k,
             if (r.p) aligned &= r.stride % V == 0 && aligned_16(r.p) && aligned_16(r.weight);
         dim3 block = row_block<V>(cols), grid = row_grid(rows, block);
         grid.y = k.p ? 2 : 1;
-        QueriesKeys both = {{q, k}, rope ? *rope : rope{}};
+        QueriesKeys both = {{q, k}, {}};
+        if (rope) both.rope = *rope;
         return static_cast<int>(launch_kernel(
             grid, block, 0, stream, qk_kernel<T>, both,
             Rows{rows, static_cast<int>(cols), aligned, nullptr}, eps));
@@ -160,16 +158,14 @@ gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
         int n = row < rows.count ? rows.cols : 0;
         float sum[ROW_CHUNKS][V];
         row_load(sum, x + at, n, rows.aligned);
-#pragma unroll
-        for (int k = 0; k < ROW_CHUNKS; k++) {
+        UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
             int column = row_column(k, V);
             float gain[V], more[V];
             load_values(more, y + at + column, n - column, rows.aligned);
             if (gate.rows)
                 load_values(gain, gate.rows + modulation * rows.cols + column, n - column,
                             gate.aligned);
-#pragma unroll
-            for (int i = 0; i < V; i++) sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
+            UNROLL for (int i = 0; i < V; i++) sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
         }
         row_store(x + at, sum, n, rows.aligned);
         if constexpr (NORM) {
