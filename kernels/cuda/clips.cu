@@ -34,7 +34,8 @@ static bool clip_aligned(const struct device_clip &v, int step)
 /* ---- norms over channels --------------------------------------------------------------------- */
 
 /* A position is a row of threads; those of the border write zeros. */
-template <bool SILU, class Y, class X> __global__ void __launch_bounds__(ROW_THREADS_MOST)
+template <bool SILU, class Y, class X>
+__global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
 channel_norm_kernel(View<Y> y, View<X> x, RowNorm norm, bool aligned)
 {
     constexpr int V = VECTOR<X, Y>;

@@ -6,7 +6,9 @@
 #include "kernels/cuda/values.h"
 
 /* A thread holds ROW_CHUNKS times V neighbours; chunk k of thread t is number k * blockDim.x + t. */
-constexpr int ROW_CHUNKS = 4, ROW_THREADS_MOST = 512, ROW_BLOCK_THREADS = 128;
+constexpr int ROW_CHUNKS = 4, ROW_BLOCK_THREADS = 128;
+template <int V> constexpr int ROW_THREADS_MOST = ROW_COLUMNS_MOST / (ROW_CHUNKS * V);
+constexpr int ROW_WARPS_MOST = ROW_THREADS_MOST<4> / 32;
 
 /* Threads of a row, rows of a block. */
 template <int V> dim3 row_block(int64_t cols)
@@ -16,7 +18,6 @@ template <int V> dim3 row_block(int64_t cols)
     return dim3(threads, threads < ROW_BLOCK_THREADS ? ROW_BLOCK_THREADS / threads : 1);
 }
 inline bool row_fits(int64_t cols) { return cols > 0 && cols <= ROW_COLUMNS_MOST; }
-static_assert(ROW_COLUMNS_MOST <= ROW_THREADS_MOST * ROW_CHUNKS * 4, "4 the narrowest V");
 
 /* `n` is how many values of the row are there for this block: its width, or 0 beyond the last row. */
 DEVICE_INLINE int row_column(int chunk, int v) { return (chunk * blockDim.x + threadIdx.x) * v; }
@@ -41,7 +42,7 @@ DEVICE_INLINE void row_store(T *p, const float (&x)[ROW_CHUNKS][V], int n, bool 
 /* The sum over a row's threads, the same bits in all of them. All threads of the block come. */
 DEVICE_INLINE float row_sum(float x)
 {
-    SMEM_STATIC(float, sums, [ROW_THREADS_MOST / 32]);
+    SMEM_STATIC(float, sums, [ROW_WARPS_MOST]);
     UNROLL for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     int warps = blockDim.x / 32;
     if (warps == 1) return x;
