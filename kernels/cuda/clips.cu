@@ -34,7 +34,8 @@ static bool clip_aligned(const struct device_clip &v, int step)
 /* ---- norms over channels --------------------------------------------------------------------- */
 
 /* A position is a row of threads; those of the border write zeros. */
-template <bool SILU, class Y, class X> __global__ void __launch_bounds__(ROW_THREADS_MOST)
+template <bool SILU, class Y, class X>
+__global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
 channel_norm_kernel(View<Y> y, View<X> x, RowNorm norm, bool aligned)
 {
     constexpr int V = VECTOR<X, Y>;
@@ -53,10 +54,8 @@ channel_norm_kernel(View<Y> y, View<X> x, RowNorm norm, bool aligned)
         int cols = static_cast<int>(x.c);
         row_load(values, x.at_row(r) + (inside ? column * x.c : 0), inside ? cols : 0, aligned);
         row_norm(values, cols, norm, 0);
-#pragma unroll
-        for (int k = 0; k < ROW_CHUNKS; k++)
-#pragma unroll
-            for (int i = 0; i < V; i++) {
+        UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
+            UNROLL for (int i = 0; i < V; i++) {
                 if (SILU) values[k][i] = silu(values[k][i]);
                 if (!inside) values[k][i] = 0.0f;
             }
@@ -114,8 +113,7 @@ template <class Y, class X> struct CopyPad {
         if (aligned) {
             if (at >= 0 && at < picture) load_values(v, from, picture - at, true);
         } else {
-#pragma unroll
-            for (int i = 0; i < STEP; i++)
+            UNROLL for (int i = 0; i < STEP; i++)
                 if (at + i >= 0 && at + i < picture) v[i] = value_of(from[i]);
         }
         store_values(to, v, left, aligned);
@@ -162,8 +160,7 @@ template <class T> struct AddNoiseMap {
         T *p = y.at_row(r) + column;
         float v[STEP];
         load_values(v, p, left, aligned);
-#pragma unroll
-        for (int i = 0; i < STEP; i++) {
+        UNROLL for (int i = 0; i < STEP; i++) {
             if (i < left)
                 v[i] = __fadd_rn(v[i], __fmul_rn(map[row * y.w + x], per_channel[c]));
             if (++c == y.c) c = 0, x++;
@@ -214,11 +211,9 @@ template <class T, int P> struct DepthToSpace {
             float more[P];
             o -= quotient(o, distinct) * distinct;
             load_values(more, residual.at(t, h) + w * residual.c + o * P, P, aligned);
-#pragma unroll
-            for (int i = 0; i < P; i++) v[i] += more[i];
+            UNROLL for (int i = 0; i < P; i++) v[i] += more[i];
         }
-#pragma unroll
-        for (int i = 0; i < P; i++) {
+        UNROLL for (int i = 0; i < P; i++) {
             int64_t frame = S::ST * t + S::frame(i) - strides.drop;
             if (frame < 0) continue;
             T *to = y.at(frame, S::SS * h + S::row(i));
@@ -247,11 +242,9 @@ template <class T, int P> struct SpaceToDepth {
     {
         int64_t t = quotient(r, y.h), h = r - t * y.h, w = quotient(column, x.c), c = column - w * x.c;
         float v[P];
-#pragma unroll
-        for (int i = 0; i < P; i++) v[i] = fine(x, t, h, w, c, i);
+        UNROLL for (int i = 0; i < P; i++) v[i] = fine(x, t, h, w, c, i);
         if (residual.p) {
-#pragma unroll
-            for (int o = 0; o < P; o++) {
+            UNROLL for (int o = 0; o < P; o++) {
                 float sum = 0;
                 for (int64_t k = 0; k < group; k++) {
                     int64_t interleaved = (c * P + o) * group + k;

@@ -15,8 +15,7 @@ template <class Y, class X> struct GeluGate {
         float u[STEP], v[STEP];
         load_values(u, a + at, left, aligned);
         load_values(v, b + at, left, aligned);
-#pragma unroll
-        for (int i = 0; i < STEP; i++) u[i] = gelu(u[i]) * v[i];
+        UNROLL for (int i = 0; i < STEP; i++) u[i] = gelu(u[i]) * v[i];
         store_values(y + at, u, left, aligned);
     }
 };
@@ -44,8 +43,7 @@ template <class Y, class X> struct Silu {
     {
         float v[STEP];
         load_values(v, x + at, left, aligned);
-#pragma unroll
-        for (int i = 0; i < STEP; i++) v[i] = silu(v[i]);
+        UNROLL for (int i = 0; i < STEP; i++) v[i] = silu(v[i]);
         store_values(y + at, v, left, aligned);
     }
 };
@@ -75,8 +73,7 @@ struct Lincomb {
         float u[STEP], v[STEP] = {};
         load_values(u, x + at, left, aligned);
         if (y) load_values(v, y + at, left, aligned);
-#pragma unroll
-        for (int i = 0; i < STEP; i++) u[i] = y ? fmaf(a, u[i], b * v[i]) : a * u[i];
+        UNROLL for (int i = 0; i < STEP; i++) u[i] = y ? fmaf(a, u[i], b * v[i]) : a * u[i];
         store_values(out + at, u, left, aligned);
     }
 };
@@ -160,8 +157,7 @@ template <class T> struct Quantise {
         if (aligned && left >= STEP) {
             Neighbours<T, STEP> group;
             using Word = typename Neighbours<T, STEP>::Word;
-#pragma unroll
-            for (int i = 0; i < STEP; i++) quantise(group.value[i], v[i]);
+            UNROLL for (int i = 0; i < STEP; i++) quantise(group.value[i], v[i]);
             *reinterpret_cast<Word *>(p) = *reinterpret_cast<Word *>(&group);
         } else {
             for (int i = 0; i < STEP && i < left; i++) quantise(p[i], v[i]);
@@ -208,8 +204,7 @@ dot_kernel(double *dots, const float *x, const float *y, int64_t n, int64_t tile
             float u[DOT_STEP], v[DOT_STEP];
             load_values(u, x + first + at, length - at, aligned);
             if (y) load_values(v, y + first + at, length - at, aligned);
-#pragma unroll
-            for (int i = 0; i < DOT_STEP; i++)
+            UNROLL for (int i = 0; i < DOT_STEP; i++)
                 sum += y ? static_cast<double>(u[i]) * v[i] : static_cast<double>(u[i]);
         }
         for (int distance = 16; distance; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
@@ -245,8 +240,7 @@ DEVICE_INLINE Words4 philox(uint64_t counter, uint64_t seed)
     uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32);
     uint32_t c2 = 0, c3 = 0;
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
+    UNROLL for (int round = 0; round < 10; round++) {
         uint64_t p = uint64_t{0xD2511F53u} * c0, q = uint64_t{0xCD9E8D57u} * c2;
         c0 = static_cast<uint32_t>(q >> 32) ^ c1 ^ k0;
         c1 = static_cast<uint32_t>(q);
@@ -285,8 +279,7 @@ template <class T> struct Normal {
         if (at >= 0) {
             store_values(to + at, v, n - at, aligned);
         } else {
-#pragma unroll
-            for (int i = 0; i < STEP; i++)
+            UNROLL for (int i = 0; i < STEP; i++)
                 if (at + i >= 0 && at + i < n) set_value(to[at + i], v[i]);
         }
     }

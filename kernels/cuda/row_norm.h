@@ -6,7 +6,9 @@
 #include "kernels/cuda/values.h"
 
 /* A thread holds ROW_CHUNKS times V neighbours; chunk k of thread t is number k * blockDim.x + t. */
-constexpr int ROW_CHUNKS = 4, ROW_THREADS_MOST = 512, ROW_BLOCK_THREADS = 128;
+constexpr int ROW_CHUNKS = 4, ROW_BLOCK_THREADS = 128;
+template <int V> constexpr int ROW_THREADS_MOST = ROW_COLUMNS_MOST / (ROW_CHUNKS * V);
+constexpr int ROW_WARPS_MOST = ROW_THREADS_MOST<4> / 32;
 
 /* Threads of a row, rows of a block. */
 template <int V> dim3 row_block(int64_t cols)
@@ -16,7 +18,6 @@ template <int V> dim3 row_block(int64_t cols)
     return dim3(threads, threads < ROW_BLOCK_THREADS ? ROW_BLOCK_THREADS / threads : 1);
 }
 inline bool row_fits(int64_t cols) { return cols > 0 && cols <= ROW_COLUMNS_MOST; }
-static_assert(ROW_COLUMNS_MOST <= ROW_THREADS_MOST * ROW_CHUNKS * 4, "4 the narrowest V");
 
 /* `n` is how many values of the row are there for this block: its width, or 0 beyond the last row. */
 DEVICE_INLINE int row_column(int chunk, int v) { return (chunk * blockDim.x + threadIdx.x) * v; }
@@ -24,8 +25,7 @@ DEVICE_INLINE int row_column(int chunk, int v) { return (chunk * blockDim.x + th
 template <int V, class T>
 DEVICE_INLINE void row_load(float (&x)[ROW_CHUNKS][V], const T *p, int n, bool aligned)
 {
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++) {
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         load_values(x[k], p + column, n - column, aligned);
     }
@@ -33,8 +33,7 @@ DEVICE_INLINE void row_load(float (&x)[ROW_CHUNKS][V], const T *p, int n, bool a
 template <int V, class T>
 DEVICE_INLINE void row_store(T *p, const float (&x)[ROW_CHUNKS][V], int n, bool aligned)
 {
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++) {
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         store_values(p + column, x[k], n - column, aligned);
     }
@@ -43,9 +42,8 @@ DEVICE_INLINE void row_store(T *p, const float (&x)[ROW_CHUNKS][V], int n, bool 
 /* The sum over a row's threads, the same bits in all of them. All threads of the block come. */
 DEVICE_INLINE float row_sum(float x)
 {
-    SMEM_STATIC(float, sums, [ROW_THREADS_MOST / 32]);
-#pragma unroll
-    for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
+    SMEM_STATIC(float, sums, [ROW_WARPS_MOST]);
+    UNROLL for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     int warps = blockDim.x / 32;
     if (warps == 1) return x;
     float *own = sums + threadIdx.y * warps;
@@ -73,25 +71,19 @@ DEVICE_INLINE void row_normalise(float (&x)[ROW_CHUNKS][V], int cols, enum norm 
     float centre = 0;
     if (kind == NORM_LAYER) {
         float sum = 0;
-#pragma unroll
-        for (int k = 0; k < ROW_CHUNKS; k++)
-#pragma unroll
-            for (int i = 0; i < V; i++) sum += x[k][i];
+        UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
+            UNROLL for (int i = 0; i < V; i++) sum += x[k][i];
         centre = row_sum(sum) / static_cast<float>(cols);
     }
     float squares = 0;
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++)
-#pragma unroll
-        for (int i = 0; i < V; i++) {
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
+        UNROLL for (int i = 0; i < V; i++) {
             x[k][i] = row_column(k, V) + i < cols ? x[k][i] - centre : 0.0f;
             squares = fmaf(x[k][i], x[k][i], squares);
         }
     float factor = 1.0f / sqrtf(row_sum(squares) / static_cast<float>(cols) + eps);
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++)
-#pragma unroll
-        for (int i = 0; i < V; i++) x[k][i] *= factor;
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
+        UNROLL for (int i = 0; i < V; i++) x[k][i] *= factor;
 }
 
 /* `modulation`: which row of scale and shift */
@@ -101,15 +93,13 @@ DEVICE_INLINE void row_norm(float (&x)[ROW_CHUNKS][V], int cols, const RowNorm &
 {
     row_normalise(x, cols, norm.kind, norm.eps);
     if (!norm.scale && !norm.shift) return;
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++) {
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         int64_t at = modulation * cols + column;
         float scale[V], shift[V];
         if (norm.scale) load_values(scale, norm.scale + at, cols - column, norm.aligned);
         if (norm.shift) load_values(shift, norm.shift + at, cols - column, norm.aligned);
-#pragma unroll
-        for (int i = 0; i < V; i++)
+        UNROLL for (int i = 0; i < V; i++)
             x[k][i] = fmaf(x[k][i], norm.scale ? norm.one + scale[i] : 1.0f,
                            norm.shift ? shift[i] : 0.0f);
     }

@@ -26,7 +26,7 @@ static dim3 row_grid(int64_t rows, dim3 block)
 
 /* ---- norm ------------------------------------------------------------------------------------ */
 
-template <class Y, class X> __global__ void __launch_bounds__(ROW_THREADS_MOST)
+template <class Y, class X> __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
 norm_kernel(Y *y, const X *x, Rows rows, RowNorm norm)
 {
     constexpr int V = VECTOR<X, Y>;
@@ -84,27 +84,23 @@ template <int V>
 DEVICE_INLINE void row_rotate(float (&x)[ROW_CHUNKS][V], int cols, const struct rope &rope,
                               const int32_t *coord)
 {
-    int64_t at[3];
-#pragma unroll
-    for (int a = 0; a < 3; a++) at[a] = coord[a] * rope.n;
-#pragma unroll
-    for (int k = 0; k < ROW_CHUNKS; k++)
-#pragma unroll
-        for (int i = 0; i < V; i += 2) {
+    const float2 *turns[3]; /* cos, sin of this token on each axis */
+    UNROLL for (int a = 0; a < 3; a++) turns[a] =
+        reinterpret_cast<const float2 *>(rope.table[a]) + coord[a] * rope.n;
+    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
+        UNROLL for (int i = 0; i < V; i += 2) {
             int channel = row_column(k, V) + i;
             if (channel < rope.pad || channel >= cols) continue;
             unsigned pair = static_cast<unsigned>(channel - rope.pad) / 2, j = pair / 3;
             unsigned a = pair - 3 * j;
-            const float *table = a == 0 ? rope.table[0] : a == 1 ? rope.table[1] : rope.table[2];
-            int64_t row = a == 0 ? at[0] : a == 1 ? at[1] : at[2];
-            float2 turn = reinterpret_cast<const float2 *>(table)[row + j]; /* cos, sin */
+            float2 turn = (a == 0 ? turns[0] : a == 1 ? turns[1] : turns[2])[j];
             float even = x[k][i], odd = x[k][i + 1];
             x[k][i] = fmaf(even, turn.x, -(odd * turn.y));
             x[k][i + 1] = fmaf(odd, turn.x, even * turn.y);
         }
 }
 
-template <class T> __global__ void __launch_bounds__(ROW_THREADS_MOST)
+template <class T> __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<T>>)
 qk_kernel(QueriesKeys both, Rows rows, float eps)
 {
     constexpr int V = VECTOR<T>;
@@ -135,7 +131,8 @@ int launch_qk_norm_rope(cudaStream_t stream, struct qk_rows q, struct qk_rows k,
             if (r.p) aligned &= r.stride % V == 0 && aligned_16(r.p) && aligned_16(r.weight);
         dim3 block = row_block<V>(cols), grid = row_grid(rows, block);
         grid.y = k.p ? 2 : 1;
-        QueriesKeys both = {{q, k}, rope ? *rope : rope{}};
+        QueriesKeys both = {{q, k}, {}};
+        if (rope) both.rope = *rope;
         return static_cast<int>(launch_kernel(
             grid, block, 0, stream, qk_kernel<T>, both,
             Rows{rows, static_cast<int>(cols), aligned, nullptr}, eps));
@@ -150,7 +147,7 @@ struct Gate {
 };
 
 /* NORM: z = norm(x) of the new x too. */
-template <bool NORM, class Z, class Y> __global__ void __launch_bounds__(ROW_THREADS_MOST)
+template <bool NORM, class Z, class Y> __global__ void __launch_bounds__(ROW_THREADS_MOST<4>)
 gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
 {
     constexpr int V = VECTOR<float>;
@@ -160,16 +157,14 @@ gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
         int n = row < rows.count ? rows.cols : 0;
         float sum[ROW_CHUNKS][V];
         row_load(sum, x + at, n, rows.aligned);
-#pragma unroll
-        for (int k = 0; k < ROW_CHUNKS; k++) {
+        UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
             int column = row_column(k, V);
             float gain[V], more[V];
             load_values(more, y + at + column, n - column, rows.aligned);
             if (gate.rows)
                 load_values(gain, gate.rows + modulation * rows.cols + column, n - column,
                             gate.aligned);
-#pragma unroll
-            for (int i = 0; i < V; i++) sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
+            UNROLL for (int i = 0; i < V; i++) sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
         }
         row_store(x + at, sum, n, rows.aligned);
         if constexpr (NORM) {

@@ -8,6 +8,12 @@
 
 #include <type_traits>
 
+#ifdef CUDA_EMULATION
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
 #define DEVICE_INLINE static __device__ __forceinline__
 
 using bf16 = __nv_bfloat16;
@@ -58,14 +64,11 @@ DEVICE_INLINE void load_values(float (&to)[V], const T *p, int64_t left, bool al
     if (aligned && left >= V) {
         Group group;
         auto *words = reinterpret_cast<typename Group::Word *>(&group);
-#pragma unroll
-        for (int i = 0; i < Group::WORDS; i++)
+        UNROLL for (int i = 0; i < Group::WORDS; i++)
             words[i] = reinterpret_cast<const typename Group::Word *>(p)[i];
-#pragma unroll
-        for (int i = 0; i < V; i++) to[i] = value_of(group.value[i]);
+        UNROLL for (int i = 0; i < V; i++) to[i] = value_of(group.value[i]);
     } else {
-#pragma unroll
-        for (int i = 0; i < V; i++) to[i] = i < left ? value_of(p[i]) : 0.0f;
+        UNROLL for (int i = 0; i < V; i++) to[i] = i < left ? value_of(p[i]) : 0.0f;
     }
 }
 
@@ -75,15 +78,12 @@ DEVICE_INLINE void store_values(T *p, const float (&from)[V], int64_t left, bool
     using Group = Neighbours<T, V>;
     if (aligned && left >= V) {
         Group group;
-#pragma unroll
-        for (int i = 0; i < V; i++) set_value(group.value[i], from[i]);
+        UNROLL for (int i = 0; i < V; i++) set_value(group.value[i], from[i]);
         auto *words = reinterpret_cast<const typename Group::Word *>(&group);
-#pragma unroll
-        for (int i = 0; i < Group::WORDS; i++)
+        UNROLL for (int i = 0; i < Group::WORDS; i++)
             reinterpret_cast<typename Group::Word *>(p)[i] = words[i];
     } else {
-#pragma unroll
-        for (int i = 0; i < V; i++)
+        UNROLL for (int i = 0; i < V; i++)
             if (i < left) set_value(p[i], from[i]);
     }
 }
