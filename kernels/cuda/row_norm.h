@@ -96,7 +96,7 @@ DEVICE_INLINE void row_norm(float (&x)[ROW_CHUNKS][V], int cols, const RowNorm &
     UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         int64_t at = modulation * cols + column;
-        float scale[V], shift[V];
+        float scale[V] = {}, shift[V] = {};
         if (norm.scale) load_values(scale, norm.scale + at, cols - column, norm.aligned);
         if (norm.shift) load_values(shift, norm.shift + at, cols - column, norm.aligned);
         UNROLL for (int i = 0; i < V; i++)

@@ -4,6 +4,7 @@
 #include "sanitizers.h"
 #include "warpgroup.h"
 
+#include <vector>
 #include <cmath>
 #include <cstring>
 
@@ -158,7 +159,9 @@ void forget_first(Warpgroup *w)
 
 void run_first(Warpgroup *w)
 {
-    static thread_local float a[WGMMA_K * WGMMA_M], b[WGMMA_K * WGMMA_MAX_N];
+    /* on the heap: a library opened late has little room for what threads own */
+    static thread_local std::vector<float> room(WGMMA_K * (WGMMA_M + WGMMA_MAX_N));
+    float *a = room.data(), *b = a + WGMMA_K * WGMMA_M;
     Instruction &first = w->queue.front();
     const WgmmaOperands &o = first.operands;
     acquire(w);
