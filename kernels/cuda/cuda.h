@@ -30,7 +30,7 @@ struct product {
 };
 
 struct cuda {
-    int index, capability; /* 10 * major + minor */
+    int capability; /* 10 * major + minor */
     cudaStream_t stream;
     cublasLtHandle_t blas;
     void *workspace;

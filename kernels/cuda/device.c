@@ -11,12 +11,12 @@
 #include <string.h>
 #include <time.h>
 
+static int opened = -1; /* after an error the runtime may not say which device this is */
+
 void cuda_check(const char *file, int line, const char *call, int error)
 {
     if (error == cudaSuccess) return;
-    int device = -1;
-    cudaGetDevice(&device);
-    fatal(file, line, call, "CUDA device %d: %s (%s)", device,
+    fatal(file, line, call, "CUDA device %d: %s (%s)", opened,
           cudaGetErrorString((cudaError_t)error), cudaGetErrorName((cudaError_t)error));
 }
 
@@ -60,6 +60,7 @@ static void *take_device(size_t bytes, const char *name)
     (void)name; /* arena_commit names it */
     void *p = take_or_null(bytes);
     if (p) CHECK_CUDA(cudaMemset(p, 0, bytes));
+    if (p) CHECK_CUDA(cudaDeviceSynchronize()); /* our stream does not wait for the default one */
     return p;
 }
 
@@ -271,6 +272,7 @@ static struct attention_rows rows_of(struct mat m)
 static void kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                     int64_t granule)
 {
+    if (k.rows == 0) return; /* a rank that has no granule of a short shot */
     CHECK_CUDA(
         attention_kv_pack(cuda_of(dev)->stream, packed, rows_of(k), rows_of(v), heads, granule));
 }
@@ -278,6 +280,7 @@ static void kv_pack(struct device *dev, float *packed, struct mat k, struct mat 
 static void begin(struct device *dev, float *state, int64_t queries, int64_t heads,
                   int64_t head_dim)
 {
+    if (queries == 0) return;
     CHECK_CUDA(attention_begin(cuda_of(dev)->stream, state, queries, heads, head_dim));
 }
 
@@ -293,6 +296,7 @@ static void block(struct device *dev, float *state, struct mat q, const float *p
 
 static void end(struct device *dev, struct mat o, const float *state, int64_t heads)
 {
+    if (o.rows == 0) return;
     CHECK_CUDA(attention_finish(cuda_of(dev)->stream, rows_of(o), state, heads));
 }
 
@@ -375,7 +379,7 @@ static struct device *open_cuda(int index, int threads, enum precision precision
 {
     struct cudaDeviceProp about;
     struct cuda *cuda = xcalloc(1, sizeof *cuda);
-    cuda->index = index;
+    opened = index;
     CHECK_CUDA(cudaSetDevice(index));
     CHECK_CUDA(cudaGetDeviceProperties(&about, index));
     cuda->capability = 10 * about.major + about.minor;
