@@ -133,12 +133,13 @@ check: $(CUDA_TESTS:%.cu=$(BUILD)/cuda/%.o)
 endif
 ifneq ($(CUDA_HEADERS),)
 check: $(EMULATION_TESTS)
+include tests/emulation/runtime/rules.mk
 endif
 
 race: # a build folder of its own
 	@$(MAKE) --no-print-directory BUILD=build-race RACE=1 OPT='-O1 -g -fno-strict-aliasing' race-tests
 race-tests: $(EMULATION_TESTS)
-	@BUILD=$(BUILD) EMULATION=$(if $(CUDA_HEADERS),1,0) tests/run.sh emulation/
+	@BUILD=$(BUILD) EMULATION=$(if $(CUDA_HEADERS),1,0) tests/run.sh emulation/test_
 
 # The same tests for a GPU: build/cuda/tests/emulation/test_*
 gpu-tests: $(CUDA_TESTS:%.cu=$(BUILD)/cuda/%)
@@ -156,10 +157,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 .SECONDARY: # objects of tests are kept
-
-ifneq ($(wildcard /usr/local/cuda/include/cuda_runtime_api.h),)
-  include tests/emulation/runtime/rules.mk
-endif
 
 # `test` installs first and then starts make anew, so that a fresh machine's probes see what was installed.
 test:
@@ -199,7 +196,7 @@ install: all
 
 format: # developers: needs clang-format
 	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch] \
-	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp)
+	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp tests/emulation/runtime/*.cpp)
 
 clean:
 	rm -rf build build-sanitize build-race ringreel out
