@@ -135,13 +135,14 @@ check: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%.o)
 endif
 ifneq ($(CUDA_HEADERS),)
 check: $(EMULATION_TESTS)
+include tests/emulation/runtime/rules.mk
 endif
 
 race: # a build folder of its own
 	@$(if $(CUDA_HEADERS),$(MAKE) --no-print-directory BUILD=build-race RACE=1 OPT='-O1 -g -fno-strict-aliasing' race-tests,\
 	    echo 'race: skipped: no CUDA headers (make CUDA_HOME=... says where they are)')
 race-tests: $(EMULATION_TESTS)
-	@BUILD=$(BUILD) EMULATION=1 tests/run.sh emulation/
+	@BUILD=$(BUILD) EMULATION=1 tests/run.sh emulation/test_
 
 # The same tests for a GPU: build/cuda/tests/emulation/test_*
 gpu-tests: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%)
@@ -160,10 +161,6 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 .SECONDARY: # objects of tests are kept
 
-ifneq ($(CUDA_HEADERS),)
-  include tests/emulation/runtime/rules.mk
-endif
-
 # ---- the CUDA backend ----------------------------------------------------------------------------------------------
 # libringreel_cuda.so, which the program opens when it starts: for GPUs beside it, and for the emulator.
 
@@ -180,7 +177,7 @@ $(CUDA_LIBRARY): $(CUDA_SOURCES:%.cu=$(BUILD)/cuda/%.o) $(CUDA_HOST:%.c=$(BUILD)
 	@echo "link $@"
 	$(Q)$(CXX) -shared -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -Wl,-rpath,$(CUDA_HOME)/lib64
 
-$(CUDA_EMULATED): $(CUDA_SOURCES:%.cu=$(BUILD)/emulation/%.o) $(CUDA_HOST:%.c=$(BUILD)/cuda/%.o) $(libraries)
+$(CUDA_EMULATED): $(CUDA_SOURCES:%.cu=$(BUILD)/emulation/%.o) $(CUDA_HOST:%.c=$(BUILD)/cuda/%.o) $(EMULATED)
 	@echo "link $@"
 	$(Q)$(CXX) $(SAN) -shared -o $@ $(filter %.o,$^) -L$(EMULATION_LIB) -lcudart -lcublasLt -Wl,-rpath,$(abspath $(EMULATION_LIB))
 
@@ -229,7 +226,7 @@ install: all
 
 format: # developers: needs clang-format
 	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch] \
-	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp)
+	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp tests/emulation/runtime/*.cpp)
 
 clean:
 	rm -rf build build-sanitize build-race ringreel $(CUDA_LIBRARY) out

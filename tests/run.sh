@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test program and every shell test, prints a line for each, and ends with "N passed, N failed" (cases).
 # Called by `make check`, from the repository root, with BUILD, RINGREEL, SANITIZE and EMULATION set (1: the tests of CUDA
-# kernels on the emulator were built). Arguments choose tests whose name contains one of them:
+# kernels on the emulator, and of the emulated libraries, were built). Arguments choose tests whose name contains one of them:
 # BUILD=build RINGREEL=./ringreel tests/run.sh mpi/rank_dies
 #
 # Every test speaks TAP: "ok - name" or "not ok - name". Logs: $BUILD/test-logs/.
@@ -85,7 +85,7 @@ main() {
         *.sh) run_one "$name" "$source" ;;
         esac
     done
-    for source in tests/emulation/test_*.cu; do
+    for source in tests/emulation/test_*.cu tests/emulation/runtime/{test_*.cpp,*.sh}; do
         name=${source#tests/} name=${name%.*}
         chosen "$name" "$@" || continue
         if [[ ${EMULATION:-1} == 0 ]]; then
@@ -93,7 +93,10 @@ main() {
             skipped=$((skipped + 1))
             break
         fi
-        run_one "$name" "$BUILD/tests/$name"
+        case $source in
+        *.sh) run_one "$name" "$source" ;;
+        *) run_one "$name" "$BUILD/tests/$name" ;;
+        esac
     done
     for name in "${broken[@]}"; do
         printf '\n---- %s\n' "$name"

@@ -14,7 +14,7 @@ export RINGREEL_EMULATION_GUARD=1
 for n in 1 2 4; do
     for order in eager fifo random:1; do
         export RINGREEL_EMULATION_STREAMS=$order
-        plain "$n"
+        plain "$n" ordered
         equal "$n ranks, $order: exit code" 0 "$code"
         equal "$n ranks, $order: right products" "$n" "$(count '^good$')"
         ((code == 0)) || sed 's/^/#   /' "$work/err"

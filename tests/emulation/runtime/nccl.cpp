@@ -156,7 +156,6 @@ static ncclResult_t init(ncclComm_t *out, int size, const ncclUniqueId &id, int 
     cudaGetDevice(&comm->device);
     *out = nullptr;
     if (ncclResult_t result = start(comm, id)) return refuse(result, "the id is not valid here");
-    go_on_joining(*comm);
     if (blocking)
         wait_until("ncclCommInitRank: waiting for all ranks", [&] {
             go_on_joining(*comm);

@@ -35,10 +35,11 @@ ends() { # ranks, regular expression for stderr, words
 }
 
 export RINGREEL_EMULATION_GUARD=1
-sizes=(1 2 4) orders=(eager fifo random:1 random:2)
+sizes=(1 2 4) orders=(eager fifo random:1)
 [[ ${SANITIZE:-0} == 0 ]] || sizes=(2) orders=(fifo)
 for n in "${sizes[@]}"; do
     for order in "${orders[@]}"; do
+        [[ $n != 1 || $order == fifo ]] || continue
         export RINGREEL_EMULATION_STREAMS=$order
         good "$n" ring collectives streams graph host_goes_on
     done

@@ -1,8 +1,7 @@
-/* plain [bug]: a C program linked against NVIDIA's libraries; linking.sh starts it on the emulated
+/* plain ordered|unordered|unguarded: a C program linked against NVIDIA's libraries; linking.sh starts it on the emulated
  * ones. Every rank multiplies its rows of X by W with cuBLASLt, sends the product around the ring
  * with NCCL on a second stream, and adds up what has come by on the host. "good" from every rank.
- * bug: unguarded = reads device memory on the host; unordered = forgets the event between the
- * streams. */
+ * unordered: forgets the event between the streams; unguarded: reads device memory on the host. */
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -73,7 +72,7 @@ static double check(const float *sum)
 
 int main(int argc, char **argv)
 {
-    const char *bug = argc > 1 ? argv[1] : "";
+    const char *bug = argc > 1 ? argv[1] : "ordered";
     static float x[M * K], w[N * K], got[M * N], sum[M * N];
     CHECK(MPI_Init(&argc, &argv));
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);

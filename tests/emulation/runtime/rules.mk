@@ -1,58 +1,49 @@
-# libcudart.so.13, libnccl.so.2 and libcublasLt.so.13 that run on the CPU, in $(BUILD)/emulation/lib, and their tests.
-# Included where the CUDA headers are. Libraries and programs that use them: -L$(EMULATION_LIB) -lcudart -lnccl
-# -lcublasLt, and LD_LIBRARY_PATH=$(EMULATION_LIB) when they run. libcudart holds the emulator's core as well.
+# libcudart.so.13, libnccl.so.2 and libcublasLt.so.13 that run on the CPU, in $(EMULATION_LIB), and their tests. Included
+# where the CUDA headers are. What uses them is linked with -L$(EMULATION_LIB) -lcudart -lnccl -lcublasLt, or with
+# NVIDIA's, and finds them through LD_LIBRARY_PATH=$(EMULATION_LIB). libcudart holds the emulator as well: kernels
+# compiled for the emulator need nothing else.
 
 EMULATION_LIB := $(BUILD)/emulation/lib
-RUNTIME_DIR   := tests/emulation/runtime
-RUNTIME_FLAGS := -fPIC -isystem $(CUDA_HOME)/include -DOMPI_SKIP_MPICXX -Wno-psabi
+RUNTIME       := tests/emulation/runtime
+MPI_FLAGS     := -DOMPI_SKIP_MPICXX $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I ompi-c 2>/dev/null))
+MPI_LIBS      := $(shell pkg-config --libs ompi-c 2>/dev/null)
 
-NCCL_PARTS     := $(wildcard $(RUNTIME_DIR)/nccl*.cpp)
-CUBLASLT_PARTS := $(wildcard $(RUNTIME_DIR)/cublaslt*.cpp)
-RUNTIME_TESTS  := $(wildcard $(RUNTIME_DIR)/test_*.cpp)
-CUDART_PARTS   := $(wildcard tests/emulation/*.cpp) \
-                  $(filter-out $(NCCL_PARTS) $(CUBLASLT_PARTS) $(RUNTIME_TESTS) $(RUNTIME_DIR)/ranks_%.cpp, \
-                    $(wildcard $(RUNTIME_DIR)/*.cpp))
+runtime_objects = $(patsubst tests/emulation/%.cpp,$(BUILD)/emulation/%.o,$(1))
+RUNTIME_TESTS    := $(wildcard $(RUNTIME)/test_*.cpp $(RUNTIME)/ranks_*.cpp)
+NCCL_OBJECTS     := $(call runtime_objects,$(wildcard $(RUNTIME)/nccl*.cpp))
+CUBLASLT_OBJECTS := $(call runtime_objects,$(wildcard $(RUNTIME)/cublaslt*.cpp))
+CUDART_OBJECTS   := $(filter-out $(NCCL_OBJECTS) $(CUBLASLT_OBJECTS), \
+                      $(call runtime_objects,$(filter-out $(RUNTIME_TESTS),$(wildcard $(RUNTIME)/*.cpp))))
+EMULATED         := $(EMULATION_LIB)/libcudart.so.13 $(EMULATION_LIB)/libnccl.so.2 $(EMULATION_LIB)/libcublasLt.so.13
+RUNTIME_PROGRAMS := $(RUNTIME_TESTS:%.cpp=$(BUILD)/%)
 
-libraries := $(EMULATION_LIB)/libcudart.so.13 $(EMULATION_LIB)/libnccl.so.2 $(EMULATION_LIB)/libcublasLt.so.13
+$(NCCL_OBJECTS) $(call runtime_objects,$(wildcard $(RUNTIME)/ranks_*.cpp)): EMULATION_FLAGS += $(MPI_FLAGS)
 
-# The core switches stacks by hand and keeps to its own flags; see tests/emulation/README.md.
-$(BUILD)/emulation/pic/%.o: %.cpp
-	@mkdir -p $(@D)
-	@echo "c++  $< (emulation)"
-	$(Q)$(CXX) $(CPPFLAGS) -Itests/emulation $(CXXFLAGS) $(RUNTIME_FLAGS) -c -o $@ $<
-
-# name, soname, version script, parts, what it needs
-define emulated_library
-$(EMULATION_LIB)/$(1).so.$(2): $(3:%.cpp=$(BUILD)/emulation/pic/%.o) $(RUNTIME_DIR)/$(1).map $(if $(filter libcudart,$(1)),,$(EMULATION_LIB)/libcudart.so.13)
-	@mkdir -p $$(@D)
-	@echo "link $$@"
-	$$(Q)$$(CXX) $$(CXXFLAGS) -shared -Wl,-soname,$(1).so.$(2) -Wl,--version-script,$(RUNTIME_DIR)/$(1).map \
-	  -o $$@ $$(filter %.o %.so.13,$$^) $(4)
-	@ln -sf $(1).so.$(2) $(EMULATION_LIB)/$(1).so
-endef
-$(eval $(call emulated_library,libcudart,13,$(CUDART_PARTS),-lpthread))
-$(eval $(call emulated_library,libnccl,2,$(NCCL_PARTS),$(shell pkg-config --libs ompi-c)))
-$(eval $(call emulated_library,libcublasLt,13,$(CUBLASLT_PARTS),))
-
-emulation-libraries: $(libraries)
-
-# ---- tests ---------------------------------------------------------------------------------------------------------
-
-runtime_programs := $(patsubst %.cpp,$(BUILD)/%,$(RUNTIME_TESTS) $(wildcard $(RUNTIME_DIR)/ranks_*.cpp))
-
-$(runtime_programs): $(BUILD)/%: $(BUILD)/emulation/pic/%.o $(libraries)
+$(EMULATION_LIB)/libcudart.so.13: $(EMULATOR) $(CUDART_OBJECTS) $(RUNTIME)/libcudart.map
+$(EMULATION_LIB)/libnccl.so.2: $(NCCL_OBJECTS) $(EMULATION_LIB)/libcudart.so.13 $(RUNTIME)/libnccl.map
+$(EMULATION_LIB)/libcublasLt.so.13: $(CUBLASLT_OBJECTS) $(EMULATION_LIB)/libcudart.so.13 $(RUNTIME)/libcublasLt.map
+$(EMULATION_LIB)/libnccl.so.2: LIBRARY_LIBS := $(MPI_LIBS)
+$(EMULATED):
 	@mkdir -p $(@D)
 	@echo "link $@"
-	$(Q)$(CXX) $(CXXFLAGS) -o $@ $< -L$(EMULATION_LIB) -lnccl -lcublasLt -lcudart -Wl,-rpath,$(abspath $(EMULATION_LIB)) \
-	  $(shell pkg-config --libs ompi-c) -lcmocka
+	$(Q)$(CXX) $(EMULATION_FLAGS) -shared -Wl,-soname,$(@F) -Wl,--version-script,$(filter %.map,$^) -o $@ \
+	  $(filter %.o %.so.13,$^) $(LIBRARY_LIBS) -lpthread
+	@ln -sf $(@F) $(basename $@)
+
+$(RUNTIME_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/%.o $(EMULATED)
+	@mkdir -p $(@D)
+	@echo "link $@"
+	$(Q)$(CXX) $(EMULATION_FLAGS) -o $@ $< -L$(EMULATION_LIB) -lnccl -lcublasLt -lcudart -Wl,-rpath,$(abspath $(EMULATION_LIB)) \
+	  $(MPI_LIBS) -lcmocka
 
 # A plain C program, linked with NVIDIA's libraries where they are: it meets the emulated ones when it starts.
-NVIDIA_LIB := $(if $(wildcard $(CUDA_HOME)/lib64/libcublasLt.so $(CUDA_HOME)/lib64/libnccl.so),$(CUDA_HOME)/lib64,$(EMULATION_LIB))
-$(BUILD)/$(RUNTIME_DIR)/plain: $(RUNTIME_DIR)/plain.c $(libraries)
+NVIDIA_LIB := $(if $(and $(wildcard $(CUDA_HOME)/lib64/libnccl.so),$(wildcard $(CUDA_HOME)/lib64/libcublasLt.so)),$(CUDA_HOME)/lib64,$(EMULATION_LIB))
+$(BUILD)/$(RUNTIME)/plain: $(RUNTIME)/plain.c $(EMULATED)
 	@mkdir -p $(@D)
 	@echo "link $@"
-	$(Q)$(CC) -std=gnu11 -I. $(WARN) -g $(SAN) -isystem $(CUDA_HOME)/include $(shell pkg-config --cflags ompi-c) -o $@ $< \
-	  -L$(NVIDIA_LIB) -lcudart -lnccl -lcublasLt -Wl,--allow-shlib-undefined $(shell pkg-config --libs ompi-c) -lm
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $< -L$(NVIDIA_LIB) -lcudart -lnccl -lcublasLt \
+	  -Wl,--allow-shlib-undefined $(MPI_LIBS) -lm
 
-check: $(runtime_programs) $(BUILD)/$(RUNTIME_DIR)/plain
+emulation-libraries: $(EMULATED)
+check: $(RUNTIME_PROGRAMS) $(BUILD)/$(RUNTIME)/plain
 .PHONY: emulation-libraries

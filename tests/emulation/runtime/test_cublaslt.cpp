@@ -105,8 +105,8 @@ static Matrix matrix(cudaDataType_t type, uint64_t rows, uint64_t cols, int orde
     LT(cublasLtMatrixLayoutCreate(&m.layout, type, rows, cols, m.ld));
     LT(cublasLtMatrixLayoutSetAttribute(m.layout, CUBLASLT_MATRIX_LAYOUT_ORDER, &order, 4));
     LT(cublasLtMatrixLayoutSetAttribute(m.layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, 4));
-    LT(cublasLtMatrixLayoutSetAttribute(
-        m.layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, 8));
+    LT(cublasLtMatrixLayoutSetAttribute(m.layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                        &stride, 8));
     return m;
 }
 
@@ -366,7 +366,8 @@ static void columns_do_not_depend_on_each_other(void **)
         Matrix a = matrix(p.in, 512, 256, p.order, 1, 1);
         Matrix wide = matrix(p.in, 512, 160, p.order, 1, 2), narrow = wide;
         LT(cublasLtMatrixLayoutCreate(&narrow.layout, p.in, 512, 3, narrow.ld));
-        Matrix d = matrix(p.out, 256, 160, p.order, 1, 3), few = matrix(p.out, 256, 3, p.order, 1, 3);
+        Matrix d = matrix(p.out, 256, 160, p.order, 1, 3),
+               few = matrix(p.out, 256, 3, p.order, 1, 3);
         Asked of_wide = ask(handle, desc, a, wide, d, 0, 0);
         Asked of_few = ask(handle, desc, a, narrow, few, 0, 0);
         auto run = [&](const Matrix &b, const Matrix &to, const Asked &asked) {
@@ -428,8 +429,8 @@ static void what_is_refused(void **)
         };
         LT(run(a.device, b, handle));
         EXPECT(run(a.device, b, nullptr) == CUBLAS_STATUS_NOT_INITIALIZED);
-        EXPECT(run(a.device, d, handle) == CUBLAS_STATUS_INVALID_VALUE); /* extents */
-        EXPECT(run(a.device, f, handle) == CUBLAS_STATUS_NOT_SUPPORTED); /* types */
+        EXPECT(run(a.device, d, handle) == CUBLAS_STATUS_INVALID_VALUE);      /* extents */
+        EXPECT(run(a.device, f, handle) == CUBLAS_STATUS_NOT_SUPPORTED);      /* types */
         EXPECT(run(a.device + 64, b, handle) == CUBLAS_STATUS_INVALID_VALUE); /* beyond the end */
         static char host[80 * 64 * 2];
         EXPECT(run(host, b, handle) == CUBLAS_STATUS_INVALID_VALUE);
@@ -452,7 +453,8 @@ static void it_is_fast_enough(void **)
         LT(cublasLtCreate(&handle));
         Product p;
         cublasLtMatmulDesc_t desc = describe(p);
-        Matrix a = matrix(p.in, 2048, 512, p.order, 1, 1), b = matrix(p.in, 2048, 512, p.order, 1, 2);
+        Matrix a = matrix(p.in, 2048, 512, p.order, 1, 1),
+               b = matrix(p.in, 2048, 512, p.order, 1, 2);
         Matrix d = matrix(p.out, 512, 512, p.order, 1, 3);
         Asked asked = ask(handle, desc, a, b, d, 0, 0);
         clock_t start = clock();

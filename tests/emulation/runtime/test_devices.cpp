@@ -16,7 +16,8 @@ static void devices(void **)
         EXPECT(p.warpSize == 32 && p.sharedMemPerBlockOptin == 163 << 10);
         OK(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, 1));
         EXPECT(value == 8);
-        GIVES(cudaErrorInvalidValue, cudaDeviceGetAttribute(&value, cudaDevAttrMaxTexture1DWidth, 0));
+        GIVES(cudaErrorInvalidValue,
+              cudaDeviceGetAttribute(&value, cudaDevAttrMaxTexture1DWidth, 0));
         GIVES(cudaErrorInvalidDevice, cudaSetDevice(2));
         OK(cudaSetDevice(1));
         OK(cudaGetDevice(&value));
@@ -111,7 +112,8 @@ static void tensor_maps(void **)
         cudaDriverEntryPointQueryResult result;
         OK(cudaGetDriverEntryPointByVersion("cuNothing", &function, 12000, 0, &result));
         EXPECT(!function && result == cudaDriverEntryPointSymbolNotFound);
-        OK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 11080, 0, &result));
+        OK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 11080, 0,
+                                            &result));
         EXPECT(!function && result == cudaDriverEntryPointVersionNotSufficent);
     });
     succeeds({"DEVICE=sm_80"}, [] {
@@ -123,8 +125,10 @@ static void tensor_maps(void **)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        cmocka_unit_test(devices),         cmocka_unit_test(no_device),
-        cmocka_unit_test(wrong_settings_are_named), cmocka_unit_test(names_of_errors),
+        cmocka_unit_test(devices),
+        cmocka_unit_test(no_device),
+        cmocka_unit_test(wrong_settings_are_named),
+        cmocka_unit_test(names_of_errors),
         cmocka_unit_test(tensor_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -190,26 +190,24 @@ static void the_default_stream_and_captures(void **)
         GIVES(cudaErrorIllegalState, cudaStreamEndCapture(bound, &graph));
     });
     succeeds({}, [] { /* relaxed: memory may be allocated */
-        Streams s = make_streams();
-        cudaGraph_t graph;
-        OK(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeRelaxed));
-        OK(cudaMemsetAsync(device_array<int>(1), 0, 4, s.a));
-        fork_off(s);
-        GIVES(cudaErrorCapturedEvent, cudaEventQuery(s.fork));
-        GIVES(cudaErrorStreamCaptureUnmatched, cudaStreamEndCapture(s.b, &graph));
-        OK(cudaStreamEndCapture(s.a, &graph));
-        GIVES(cudaErrorStreamCaptureUnmatched, cudaStreamWaitEvent(s.b, s.fork, 0));
-        GIVES(cudaErrorInvalidValue, cudaGraphLaunch(nullptr, s.a));
+                      Streams s = make_streams();
+                      cudaGraph_t graph;
+                      OK(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeRelaxed));
+                      OK(cudaMemsetAsync(device_array<int>(1), 0, 4, s.a));
+                      fork_off(s);
+                      GIVES(cudaErrorCapturedEvent, cudaEventQuery(s.fork));
+                      GIVES(cudaErrorStreamCaptureUnmatched, cudaStreamEndCapture(s.b, &graph));
+                      OK(cudaStreamEndCapture(s.a, &graph));
+                      GIVES(cudaErrorStreamCaptureUnmatched, cudaStreamWaitEvent(s.b, s.fork, 0));
+                      GIVES(cudaErrorInvalidValue, cudaGraphLaunch(nullptr, s.a));
     });
 }
 
 int main(void)
 {
     const CMUnitTest tests[] = {
-        cmocka_unit_test(captured_work_runs_at_launch),
-        cmocka_unit_test(a_missing_edge_shows),
-        cmocka_unit_test(launches_one_after_another),
-        cmocka_unit_test(what_breaks_a_capture),
+        cmocka_unit_test(captured_work_runs_at_launch),    cmocka_unit_test(a_missing_edge_shows),
+        cmocka_unit_test(launches_one_after_another),      cmocka_unit_test(what_breaks_a_capture),
         cmocka_unit_test(the_default_stream_and_captures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

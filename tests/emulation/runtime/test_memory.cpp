@@ -202,16 +202,11 @@ static void when_the_host_is_read(void **)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        cmocka_unit_test(fresh_memory_is_nan),
-        cmocka_unit_test(memory_runs_out),
-        cmocka_unit_test(allocation_fails_when_told),
-        cmocka_unit_test(freed_twice),
-        cmocka_unit_test(writing_beside_is_found),
-        cmocka_unit_test(using_freed_memory_is_found),
-        cmocka_unit_test(guard_keeps_the_host_out),
-        cmocka_unit_test(pinned_memory),
-        cmocka_unit_test(copies_of_every_kind),
-        cmocka_unit_test(copies_of_rows),
+        cmocka_unit_test(fresh_memory_is_nan),        cmocka_unit_test(memory_runs_out),
+        cmocka_unit_test(allocation_fails_when_told), cmocka_unit_test(freed_twice),
+        cmocka_unit_test(writing_beside_is_found),    cmocka_unit_test(using_freed_memory_is_found),
+        cmocka_unit_test(guard_keeps_the_host_out),   cmocka_unit_test(pinned_memory),
+        cmocka_unit_test(copies_of_every_kind),       cmocka_unit_test(copies_of_rows),
         cmocka_unit_test(when_the_host_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

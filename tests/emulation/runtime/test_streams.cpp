@@ -51,9 +51,9 @@ static void a_missing_wait(void **)
     }
     int early = 0, seeds = 24;
     for (int seed = 0; seed < seeds; seed++)
-        early += in_process({"STREAMS=random:" + std::to_string(seed)},
-                            [] { producer_and_consumer(false, false, true); })
-                     .code == 9;
+        early += in_process({"STREAMS=random:" + std::to_string(seed)}, [] {
+                     producer_and_consumer(false, false, true);
+                 }).code == 9;
     assert_in_range(early, 1, seeds - 1); /* some seeds find it, some do not */
 }
 
@@ -71,12 +71,12 @@ static void the_default_stream_holds_up_others(void **)
             EXPECT(read_back(x + 2) == 3);
         });
     succeeds({"STREAMS=fifo"}, [] { /* a stream that is not bound does not wait */
-        cudaStream_t free = make_stream();
-        float *x = device_array<float>(2);
-        OK(kernel(nullptr, [=] { x[0] = 1; }));
-        OK(kernel(free, [=] { x[1] = x[0]; }));
-        OK(cudaStreamSynchronize(free));
-        EXPECT(std::isnan(read_back(x + 1)));
+                                    cudaStream_t free = make_stream();
+                                    float *x = device_array<float>(2);
+                                    OK(kernel(nullptr, [=] { x[0] = 1; }));
+                                    OK(kernel(free, [=] { x[1] = x[0]; }));
+                                    OK(cudaStreamSynchronize(free));
+                                    EXPECT(std::isnan(read_back(x + 1)));
     });
 }
 
@@ -122,18 +122,18 @@ static void events(void **)
             GIVES(cudaErrorInvalidResourceHandle, cudaEventRecord(start, stream));
         });
     succeeds({"STREAMS=fifo"}, [] { /* a wait means the record before it, not a later one */
-        cudaStream_t a = make_stream(), b = make_stream();
-        cudaEvent_t event = make_event();
-        int *x = device_array<int>(2);
-        OK(cudaMemset(x, 0, 8));
-        OK(cudaDeviceSynchronize());
-        OK(cudaEventRecord(event, a));
-        OK(cudaStreamWaitEvent(b, event, 0));
-        OK(kernel(a, [=] { x[0] = 1; }));
-        OK(cudaEventRecord(event, a));
-        OK(kernel(b, [=] { x[1] = x[0] + 5; }));
-        OK(cudaStreamSynchronize(b));
-        EXPECT(read_back(x + 1) == 5);
+                                    cudaStream_t a = make_stream(), b = make_stream();
+                                    cudaEvent_t event = make_event();
+                                    int *x = device_array<int>(2);
+                                    OK(cudaMemset(x, 0, 8));
+                                    OK(cudaDeviceSynchronize());
+                                    OK(cudaEventRecord(event, a));
+                                    OK(cudaStreamWaitEvent(b, event, 0));
+                                    OK(kernel(a, [=] { x[0] = 1; }));
+                                    OK(cudaEventRecord(event, a));
+                                    OK(kernel(b, [=] { x[1] = x[0] + 5; }));
+                                    OK(cudaStreamSynchronize(b));
+                                    EXPECT(read_back(x + 1) == 5);
     });
 }
 
@@ -142,7 +142,8 @@ static void host_functions_and_lost_streams(void **)
     succeeds({"STREAMS=fifo", "GUARD=1"}, [] {
         static int calls;
         cudaStream_t stream = make_stream();
-        OK(cudaLaunchHostFunc(stream, [](void *n) { calls += *(int *)n; }, new int(3)));
+        OK(cudaLaunchHostFunc(
+            stream, [](void *n) { calls += *(int *)n; }, new int(3)));
         EXPECT(calls == 0);
         OK(cudaStreamDestroy(stream)); /* what it still has to do is done */
         GIVES(cudaErrorInvalidResourceHandle, cudaStreamSynchronize(stream));
@@ -166,12 +167,13 @@ static void launches(void **)
         GIVES(cudaErrorInvalidConfiguration, cudaGetLastError());
         OK(cudaGetLastError());
     });
-    succeeds({"STREAMS=random:5"}, [] { /* every thread of every block, once */
-        int *x = device_array<int>(1);
-        OK(cudaMemset(x, 0, 4));
-        OK(emulation::enqueue(nullptr, {"test", dim3(3), dim3(64), 0, [=] { ++*x; }}));
-        EXPECT(read_back(x) == 192);
-    });
+    succeeds({"STREAMS=random:5"},
+             [] { /* every thread of every block, once */
+                  int *x = device_array<int>(1);
+                  OK(cudaMemset(x, 0, 4));
+                  OK(emulation::enqueue(nullptr, {"test", dim3(3), dim3(64), 0, [=] { ++*x; }}));
+                  EXPECT(read_back(x) == 192);
+             });
 }
 
 static void launches_fail_when_told(void **)
@@ -193,9 +195,9 @@ static void launches_fail_when_told(void **)
     };
     for (const std::string &order : orders) succeeds({order, "FAIL=launch:2"}, body);
     succeeds({"FAIL=launch:2@1"}, [] { /* of another rank */
-        OK(kernel(nullptr, [] {}));
-        OK(kernel(nullptr, [] {}));
-        OK(cudaDeviceSynchronize());
+                                       OK(kernel(nullptr, [] {}));
+                                       OK(kernel(nullptr, [] {}));
+                                       OK(cudaDeviceSynchronize());
     });
     succeeds({"FAIL=malloc:9,ecc:2", "STREAMS=fifo"}, [] {
         int *x = device_array<int>(1);
