@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(DOT_THREADS)
         int64_t first = t * tile, length = n - first < tile ? n - first : tile;
         double sum = 0;
         for (int64_t at = threadIdx.x * DOT_STEP; at < length; at += DOT_THREADS * DOT_STEP) {
-            float u[DOT_STEP], v[DOT_STEP];
+            float u[DOT_STEP], v[DOT_STEP] = {};
             load_values(u, x + first + at, length - at, aligned);
             if (y) load_values(v, y + first + at, length - at, aligned);
 #pragma unroll

@@ -106,13 +106,12 @@ DEVICE_INLINE void row_norm(float (&x)[ROW_CHUNKS][V], int cols, const RowNorm &
     for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         int64_t at = modulation * cols + column;
-        float scale[V], shift[V];
+        float scale[V] = {}, shift[V] = {};
         if (norm.scale) load_values(scale, norm.scale + at, cols - column, norm.aligned);
         if (norm.shift) load_values(shift, norm.shift + at, cols - column, norm.aligned);
 #pragma unroll
         for (int i = 0; i < V; i++)
-            x[k][i] = fmaf(x[k][i], norm.scale ? norm.one + scale[i] : 1.0f,
-                           norm.shift ? shift[i] : 0.0f);
+            x[k][i] = fmaf(x[k][i], norm.scale ? norm.one + scale[i] : 1.0f, shift[i]);
     }
 }
 

@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(ROW_THREADS_MOST<4>)
 #pragma unroll
         for (int k = 0; k < ROW_CHUNKS; k++) {
             int column = row_column(k, V);
-            float gain[V], more[V];
+            float gain[V] = {}, more[V];
             load_values(more, y + at + column, n - column, rows.aligned);
             if (gate.rows)
                 load_values(gain, gate.rows + modulation * rows.cols + column, n - column,
