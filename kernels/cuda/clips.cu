@@ -36,7 +36,7 @@ static bool clip_aligned(const struct device_clip &v, int step)
 /* A position is a row of threads; those of the border write zeros. */
 template <bool SILU, class Y, class X>
 __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
-channel_norm_kernel(View<Y> y, View<X> x, RowNorm norm, bool aligned)
+    channel_norm_kernel(View<Y> y, View<X> x, RowNorm norm, bool aligned)
 {
     constexpr int V = VECTOR<X, Y>;
     int64_t columns = y.w + 2 * y.pad, positions = y.t * y.h * columns;
@@ -54,8 +54,10 @@ channel_norm_kernel(View<Y> y, View<X> x, RowNorm norm, bool aligned)
         int cols = static_cast<int>(x.c);
         row_load(values, x.at_row(r) + (inside ? column * x.c : 0), inside ? cols : 0, aligned);
         row_norm(values, cols, norm, 0);
-        UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
-            UNROLL for (int i = 0; i < V; i++) {
+#pragma unroll
+        for (int k = 0; k < ROW_CHUNKS; k++)
+#pragma unroll
+            for (int i = 0; i < V; i++) {
                 if (SILU) values[k][i] = silu(values[k][i]);
                 if (!inside) values[k][i] = 0.0f;
             }
@@ -75,10 +77,10 @@ static int launch_channel_norm(cudaStream_t stream, const struct device_clip &y,
         int64_t positions = y.t * y.h * (y.w + 2 * y.pad);
         if (positions == 0) return static_cast<int>(cudaSuccess);
         dim3 block = row_block<V>(x.c);
-        return static_cast<int>(launch_kernel(
-            blocks_for((positions + block.y - 1) / block.y), block, 0, stream,
-            channel_norm_kernel<SILU, Y, X>, view<Y>(y), view<X>(x), norm,
-            clip_aligned(x, V) && clip_aligned(y, V)));
+        return static_cast<int>(launch_kernel(blocks_for((positions + block.y - 1) / block.y),
+                                              block, 0, stream, channel_norm_kernel<SILU, Y, X>,
+                                              view<Y>(y), view<X>(x), norm,
+                                              clip_aligned(x, V) && clip_aligned(y, V)));
     });
 }
 
@@ -113,7 +115,8 @@ template <class Y, class X> struct CopyPad {
         if (aligned) {
             if (at >= 0 && at < picture) load_values(v, from, picture - at, true);
         } else {
-            UNROLL for (int i = 0; i < STEP; i++)
+#pragma unroll
+            for (int i = 0; i < STEP; i++)
                 if (at + i >= 0 && at + i < picture) v[i] = value_of(from[i]);
         }
         store_values(to, v, left, aligned);
@@ -160,9 +163,9 @@ template <class T> struct AddNoiseMap {
         T *p = y.at_row(r) + column;
         float v[STEP];
         load_values(v, p, left, aligned);
-        UNROLL for (int i = 0; i < STEP; i++) {
-            if (i < left)
-                v[i] = __fadd_rn(v[i], __fmul_rn(map[row * y.w + x], per_channel[c]));
+#pragma unroll
+        for (int i = 0; i < STEP; i++) {
+            if (i < left) v[i] = __fadd_rn(v[i], __fmul_rn(map[row * y.w + x], per_channel[c]));
             if (++c == y.c) c = 0, x++;
         }
         store_values(p, v, left, aligned);
@@ -203,7 +206,8 @@ template <class T, int P> struct DepthToSpace {
     /* r: row of x, of all frames; column: (w, channel of y) */
     __device__ void operator()(int64_t r, int64_t column, int64_t) const
     {
-        int64_t t = quotient(r, x.h), h = r - t * x.h, w = quotient(column, y.c), o = column - w * y.c;
+        int64_t t = quotient(r, x.h), h = r - t * x.h, w = quotient(column, y.c),
+                o = column - w * y.c;
         float v[P];
         load_values(v, x.at(t, h) + w * x.c + o * P, P, aligned);
         if (residual.p) {
@@ -211,9 +215,11 @@ template <class T, int P> struct DepthToSpace {
             float more[P];
             o -= quotient(o, distinct) * distinct;
             load_values(more, residual.at(t, h) + w * residual.c + o * P, P, aligned);
-            UNROLL for (int i = 0; i < P; i++) v[i] += more[i];
+#pragma unroll
+            for (int i = 0; i < P; i++) v[i] += more[i];
         }
-        UNROLL for (int i = 0; i < P; i++) {
+#pragma unroll
+        for (int i = 0; i < P; i++) {
             int64_t frame = S::ST * t + S::frame(i) - strides.drop;
             if (frame < 0) continue;
             T *to = y.at(frame, S::SS * h + S::row(i));
@@ -240,16 +246,19 @@ template <class T, int P> struct SpaceToDepth {
     /* r: row of y, of all frames; column: (w, channel of x) */
     __device__ void operator()(int64_t r, int64_t column, int64_t) const
     {
-        int64_t t = quotient(r, y.h), h = r - t * y.h, w = quotient(column, x.c), c = column - w * x.c;
+        int64_t t = quotient(r, y.h), h = r - t * y.h, w = quotient(column, x.c),
+                c = column - w * x.c;
         float v[P];
-        UNROLL for (int i = 0; i < P; i++) v[i] = fine(x, t, h, w, c, i);
+#pragma unroll
+        for (int i = 0; i < P; i++) v[i] = fine(x, t, h, w, c, i);
         if (residual.p) {
-            UNROLL for (int o = 0; o < P; o++) {
+#pragma unroll
+            for (int o = 0; o < P; o++) {
                 float sum = 0;
                 for (int64_t k = 0; k < group; k++) {
                     int64_t interleaved = (c * P + o) * group + k;
-                    sum += fine(residual, t, h, w, interleaved / P,
-                                static_cast<int>(interleaved % P));
+                    sum +=
+                        fine(residual, t, h, w, interleaved / P, static_cast<int>(interleaved % P));
                 }
                 v[o] += sum / static_cast<float>(group);
             }
@@ -274,14 +283,18 @@ static bool coarse_aligned(const struct device_clip &coarse) { return aligned_16
 int launch_depth_to_space(cudaStream_t stream, struct device_clip y, struct device_clip x,
                           const struct device_clip *residual, int st, int ss, bool first)
 {
-    if (y.dtype != x.dtype || (residual && residual->dtype != x.dtype)) return cudaErrorInvalidValue;
+    if (y.dtype != x.dtype || (residual && residual->dtype != x.dtype))
+        return cudaErrorInvalidValue;
     return with_type(y.dtype, [&](auto value) {
         using T = decltype(value);
         return with_strides(st, ss, [&](auto product) {
             constexpr int P = decltype(product)::value;
             bool aligned = coarse_aligned(x) && (!residual || coarse_aligned(*residual));
-            DepthToSpace<T, P> f = {view<T>(y), view<T>(x), residual ? view<T>(*residual) : View<T>{},
-                                    {first ? st - 1 : 0}, aligned};
+            DepthToSpace<T, P> f = {view<T>(y),
+                                    view<T>(x),
+                                    residual ? view<T>(*residual) : View<T>{},
+                                    {first ? st - 1 : 0},
+                                    aligned};
             int error = launch_each(stream, f, x.t * x.h, x.w * y.c);
             return error ? error : clear_border<T>(stream, y);
         });
@@ -291,13 +304,17 @@ int launch_depth_to_space(cudaStream_t stream, struct device_clip y, struct devi
 int launch_space_to_depth(cudaStream_t stream, struct device_clip y, struct device_clip x,
                           const struct device_clip *residual, int st, int ss, bool first)
 {
-    if (y.dtype != x.dtype || (residual && residual->dtype != x.dtype)) return cudaErrorInvalidValue;
+    if (y.dtype != x.dtype || (residual && residual->dtype != x.dtype))
+        return cudaErrorInvalidValue;
     return with_type(y.dtype, [&](auto value) {
         using T = decltype(value);
         return with_strides(st, ss, [&](auto product) {
             constexpr int P = decltype(product)::value;
-            SpaceToDepth<T, P> f = {view<T>(y), view<T>(x), residual ? view<T>(*residual) : View<T>{},
-                                    {first ? st - 1 : 0}, residual ? residual->c * P / y.c : 0,
+            SpaceToDepth<T, P> f = {view<T>(y),
+                                    view<T>(x),
+                                    residual ? view<T>(*residual) : View<T>{},
+                                    {first ? st - 1 : 0},
+                                    residual ? residual->c * P / y.c : 0,
                                     coarse_aligned(y)};
             int error = launch_each(stream, f, y.t * y.h, y.w * x.c);
             return error ? error : clear_border<T>(stream, y);

@@ -15,7 +15,8 @@ template <class Y, class X> struct GeluGate {
         float u[STEP], v[STEP];
         load_values(u, a + at, left, aligned);
         load_values(v, b + at, left, aligned);
-        UNROLL for (int i = 0; i < STEP; i++) u[i] = gelu(u[i]) * v[i];
+#pragma unroll
+        for (int i = 0; i < STEP; i++) u[i] = gelu(u[i]) * v[i];
         store_values(y + at, u, left, aligned);
     }
 };
@@ -43,7 +44,8 @@ template <class Y, class X> struct Silu {
     {
         float v[STEP];
         load_values(v, x + at, left, aligned);
-        UNROLL for (int i = 0; i < STEP; i++) v[i] = silu(v[i]);
+#pragma unroll
+        for (int i = 0; i < STEP; i++) v[i] = silu(v[i]);
         store_values(y + at, v, left, aligned);
     }
 };
@@ -73,7 +75,8 @@ struct Lincomb {
         float u[STEP], v[STEP] = {};
         load_values(u, x + at, left, aligned);
         if (y) load_values(v, y + at, left, aligned);
-        UNROLL for (int i = 0; i < STEP; i++) u[i] = y ? fmaf(a, u[i], b * v[i]) : a * u[i];
+#pragma unroll
+        for (int i = 0; i < STEP; i++) u[i] = y ? fmaf(a, u[i], b * v[i]) : a * u[i];
         store_values(out + at, u, left, aligned);
     }
 };
@@ -157,7 +160,8 @@ template <class T> struct Quantise {
         if (aligned && left >= STEP) {
             Neighbours<T, STEP> group;
             using Word = typename Neighbours<T, STEP>::Word;
-            UNROLL for (int i = 0; i < STEP; i++) quantise(group.value[i], v[i]);
+#pragma unroll
+            for (int i = 0; i < STEP; i++) quantise(group.value[i], v[i]);
             *reinterpret_cast<Word *>(p) = *reinterpret_cast<Word *>(&group);
         } else {
             for (int i = 0; i < STEP && i < left; i++) quantise(p[i], v[i]);
@@ -173,7 +177,8 @@ static int launch_quantise(cudaStream_t stream, T *to, const float *y, int64_t s
         stride = n *= rows;
         rows = 1;
     }
-    bool aligned = aligned_16(to) && aligned_16(y) && (rows == 1 || (stride % 4 == 0 && n % 4 == 0));
+    bool aligned =
+        aligned_16(to) && aligned_16(y) && (rows == 1 || (stride % 4 == 0 && n % 4 == 0));
     return launch_each(stream, Quantise<T>{to, y, stride, n, aligned}, rows, n);
 }
 
@@ -194,17 +199,18 @@ constexpr int DOT_THREADS = 256, DOT_STEP = 4;
 
 /* Thread t sums the groups of four number t, t + 256, … in order, then the threads fold together. */
 __global__ void __launch_bounds__(DOT_THREADS)
-dot_kernel(double *dots, const float *x, const float *y, int64_t n, int64_t tile, bool aligned)
+    dot_kernel(double *dots, const float *x, const float *y, int64_t n, int64_t tile, bool aligned)
 {
     SMEM_STATIC(double, sums, [DOT_THREADS / 32]);
     for (int64_t t = blockIdx.x; t * tile < n; t += gridDim.x) {
         int64_t first = t * tile, length = n - first < tile ? n - first : tile;
         double sum = 0;
         for (int64_t at = threadIdx.x * DOT_STEP; at < length; at += DOT_THREADS * DOT_STEP) {
-            float u[DOT_STEP], v[DOT_STEP];
+            float u[DOT_STEP], v[DOT_STEP] = {};
             load_values(u, x + first + at, length - at, aligned);
             if (y) load_values(v, y + first + at, length - at, aligned);
-            UNROLL for (int i = 0; i < DOT_STEP; i++)
+#pragma unroll
+            for (int i = 0; i < DOT_STEP; i++)
                 sum += y ? static_cast<double>(u[i]) * v[i] : static_cast<double>(u[i]);
         }
         for (int distance = 16; distance; distance /= 2) sum += __shfl_xor_sync(~0u, sum, distance);
@@ -224,8 +230,8 @@ int launch_dot_tiles(cudaStream_t stream, double *dots, const float *x, const fl
     if (tile <= 0) return cudaErrorInvalidValue;
     if (n <= 0) return cudaSuccess;
     bool aligned = aligned_16(x) && aligned_16(y) && (tile % DOT_STEP == 0 || n <= tile);
-    return launch_kernel(blocks_for((n + tile - 1) / tile), dim3(DOT_THREADS), 0, stream, dot_kernel,
-                         dots, x, y, n, tile, aligned);
+    return launch_kernel(blocks_for((n + tile - 1) / tile), dim3(DOT_THREADS), 0, stream,
+                         dot_kernel, dots, x, y, n, tile, aligned);
 }
 
 /* ---- normals --------------------------------------------------------------------------------- */
@@ -240,7 +246,8 @@ DEVICE_INLINE Words4 philox(uint64_t counter, uint64_t seed)
     uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32);
     uint32_t c2 = 0, c3 = 0;
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-    UNROLL for (int round = 0; round < 10; round++) {
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
         uint64_t p = uint64_t{0xD2511F53u} * c0, q = uint64_t{0xCD9E8D57u} * c2;
         c0 = static_cast<uint32_t>(q >> 32) ^ c1 ^ k0;
         c1 = static_cast<uint32_t>(q);
@@ -279,7 +286,8 @@ template <class T> struct Normal {
         if (at >= 0) {
             store_values(to + at, v, n - at, aligned);
         } else {
-            UNROLL for (int i = 0; i < STEP; i++)
+#pragma unroll
+            for (int i = 0; i < STEP; i++)
                 if (at + i >= 0 && at + i < n) set_value(to[at + i], v[i]);
         }
     }

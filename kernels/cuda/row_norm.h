@@ -25,7 +25,8 @@ DEVICE_INLINE int row_column(int chunk, int v) { return (chunk * blockDim.x + th
 template <int V, class T>
 DEVICE_INLINE void row_load(float (&x)[ROW_CHUNKS][V], const T *p, int n, bool aligned)
 {
-    UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
+#pragma unroll
+    for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         load_values(x[k], p + column, n - column, aligned);
     }
@@ -33,7 +34,8 @@ DEVICE_INLINE void row_load(float (&x)[ROW_CHUNKS][V], const T *p, int n, bool a
 template <int V, class T>
 DEVICE_INLINE void row_store(T *p, const float (&x)[ROW_CHUNKS][V], int n, bool aligned)
 {
-    UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
+#pragma unroll
+    for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         store_values(p + column, x[k], n - column, aligned);
     }
@@ -43,7 +45,8 @@ DEVICE_INLINE void row_store(T *p, const float (&x)[ROW_CHUNKS][V], int n, bool 
 DEVICE_INLINE float row_sum(float x)
 {
     SMEM_STATIC(float, sums, [ROW_WARPS_MOST]);
-    UNROLL for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
+#pragma unroll
+    for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     int warps = blockDim.x / 32;
     if (warps == 1) return x;
     float *own = sums + threadIdx.y * warps;
@@ -71,19 +74,25 @@ DEVICE_INLINE void row_normalise(float (&x)[ROW_CHUNKS][V], int cols, enum norm 
     float centre = 0;
     if (kind == NORM_LAYER) {
         float sum = 0;
-        UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
-            UNROLL for (int i = 0; i < V; i++) sum += x[k][i];
+#pragma unroll
+        for (int k = 0; k < ROW_CHUNKS; k++)
+#pragma unroll
+            for (int i = 0; i < V; i++) sum += x[k][i];
         centre = row_sum(sum) / static_cast<float>(cols);
     }
     float squares = 0;
-    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
-        UNROLL for (int i = 0; i < V; i++) {
+#pragma unroll
+    for (int k = 0; k < ROW_CHUNKS; k++)
+#pragma unroll
+        for (int i = 0; i < V; i++) {
             x[k][i] = row_column(k, V) + i < cols ? x[k][i] - centre : 0.0f;
             squares = fmaf(x[k][i], x[k][i], squares);
         }
     float factor = 1.0f / sqrtf(row_sum(squares) / static_cast<float>(cols) + eps);
-    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
-        UNROLL for (int i = 0; i < V; i++) x[k][i] *= factor;
+#pragma unroll
+    for (int k = 0; k < ROW_CHUNKS; k++)
+#pragma unroll
+        for (int i = 0; i < V; i++) x[k][i] *= factor;
 }
 
 /* `modulation`: which row of scale and shift */
@@ -93,15 +102,16 @@ DEVICE_INLINE void row_norm(float (&x)[ROW_CHUNKS][V], int cols, const RowNorm &
 {
     row_normalise(x, cols, norm.kind, norm.eps);
     if (!norm.scale && !norm.shift) return;
-    UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
+#pragma unroll
+    for (int k = 0; k < ROW_CHUNKS; k++) {
         int column = row_column(k, V);
         int64_t at = modulation * cols + column;
         float scale[V] = {}, shift[V] = {};
         if (norm.scale) load_values(scale, norm.scale + at, cols - column, norm.aligned);
         if (norm.shift) load_values(shift, norm.shift + at, cols - column, norm.aligned);
-        UNROLL for (int i = 0; i < V; i++)
-            x[k][i] = fmaf(x[k][i], norm.scale ? norm.one + scale[i] : 1.0f,
-                           norm.shift ? shift[i] : 0.0f);
+#pragma unroll
+        for (int i = 0; i < V; i++)
+            x[k][i] = fmaf(x[k][i], norm.scale ? norm.one + scale[i] : 1.0f, shift[i]);
     }
 }
 

@@ -26,8 +26,9 @@ static dim3 row_grid(int64_t rows, dim3 block)
 
 /* ---- norm ------------------------------------------------------------------------------------ */
 
-template <class Y, class X> __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
-norm_kernel(Y *y, const X *x, Rows rows, RowNorm norm)
+template <class Y, class X>
+__global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
+    norm_kernel(Y *y, const X *x, Rows rows, RowNorm norm)
 {
     constexpr int V = VECTOR<X, Y>;
     for (int64_t first = rows_first(); first < rows.count; first += rows_step()) {
@@ -51,10 +52,10 @@ static int launch_norm(cudaStream_t stream, struct mat y, struct mat x, const Ro
         if (x.rows == 0) return static_cast<int>(cudaSuccess);
         bool aligned = x.cols % V == 0 && aligned_16(x.p) && aligned_16(y.p);
         dim3 block = row_block<V>(x.cols);
-        return static_cast<int>(launch_kernel(
-            row_grid(x.rows, block), block, 0, stream, norm_kernel<Y, X>, static_cast<Y *>(y.p),
-            static_cast<const X *>(x.p),
-            Rows{x.rows, static_cast<int>(x.cols), aligned, row_index}, norm));
+        return static_cast<int>(
+            launch_kernel(row_grid(x.rows, block), block, 0, stream, norm_kernel<Y, X>,
+                          static_cast<Y *>(y.p), static_cast<const X *>(x.p),
+                          Rows{x.rows, static_cast<int>(x.cols), aligned, row_index}, norm));
     });
 }
 
@@ -85,10 +86,13 @@ DEVICE_INLINE void row_rotate(float (&x)[ROW_CHUNKS][V], int cols, const struct 
                               const int32_t *coord)
 {
     const float2 *turns[3]; /* cos, sin of this token on each axis */
-    UNROLL for (int a = 0; a < 3; a++) turns[a] =
-        reinterpret_cast<const float2 *>(rope.table[a]) + coord[a] * rope.n;
-    UNROLL for (int k = 0; k < ROW_CHUNKS; k++)
-        UNROLL for (int i = 0; i < V; i += 2) {
+#pragma unroll
+    for (int a = 0; a < 3; a++)
+        turns[a] = reinterpret_cast<const float2 *>(rope.table[a]) + coord[a] * rope.n;
+#pragma unroll
+    for (int k = 0; k < ROW_CHUNKS; k++)
+#pragma unroll
+        for (int i = 0; i < V; i += 2) {
             int channel = row_column(k, V) + i;
             if (channel < rope.pad || channel >= cols) continue;
             unsigned pair = static_cast<unsigned>(channel - rope.pad) / 2, j = pair / 3;
@@ -100,8 +104,9 @@ DEVICE_INLINE void row_rotate(float (&x)[ROW_CHUNKS][V], int cols, const struct 
         }
 }
 
-template <class T> __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<T>>)
-qk_kernel(QueriesKeys both, Rows rows, float eps)
+template <class T>
+__global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<T>>)
+    qk_kernel(QueriesKeys both, Rows rows, float eps)
 {
     constexpr int V = VECTOR<T>;
     struct qk_rows own = blockIdx.y == 0 ? both.of[0] : both.of[1];
@@ -133,9 +138,9 @@ int launch_qk_norm_rope(cudaStream_t stream, struct qk_rows q, struct qk_rows k,
         grid.y = k.p ? 2 : 1;
         QueriesKeys both = {{q, k}, {}};
         if (rope) both.rope = *rope;
-        return static_cast<int>(launch_kernel(
-            grid, block, 0, stream, qk_kernel<T>, both,
-            Rows{rows, static_cast<int>(cols), aligned, nullptr}, eps));
+        return static_cast<int>(launch_kernel(grid, block, 0, stream, qk_kernel<T>, both,
+                                              Rows{rows, static_cast<int>(cols), aligned, nullptr},
+                                              eps));
     });
 }
 
@@ -147,8 +152,9 @@ struct Gate {
 };
 
 /* NORM: z = norm(x) of the new x too. */
-template <bool NORM, class Z, class Y> __global__ void __launch_bounds__(ROW_THREADS_MOST<4>)
-gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
+template <bool NORM, class Z, class Y>
+__global__ void __launch_bounds__(ROW_THREADS_MOST<4>)
+    gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
 {
     constexpr int V = VECTOR<float>;
     for (int64_t first = rows_first(); first < rows.count; first += rows_step()) {
@@ -157,14 +163,17 @@ gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
         int n = row < rows.count ? rows.cols : 0;
         float sum[ROW_CHUNKS][V];
         row_load(sum, x + at, n, rows.aligned);
-        UNROLL for (int k = 0; k < ROW_CHUNKS; k++) {
+#pragma unroll
+        for (int k = 0; k < ROW_CHUNKS; k++) {
             int column = row_column(k, V);
-            float gain[V], more[V];
+            float gain[V] = {}, more[V];
             load_values(more, y + at + column, n - column, rows.aligned);
             if (gate.rows)
                 load_values(gain, gate.rows + modulation * rows.cols + column, n - column,
                             gate.aligned);
-            UNROLL for (int i = 0; i < V; i++) sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
         }
         row_store(x + at, sum, n, rows.aligned);
         if constexpr (NORM) {

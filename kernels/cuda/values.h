@@ -8,12 +8,6 @@
 
 #include <type_traits>
 
-#ifdef CUDA_EMULATION
-#define UNROLL
-#else
-#define UNROLL _Pragma("unroll")
-#endif
-
 #define DEVICE_INLINE static __device__ __forceinline__
 
 using bf16 = __nv_bfloat16;
@@ -22,8 +16,7 @@ struct e4m3 {
 };
 
 /* How many values of two types a thread moves at a time: 16 bytes of the wider one. */
-template <class A, class B = A>
-constexpr int VECTOR = sizeof(A) == 4 || sizeof(B) == 4 ? 4 : 8;
+template <class A, class B = A> constexpr int VECTOR = sizeof(A) == 4 || sizeof(B) == 4 ? 4 : 8;
 
 /* ---- one value ------------------------------------------------------------------------------- */
 
@@ -64,11 +57,14 @@ DEVICE_INLINE void load_values(float (&to)[V], const T *p, int64_t left, bool al
     if (aligned && left >= V) {
         Group group;
         auto *words = reinterpret_cast<typename Group::Word *>(&group);
-        UNROLL for (int i = 0; i < Group::WORDS; i++)
+#pragma unroll
+        for (int i = 0; i < Group::WORDS; i++)
             words[i] = reinterpret_cast<const typename Group::Word *>(p)[i];
-        UNROLL for (int i = 0; i < V; i++) to[i] = value_of(group.value[i]);
+#pragma unroll
+        for (int i = 0; i < V; i++) to[i] = value_of(group.value[i]);
     } else {
-        UNROLL for (int i = 0; i < V; i++) to[i] = i < left ? value_of(p[i]) : 0.0f;
+#pragma unroll
+        for (int i = 0; i < V; i++) to[i] = i < left ? value_of(p[i]) : 0.0f;
     }
 }
 
@@ -78,12 +74,15 @@ DEVICE_INLINE void store_values(T *p, const float (&from)[V], int64_t left, bool
     using Group = Neighbours<T, V>;
     if (aligned && left >= V) {
         Group group;
-        UNROLL for (int i = 0; i < V; i++) set_value(group.value[i], from[i]);
+#pragma unroll
+        for (int i = 0; i < V; i++) set_value(group.value[i], from[i]);
         auto *words = reinterpret_cast<const typename Group::Word *>(&group);
-        UNROLL for (int i = 0; i < Group::WORDS; i++)
+#pragma unroll
+        for (int i = 0; i < Group::WORDS; i++)
             reinterpret_cast<typename Group::Word *>(p)[i] = words[i];
     } else {
-        UNROLL for (int i = 0; i < V; i++)
+#pragma unroll
+        for (int i = 0; i < V; i++)
             if (i < left) set_value(p[i], from[i]);
     }
 }
@@ -127,17 +126,16 @@ template <class F> int with_type(enum dtype type, F f)
 }
 template <class F> int with_types(enum dtype a, enum dtype b, F f)
 {
-    return with_type(a, [&](auto first) {
-        return with_type(b, [&](auto second) { return f(first, second); });
-    });
+    return with_type(
+        a, [&](auto first) { return with_type(b, [&](auto second) { return f(first, second); }); });
 }
 
 /* Calls f(row, column, left) for every F::STEP-th of `columns` columns of every row; left: columns
  * from there to the row's end. Everything else is in f's members. */
 constexpr int EACH_THREADS = 256;
 
-template <class F> __global__ void __launch_bounds__(EACH_THREADS)
-each_kernel(F f, int64_t rows, int64_t columns)
+template <class F>
+__global__ void __launch_bounds__(EACH_THREADS) each_kernel(F f, int64_t rows, int64_t columns)
 {
     constexpr int64_t SEGMENT = EACH_THREADS * F::STEP;
     int64_t segments = (columns + SEGMENT - 1) / SEGMENT;

@@ -87,8 +87,8 @@ inline void expect_close(const std::vector<float> &got, const std::vector<float>
         bool good = same(got[i], want[i]) || error <= allowed * (size > 1 ? size : 1);
         if (!good && count++ == 0) first = i;
     }
-    EXPECT(count == 0, "%s: %zu of %zu too far, the first is %zu: %.9g, should be %.9g", what, count,
-           got.size(), first, got[first], want[first]);
+    EXPECT(count == 0, "%s: %zu of %zu too far, the first is %zu: %.9g, should be %.9g", what,
+           count, got.size(), first, got[first], want[first]);
 }
 
 /* ---- operands on the device ------------------------------------------------------------------ */
@@ -139,8 +139,10 @@ class Values
         std::vector<unsigned char> raw(all.size() * dtype_size(type_));
         for (size_t i = 0; i < all.size(); i++) {
             uint16_t half = bf16_from_f32(all[i]);
-            if (type_ == DTYPE_BF16) memcpy(&raw[2 * i], &half, 2);
-            else memcpy(&raw[4 * i], &all[i], 4);
+            if (type_ == DTYPE_BF16)
+                memcpy(&raw[2 * i], &half, 2);
+            else
+                memcpy(&raw[4 * i], &all[i], 4);
         }
         return raw;
     }
@@ -172,7 +174,8 @@ template <class Result> std::vector<float> result_any_way(int64_t rows, const Re
 /* run(first, count) for each part of a way */
 template <class Run> void each_part(const Way &way, const Run &run)
 {
-    for (size_t i = 0; i + 1 < way.cuts.size(); i++) run(way.cuts[i], way.cuts[i + 1] - way.cuts[i]);
+    for (size_t i = 0; i + 1 < way.cuts.size(); i++)
+        run(way.cuts[i], way.cuts[i + 1] - way.cuts[i]);
 }
 
 #endif

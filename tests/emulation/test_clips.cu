@@ -36,7 +36,7 @@ class DeviceClip
     struct device_clip frames(int64_t first, int64_t count)
     {
         int64_t at = first * clip_frame(&shape_) + shape_.above * clip_row(&shape_);
-        return {values_.at(at), type_,      count,      shape_.h,     shape_.w,
+        return {values_.at(at), type_,      count,        shape_.h,    shape_.w,
                 shape_.c,       shape_.pad, shape_.above, shape_.below};
     }
     struct device_clip all() { return frames(0, shape_.t); }
@@ -102,7 +102,8 @@ static void test_norms()
 {
     for (const auto &s : SIZES)
         for (int pad = 0; pad < 2; pad++) {
-            struct clip plain = extents(s.t, s.h, s.w, s.c), wide = extents(s.t, s.h, s.w, s.c, 1, 1, 0);
+            struct clip plain = extents(s.t, s.h, s.w, s.c),
+                        wide = extents(s.t, s.h, s.w, s.c, 1, 1, 0);
             struct clip to = pad ? wide : plain;
             check_pixel_norm({F32, to}, {F32, plain}, true);
             check_pixel_norm({BF16, to}, {F32, wide}, pad == 0);
@@ -176,8 +177,8 @@ static void test_add_noise_map()
 /* The way of a launch, for moves that cannot be cut by frames: with and without vectors, and by one
  * block. */
 template <class Launch>
-static std::vector<float> moved_whole(const HostClip &y, const HostClip &x, const HostClip *residual,
-                                      const Launch &launch)
+static std::vector<float> moved_whole(const HostClip &y, const HostClip &x,
+                                      const HostClip *residual, const Launch &launch)
 {
     return result_any_way(1, [&](const Way &way) {
         DeviceClip dy(y, way.lead), dx(x, way.lead), dr(residual ? *residual : x, way.lead);
@@ -191,7 +192,8 @@ struct Move {
     enum dtype type;
     int st, ss;
     bool first;
-    int64_t channels, shared; /* of the fine clip; residual: how many the tiled or grouped has, or 0 */
+    int64_t channels,
+        shared; /* of the fine clip; residual: how many the tiled or grouped has, or 0 */
     int pad, above;
 };
 

@@ -8,7 +8,8 @@ static std::vector<float> wide_values(int64_t n)
 {
     std::vector<float> v = random_values(n);
     for (float &x : v) x *= 12;
-    const float special[] = {0.0f, -0.0f, 90.0f, -90.0f, 1e30f, -1e30f, INFINITE, -INFINITE, NOT_A_NUMBER};
+    const float special[] = {0.0f,   -0.0f,    90.0f,     -90.0f,      1e30f,
+                             -1e30f, INFINITE, -INFINITE, NOT_A_NUMBER};
     if (v.size() > 64) std::copy(std::begin(special), std::end(special), v.begin() + 40);
     return v;
 }
@@ -78,8 +79,10 @@ static void test_lincomb()
             op_lincomb(cpu(), want.data(), 0.7f, x.data(), both ? -1.3f : 0.0f,
                        both ? y.data() : nullptr, n);
             std::vector<float> got = result_any_way(n, result);
-            if (both) expect_close(got, want, 3e-7, "lincomb"); /* the CPU may round both products */
-            else expect_same(got, want, "lincomb of one");
+            if (both)
+                expect_close(got, want, 3e-7, "lincomb"); /* the CPU may round both products */
+            else
+                expect_same(got, want, "lincomb of one");
         }
 }
 
@@ -105,8 +108,8 @@ static void check_dots(int64_t n, int64_t tile, bool squares)
         if (way == 0) first = got;
         EXPECT_SAME(got, first);
         for (int64_t t = 0; t < tiles; t++) /* sums in double of fp32's products, which are exact */
-            EXPECT(fabs(got[t] - want[t]) <= 1e-12 * static_cast<double>(tile), "tile %lld: %.17g, %.17g",
-                   static_cast<long long>(t), got[t], want[t]);
+            EXPECT(fabs(got[t] - want[t]) <= 1e-12 * static_cast<double>(tile),
+                   "tile %lld: %.17g, %.17g", static_cast<long long>(t), got[t], want[t]);
     }
 }
 
@@ -167,7 +170,8 @@ static void test_convert_pieces()
             EXPECT_LAUNCH(launch_convert(nullptr, y.at(at), to, x + at, DTYPE_F8_E4M3, count));
         }
         expect_same(y.back(), want, "pieces");
-        EXPECT(launch_convert(nullptr, y.at(0), DTYPE_F16, x, DTYPE_F32, 1) == cudaErrorInvalidValue,
+        EXPECT(launch_convert(nullptr, y.at(0), DTYPE_F16, x, DTYPE_F32, 1) ==
+                   cudaErrorInvalidValue,
                "to fp16");
         EXPECT(launch_convert(nullptr, y.at(0), to, x, DTYPE_F64, 1) == cudaErrorInvalidValue,
                "from fp64");
@@ -252,10 +256,9 @@ static Four philox_on_host(Four counter, uint32_t key0, uint32_t key1)
     for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
         uint64_t p = uint64_t{0xD2511F53u} * counter.word[0];
         uint64_t q = uint64_t{0xCD9E8D57u} * counter.word[2];
-        counter = {{static_cast<uint32_t>(q >> 32) ^ counter.word[1] ^ key0,
-                    static_cast<uint32_t>(q),
-                    static_cast<uint32_t>(p >> 32) ^ counter.word[3] ^ key1,
-                    static_cast<uint32_t>(p)}};
+        counter = {
+            {static_cast<uint32_t>(q >> 32) ^ counter.word[1] ^ key0, static_cast<uint32_t>(q),
+             static_cast<uint32_t>(p >> 32) ^ counter.word[3] ^ key1, static_cast<uint32_t>(p)}};
     }
     return counter;
 }
@@ -263,9 +266,9 @@ static Four philox_on_host(Four counter, uint32_t key0, uint32_t key1)
 static double normal_on_host(uint64_t seed, int64_t number)
 {
     uint64_t group = static_cast<uint64_t>(number) / 4;
-    Four words = philox_on_host({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32),
-                                  0, 0}},
-                                static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+    Four words =
+        philox_on_host({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), 0, 0}},
+                       static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
     int pair = static_cast<int>(number % 4) / 2 * 2;
     double radius = sqrt(-2 * log((words.word[pair] + 0.5) * 0x1p-32));
     double turn = words.word[pair + 1] * (2 * M_PI * 0x1p-32);

@@ -41,7 +41,8 @@ struct Modulation {
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-static void check_norm(const Shape &s, enum norm kind, enum dtype to, enum dtype from, bool modulated)
+static void check_norm(const Shape &s, enum norm kind, enum dtype to, enum dtype from,
+                       bool modulated)
 {
     Modulation m(s);
     std::vector<float> x = rounded(random_rows(s), from), want(x.size());
@@ -82,8 +83,8 @@ static void test_norm_in_place()
     std::vector<float> x = random_rows(s), want(x.size());
     Values dx(DTYPE_F32, x);
     struct mat rows = dx.rows(0, s.rows, s.cols), none = {};
-    EXPECT_LAUNCH(launch_norm_modulate(nullptr, rows, rows, NORM_LAYER, EPS, nullptr, nullptr,
-                                       nullptr));
+    EXPECT_LAUNCH(
+        launch_norm_modulate(nullptr, rows, rows, NORM_LAYER, EPS, nullptr, nullptr, nullptr));
     op_norm_modulate(cpu(), matrix(want, s.cols), matrix(x, s.cols), NORM_LAYER, EPS, none, none,
                      nullptr);
     expect_close(dx.back(), want, tolerance(DTYPE_F32), "in place");
@@ -169,10 +170,9 @@ static void check_qk(const Shape &s, enum dtype type, bool turned)
         each_part(way, [&](int64_t first, int64_t count) {
             struct rope rope = turns.device;
             rope.coord += 3 * first;
-            EXPECT_LAUNCH(launch_qk_norm_rope(
-                nullptr, {dx.at(first * stride), stride, w0.floats()},
-                {dx.at(first * stride + s.cols), stride, w1.floats()}, type, count, s.cols, EPS,
-                turned ? &rope : nullptr));
+            EXPECT_LAUNCH(launch_qk_norm_rope(nullptr, {dx.at(first * stride), stride, w0.floats()},
+                                              {dx.at(first * stride + s.cols), stride, w1.floats()},
+                                              type, count, s.cols, EPS, turned ? &rope : nullptr));
         });
         return dx.back();
     };
@@ -221,10 +221,9 @@ static void check_gate(const Shape &s, enum dtype from, bool gated)
         Values dx(DTYPE_F32, x, way.lead), dy(from, y, way.lead);
         Values gate(DTYPE_F32, m.scale, way.lead);
         each_part(way, [&](int64_t first, int64_t count) {
-            EXPECT_LAUNCH(launch_gate_residual(nullptr, dx.rows(first, count, s.cols),
-                                               dy.rows(first, count, s.cols),
-                                               gated ? gate.floats() : nullptr,
-                                               picked ? picked + first : nullptr));
+            EXPECT_LAUNCH(launch_gate_residual(
+                nullptr, dx.rows(first, count, s.cols), dy.rows(first, count, s.cols),
+                gated ? gate.floats() : nullptr, picked ? picked + first : nullptr));
         });
         return dx.back();
     };
@@ -274,13 +273,10 @@ static void test_gate_residual_norm()
 
 int main()
 {
-    const Case cases[] = {{"norm_modulate", test_norm_modulate},
-                          {"norm_modulate in place", test_norm_in_place},
-                          {"rms_norm", test_rms_norm},
-                          {"what is refused", test_refused},
-                          {"qk_norm_rope", test_qk_norm_rope},
-                          {"queries without keys", test_queries_alone},
-                          {"gate_residual", test_gate_residual},
-                          {"gate_residual_norm", test_gate_residual_norm}};
+    const Case cases[] = {
+        {"norm_modulate", test_norm_modulate}, {"norm_modulate in place", test_norm_in_place},
+        {"rms_norm", test_rms_norm},           {"what is refused", test_refused},
+        {"qk_norm_rope", test_qk_norm_rope},   {"queries without keys", test_queries_alone},
+        {"gate_residual", test_gate_residual}, {"gate_residual_norm", test_gate_residual_norm}};
     return run_cases(cases);
 }
