@@ -166,7 +166,7 @@ template <int WIDTH> struct KeyTiles {
     {
         next(task);
     }
-    /* Only as long as there is one */
+    /* Behind the last one `keys` means nothing. */
     __device__ __forceinline__ void next(const AttentionTask &task)
     {
         first += WIDTH;

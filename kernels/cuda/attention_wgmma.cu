@@ -274,10 +274,11 @@ template <int D, int KEYS> cudaError_t launch(cudaStream_t stream, const Attenti
     CUtensorMap map;
     cudaError_t error = encode_packed(&map, task, D, KEYS);
     if (error != cudaSuccess) return error;
+    constexpr size_t shared_bytes = Plan<D, KEYS>::SHARED_BYTES;
     dim3 grid(static_cast<unsigned>((task.queries + ROWS - 1) / ROWS),
               static_cast<unsigned>(task.heads));
-    return launch_kernel(grid, dim3(THREADS), Plan<D, KEYS>::SHARED_BYTES, stream,
-                         attend_wgmma<D, KEYS>, map, task);
+    return launch_kernel(grid, dim3(THREADS), shared_bytes, stream, attend_wgmma<D, KEYS>, map,
+                         task);
 }
 
 /* Tiles of 128 keys where they cover a granule with no more waste than tiles of 64. */
