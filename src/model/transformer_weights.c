@@ -96,7 +96,8 @@ static void lay_out_vectors(struct arena *a, int64_t width, void *owner,
         *(float **)((char *)owner + entries[i].place) = arena_floats(a, entries[i].rows * width);
 }
 
-static int load_vectors(const struct transformer_weights *w, struct device *dev,
+/* Also before they have memory (arena.h): then they are only looked for. */
+static int read_vectors(const struct transformer_weights *w, struct device *dev,
                         const struct checkpoint *c, void *owner, const struct vector_entry *entries,
                         int count, const char *prefix)
 {
@@ -106,7 +107,8 @@ static int load_vectors(const struct transformer_weights *w, struct device *dev,
         const int64_t table[] = {e->rows, w->width};
         TRY(checkpoint_need(c, &t, e->rank, e->rank == 1 ? &w->width : table, "%s%s", prefix,
                             e->name));
-        op_upload_tensor(dev, *(float **)((char *)owner + e->place), t);
+        float *to = *(float **)((char *)owner + e->place);
+        if (to) op_upload_tensor(dev, to, t);
     }
     return STATUS_OK;
 }
@@ -177,14 +179,14 @@ static void lay_out_all_vectors(struct transformer_weights *w)
         lay_out_vectors(&w->vectors, w->width, &w->block[i], block_vectors, COUNT(block_vectors));
 }
 
-static int load_all_vectors(struct transformer_weights *w, struct device *dev,
+static int read_all_vectors(struct transformer_weights *w, struct device *dev,
                             const struct checkpoint *c)
 {
-    TRY(load_vectors(w, dev, c, w, global_vectors, COUNT(global_vectors), ""));
+    TRY(read_vectors(w, dev, c, w, global_vectors, COUNT(global_vectors), ""));
     for (int i = 0; i < w->blocks; i++) {
         char prefix[NAME_BYTES];
         block_prefix(prefix, i);
-        TRY(load_vectors(w, dev, c, &w->block[i], block_vectors, COUNT(block_vectors), prefix));
+        TRY(read_vectors(w, dev, c, &w->block[i], block_vectors, COUNT(block_vectors), prefix));
     }
     return STATUS_OK;
 }
@@ -199,14 +201,18 @@ static void release(struct transformer_weights *w)
     arena_free(&w->vectors);
 }
 
-/* Everything but the vectors. */
+/* Everything but what is in the vectors. */
 static int find_all(struct transformer_weights *w, const struct checkpoint *c)
 {
     *w = (struct transformer_weights){0};
     TRY(find_dimensions(w, c));
     w->block = xcalloc((size_t)w->blocks, sizeof *w->block);
-    int status = find_all_linears(w, c);
-    if (status != STATUS_OK) release(w);
+    int status;
+    TRY_OR(fail, status, find_all_linears(w, c));
+    TRY_OR(fail, status, read_all_vectors(w, NULL, c));
+    return STATUS_OK;
+fail:
+    release(w);
     return status;
 }
 
@@ -218,7 +224,7 @@ int transformer_weights_open(struct transformer_weights *w, struct device *dev,
     lay_out_all_vectors(w);
     arena_commit(&w->vectors);
     lay_out_all_vectors(w);
-    int status = load_all_vectors(w, dev, c);
+    int status = read_all_vectors(w, dev, c);
     if (status != STATUS_OK) release(w);
     return status;
 }
