@@ -229,7 +229,7 @@ static void test_exact()
     const Exact cases[] = {
         {2, 5, 6, 1, 0, 0, {32, 32, 3, 1, 1}, 2, 1},  /* whole blocks */
         {1, 2, 3, 1, 0, 0, {3, 48, 3, 1, 1}, 1, 1},   /* frames are copies; vectors of nothing */
-        {4, 5, 4, 1, 1, 0, {48, 129, 3, 2, 2}, 2, 2}, /* causal, half of everything, two panels */
+        {4, 5, 4, 1, 1, 0, {24, 129, 3, 2, 2}, 2, 2}, /* causal, half of everything, two panels */
         {3, 4, 3, 1, 0, 1, {129, 3, 3, 1, 1}, 2, 0},  /* frames behind a clip's first */
         {2, 9, 10, 1, 1, 1, {12, 64, 3, 1, 1}, 2, 1}, /* two tiles of positions */
         {3, 5, 4, 0, 0, 0, {20, 70, 1, 2, 2}, 2, 1},  /* kernel 1 */
@@ -299,9 +299,10 @@ class Cpu
     struct device *device_;
 };
 
-/* Both factors of a product are rounded to bf16, each by at most 2^-9 of itself and by 2^-9 / sqrt(3)
- * in the mean of squares or less: sums of independent products are wrong by 2^-8.8 of themselves. */
-constexpr double ROUNDED = 0x1p-8;
+/* Both factors of a product are rounded to bf16, by at most 2^-8 of themselves and in the mean of
+ * squares by 0.42 of that: sums of independent products are wrong by 0.6 * 2^-8 of themselves, and by
+ * 0.9 * 2^-8 where one of them is cut off instead. */
+constexpr double ROUNDED = 0.72 * 0x1p-8;
 
 static void test_cpu()
 {
@@ -330,7 +331,7 @@ static void test_cpu()
 
 /* ---- the same bits ---------------------------------------------------------------------------- */
 
-static const conv_shape ROUGH = {40, 34, 3, 1, 1};
+static const conv_shape ROUGH = {40, 18, 3, 1, 1};
 
 static Clip rough_clip(int64_t t, int64_t h, int64_t w)
 {
@@ -457,7 +458,7 @@ static void test_fused()
 {
     Cpu cpu;
     const Fused cases[] = {{32, 32, 3, 0, 0, 0, 0, 0},
-                           {48, 65, 3, 1, 1, 0, 0, 0},
+                           {24, 33, 3, 1, 1, 0, 0, 0},
                            {20, 16, 3, 1, 1, 1, 0, 1},
                            {7, 40, 3, 1, 0, 1, 1, 1},
                            {64, 16, 1, 0, 0, 0, 0, 0}};
