@@ -3,12 +3,16 @@
 #   make demo    on a fresh Debian machine: installs what is missing, builds, renders with 4 MPI ranks
 #   make test    installs what is missing, builds and runs every test (SANITIZE=1: with ASan and UBSan)
 #   make         builds ./ringreel
+#   make race    runs the CUDA kernels' tests under ThreadSanitizer, on the emulator (tests/emulation/README.md)
 #   make info    what was probed and found
 #   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks gain
 #   make soak    renders 3840x2176 and ten minutes for real: a quarter of an hour, 8 GiB (SOAK=hd: only one of them)
 #   make oracle  regenerates the stored reference outputs (developers; needs PyTorch and the reference, tools/README.md)
 
 SANITIZE ?= 0
+CUDA     ?= auto # 1: with the CUDA compiler, 0: without, auto: with it where it is found
+CUDA_HOME  ?= /usr/local/cuda
+CUDA_ARCHS ?= 80 90a 100 # compute capabilities to compile for; of the last one also PTX
 PREFIX   ?= /usr/local
 PYTHON   ?= python3 # of `make oracle`; needs PyTorch
 BUILD    := build$(if $(filter 1,$(SANITIZE)),-sanitize)
@@ -75,6 +79,75 @@ $(BUILD)/%.$(1).o: %.c
 endef
 $(foreach i,$(ISAS),$(eval $(call simd_rule,$(i))))
 
+# ---- CUDA ----------------------------------------------------------------------------------------------------------
+# Every .cu is compiled twice: by nvcc for CUDA_ARCHS, and, wherever the CUDA headers are, by g++ for the emulator.
+
+CUDA_HEADERS := $(wildcard $(CUDA_HOME)/include/cuda_runtime.h)
+CUDA_FOUND   := $(and $(CUDA_HEADERS),$(wildcard $(CUDA_HOME)/bin/nvcc))
+ifeq ($(strip $(CUDA)),1)
+  $(if $(CUDA_FOUND),,$(error CUDA=1, but $(CUDA_HOME) lacks bin/nvcc or include/cuda_runtime.h (CUDA_HOME says where to look)))
+else ifneq ($(strip $(CUDA)),auto)
+  $(if $(filter 0,$(CUDA)),,$(error CUDA=$(strip $(CUDA)): allowed are auto, 1 and 0))
+  CUDA_HEADERS :=
+  CUDA_FOUND   :=
+endif
+
+CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+CUDA_TESTS   := $(wildcard tests/emulation/test_*.cu)
+GPU_TESTS    := $(filter-out %/test_planted.cu,$(CUDA_TESTS)) # the mistakes in that one are for the emulator
+comma        := ,
+GENCODE      := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
+                $(foreach a,$(lastword $(CUDA_ARCHS)),-gencode arch=compute_$(a)$(comma)code=compute_$(a))
+NVCCFLAGS    := -std=c++17 -O3 -lineinfo --Werror all-warnings -Xcompiler -Wall,-Wextra,-fPIC -I. -Isrc $(GENCODE)
+
+# In the race build kernels are instrumented and the emulator is not: it says itself who is ordered after whom.
+# -fno-strict-aliasing: kernels look at their memory through other types, as the CUDA compiler allows.
+# -Wno-psabi: kernels take tensor maps by value.
+EMULATION_FLAGS  = -std=c++17 $(filter-out -fopenmp,$(OPT)) -fPIC -ffp-contract=off $(WARN) -Wno-unknown-pragmas -Wno-psabi \
+                   -DCUDA_EMULATION -I. -Isrc -Itests/emulation -isystem $(CUDA_HOME)/include -MMD -MP
+EMULATOR        := $(patsubst %,$(BUILD)/emulation/%.o,async block fibers grid mma modes shared tma warp wgmma)
+EMULATION_TESTS := $(patsubst %.cu,$(BUILD)/%,$(CUDA_TESTS))
+
+$(BUILD)/emulation/%.o: tests/emulation/%.cpp
+	@mkdir -p $(@D)
+	@echo "c++  $<"
+	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-DEMULATION_TSAN) -c -o $@ $<
+
+$(BUILD)/emulation/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "c++  $< (emulated)"
+	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread -DRACE_CHECK) -x c++ -c -o $@ $<
+
+$(EMULATION_TESTS): $(BUILD)/%: $(BUILD)/emulation/%.o $(EMULATOR)
+	@mkdir -p $(@D)
+	@echo "link $@"
+	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread) -o $@ $^
+
+$(BUILD)/cuda/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "nvcc $<"
+	$(Q)$(CUDA_HOME)/bin/nvcc $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+ifneq ($(and $(CUDA_FOUND),$(filter 0,$(SANITIZE))),)
+all: $(CUDA_SOURCES:%.cu=$(BUILD)/cuda/%.o)
+check: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%.o)
+endif
+ifneq ($(CUDA_HEADERS),)
+check: $(EMULATION_TESTS)
+endif
+
+race: # a build folder of its own
+	@$(if $(CUDA_HEADERS),$(MAKE) --no-print-directory BUILD=build-race RACE=1 OPT='-O1 -g -fno-strict-aliasing' race-tests,\
+	    echo 'race: skipped: no CUDA headers (make CUDA_HOME=... says where they are)')
+race-tests: $(EMULATION_TESTS)
+	@BUILD=$(BUILD) EMULATION=1 tests/run.sh emulation/
+
+# The same tests for a GPU: build/cuda/tests/emulation/test_*
+gpu-tests: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%)
+$(BUILD)/cuda/tests/emulation/%: $(BUILD)/cuda/tests/emulation/%.o
+	@echo "link $@"
+	$(Q)$(CUDA_HOME)/bin/nvcc $(GENCODE) -o $@ $^
+
 # ---- tests ---------------------------------------------------------------------------------------------------------
 
 TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/parity/test_*.c tests/semantic/test_*.c)
@@ -92,7 +165,7 @@ test:
 	@$(MAKE) --no-print-directory check
 
 check: $(PROGRAM) $(TESTS)
-	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) SANITIZE=$(SANITIZE) tests/run.sh
+	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) SANITIZE=$(SANITIZE) EMULATION=$(if $(CUDA_HEADERS),1,0) tests/run.sh
 
 soak: $(PROGRAM) $(TESTS)
 	@BUILD=$(BUILD) RINGREEL=./$(PROGRAM) tests/soak.sh $(SOAK)
@@ -103,7 +176,7 @@ demo:
 	@launch/demo.sh
 
 info: $(PROGRAM)
-	@launch/info.sh ./$(PROGRAM)
+	@CUDA_HOME=$(if $(CUDA_FOUND),$(CUDA_HOME)) CUDA_ARCHS='$(strip $(CUDA_ARCHS))' launch/info.sh ./$(PROGRAM)
 
 $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
@@ -123,11 +196,12 @@ install: all
 	install -Dm755 launch/ringreel-mpi $(DESTDIR)$(PREFIX)/bin/ringreel-mpi
 
 format: # developers: needs clang-format
-	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch])
+	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch] \
+	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp)
 
 clean:
-	rm -rf build build-sanitize ringreel out
+	rm -rf build build-sanitize build-race ringreel out
 
--include $(shell find build build-sanitize -name '*.d' 2>/dev/null)
+-include $(shell find build build-sanitize build-race -name '*.d' 2>/dev/null)
 
-.PHONY: all format test check soak demo info bench oracle install clean
+.PHONY: all format test check soak race race-tests gpu-tests demo info bench oracle install clean

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What `make info` shows: the compiler, the libraries, MPI, and what the program finds on this machine.
+# What `make info` shows: the compiler, the libraries, MPI, CUDA, and what the program finds on this machine.
+# CUDA_HOME is empty where the build does without the CUDA compiler.
 set -euo pipefail
 
 program=${1:-./ringreel}
@@ -35,6 +36,12 @@ for name in libavcodec libavformat libavutil libswscale; do
     library "$name" "$name"
 done
 library cmocka cmocka
+if [[ -n ${CUDA_HOME:-} ]]; then
+    release=$("$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+    row 'CUDA' "${release:-version unknown} in $CUDA_HOME, for compute capabilities ${CUDA_ARCHS:-?}"
+else
+    row 'CUDA' 'not found, or not wanted (CUDA=auto, CUDA_HOME)'
+fi
 row 'processors' "$(nproc)"
 echo
 "$program" info

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every test program and every shell test, prints a line for each, and ends with "N passed, N failed" (cases).
-# Called by `make check`, from the repository root, with BUILD, RINGREEL and SANITIZE set. Arguments choose tests whose
-# name contains one of them: BUILD=build RINGREEL=./ringreel tests/run.sh mpi/rank_dies
+# Called by `make check`, from the repository root, with BUILD, RINGREEL, SANITIZE and EMULATION set (1: the tests of CUDA
+# kernels on the emulator were built). Arguments choose tests whose name contains one of them:
+# BUILD=build RINGREEL=./ringreel tests/run.sh mpi/rank_dies
 #
 # Every test speaks TAP: "ok - name" or "not ok - name". Logs: $BUILD/test-logs/.
 set -euo pipefail
@@ -83,6 +84,16 @@ main() {
         *.c) run_one "$name" "$BUILD/tests/$name" ;;
         *.sh) run_one "$name" "$source" ;;
         esac
+    done
+    for source in tests/emulation/test_*.cu; do
+        name=${source#tests/} name=${name%.*}
+        chosen "$name" "$@" || continue
+        if [[ ${EMULATION:-1} == 0 ]]; then
+            echo 'emulation/*                         skipped: no CUDA headers (make CUDA_HOME=... says where they are)'
+            skipped=$((skipped + 1))
+            break
+        fi
+        run_one "$name" "$BUILD/tests/$name"
     done
     for name in "${broken[@]}"; do
         printf '\n---- %s\n' "$name"

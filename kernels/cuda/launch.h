@@ -29,7 +29,7 @@
 #include <utility>
 
 #define SMEM_STATIC(T, name, ...) __shared__ T name __VA_ARGS__
-/* The block's dynamic shared memory; begins on a multiple of 1024 bytes, as 128-byte swizzles ask. */
+/* The dynamic shared memory; begins on a multiple of 1024 bytes, as 128-byte swizzles ask. */
 #define SMEM_DYN(T, name)                                                                          \
     extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];                       \
     T *const name = reinterpret_cast<T *>(dynamic_shared_memory)
@@ -40,8 +40,8 @@ cudaError_t launch_kernel(dim3 grid, dim3 block, size_t shared_bytes, cudaStream
 {
     constexpr size_t without_asking = 48 * 1024;
     if (shared_bytes > without_asking) {
-        cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 static_cast<int>(shared_bytes));
+        cudaError_t error = cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
         if (error != cudaSuccess) return error;
     }
     cudaLaunchConfig_t config = {};

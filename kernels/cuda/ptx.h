@@ -159,10 +159,7 @@ PTX void mbarrier_wait(uint32_t barrier, uint32_t parity)
 }
 
 /* fence.proxy.async: what this thread wrote to shared memory is seen by TMA and wgmma */
-PTX void fence_proxy_async()
-{
-    HOPPER_ASM("fence.proxy.async.shared::cta;" ::: "memory");
-}
+PTX void fence_proxy_async() { HOPPER_ASM("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* ---- TMA (9.0 and later) --------------------------------------------------------------------- */
 
@@ -208,15 +205,16 @@ PTX void tma_load_5d(uint32_t to, const CUtensorMap *map, uint32_t barrier, int 
 /* cp.async.bulk.tensor, from shared to global memory; elements outside the tensor are left out */
 PTX void tma_store_2d(const CUtensorMap *map, uint32_t from, int x, int y)
 {
-    HOPPER_ASM("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(
-                   map),
-               "r"(from), "r"(x), "r"(y)
-               : "memory");
+    HOPPER_ASM(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
+        "r"(from), "r"(x), "r"(y)
+        : "memory");
 }
 PTX void tma_store_3d(const CUtensorMap *map, uint32_t from, int x, int y, int z)
 {
     HOPPER_ASM(
-        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(
+            map),
         "r"(from), "r"(x), "r"(y), "r"(z)
         : "memory");
 }

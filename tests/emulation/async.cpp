@@ -31,6 +31,7 @@ void thread_async_begin(ThreadAsync *a)
 
 void block_async_begin(Block *b)
 {
+    Unseen clearing;
     b->async.loads.clear();
     b->async.barriers_unfenced = false;
     for (auto &w : b->async.warpgroups) w.reset();
@@ -42,6 +43,19 @@ void let_others_go_first(Place at)
     Block *b = current->block;
     if (b->modes.timing == LATE) sleep_on(&b->async, "a wait", at);
 }
+
+namespace
+{
+
+Transfer take_out(std::vector<Transfer> *loads, size_t i)
+{
+    Unseen moving;
+    Transfer load = (*loads)[i];
+    loads->erase(loads->begin() + static_cast<std::ptrdiff_t>(i));
+    return load;
+}
+
+} // namespace
 
 bool block_async_work(Block *b)
 {
@@ -55,10 +69,8 @@ bool block_async_work(Block *b)
     }
     if (others_can_run && (m->timing == LATE || m->timing_random.below(4))) return false;
     size_t i = 0;
-    if (m->timing == RANDOM_TIMING)
-        i = m->timing_random.below(static_cast<uint32_t>(loads.size()));
-    Transfer load = loads[i];
-    loads.erase(loads.begin() + static_cast<std::ptrdiff_t>(i));
+    if (m->timing == RANDOM_TIMING) i = m->timing_random.below(static_cast<uint32_t>(loads.size()));
+    Transfer load = take_out(&loads, i);
     current = load.by; /* for what it may complain of */
     {
         InTheNameOf thread(load.by->fiber.tsan);
@@ -194,7 +206,8 @@ void mbarrier_init_fence() { current->block->async.barriers_unfenced = false; }
 void mbarrier_arrive(uint32_t barrier, uint32_t expected_bytes, Place at)
 {
     Mbarrier *m = mbarrier_at(barrier, "mbarrier_arrive", at);
-    if (m->pending == 0) fail(at, "mbarrier_arrive: more than its %u arrivals", unsigned(m->arrivals));
+    if (m->pending == 0)
+        fail(at, "mbarrier_arrive: more than its %u arrivals", unsigned(m->arrivals));
     release(m);
     m->bytes += expected_bytes;
     m->pending--;

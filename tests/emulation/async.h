@@ -95,8 +95,8 @@ void mbarrier_complete_bytes(Block *b, uint32_t barrier, uint32_t bytes, Place a
 
 /* ---- tma.cpp --------------------------------------------------------------------------------- */
 
-void tma_load(uint32_t to, const CUtensorMap_st *map, uint32_t barrier, int rank,
-              const int *corner, Place at);
+void tma_load(uint32_t to, const CUtensorMap_st *map, uint32_t barrier, int rank, const int *corner,
+              Place at);
 void tma_store(const CUtensorMap_st *map, uint32_t from, int rank, const int *corner, Place at);
 void tma_commit();
 void tma_wait(size_t groups, bool only_read, Place at);
@@ -106,9 +106,9 @@ void tma_finish_store(Store *store);
 /* ---- wgmma.cpp ------------------------------------------------------------------------------- */
 
 struct WgmmaOperands {
-    uint64_t a, b;       /* descriptors; a unused where A comes from registers */
+    uint64_t a, b;               /* descriptors; a unused where A comes from registers */
     const uint32_t *a_registers; /* [4], or NULL */
-    int n;               /* columns of D */
+    int n;                       /* columns of D */
     bool accumulate, a_transposed, b_transposed;
 };
 void wgmma_fence(Place at);

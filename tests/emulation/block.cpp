@@ -118,8 +118,8 @@ namespace
 const char *barrier_name(int id)
 {
     static const char *const names[BARRIERS] = {
-        "__syncthreads", "barrier 1",  "barrier 2",  "barrier 3",  "barrier 4",  "barrier 5",
-        "barrier 6",     "barrier 7",  "barrier 8",  "barrier 9",  "barrier 10", "barrier 11",
+        "__syncthreads", "barrier 1",  "barrier 2",  "barrier 3", "barrier 4",  "barrier 5",
+        "barrier 6",     "barrier 7",  "barrier 8",  "barrier 9", "barrier 10", "barrier 11",
         "barrier 12",    "barrier 13", "barrier 14", "barrier 15"};
     return names[id];
 }
@@ -227,7 +227,10 @@ Thread *pick(Block *b)
         lane = random_bit(b->runnable[warp], &b->modes.order_random);
     } else {
         if (b->gave_way || !b->runnable[warp]) warp = next_bit(b->runnable_warps, warp, upward);
-        lane = next_bit(b->runnable[warp], warp == b->last_warp ? b->last_lane : upward ? 31 : 0,
+        lane = next_bit(b->runnable[warp],
+                        warp == b->last_warp ? b->last_lane
+                        : upward             ? 31
+                                             : 0,
                         upward);
     }
     b->gave_way = false;
@@ -255,9 +258,10 @@ Thread *pick(Block *b)
             if (k < i) first = false;
         }
         if (!first || used >= sizeof text - 1) continue;
-        int n = snprintf(text + used, sizeof text - used, "%s%d thread%s from (%u,%u,%u) in %s at %s:%d",
-                         used ? "; " : "", count, count == 1 ? "" : "s", t->index.x, t->index.y,
-                         t->index.z, t->awaits_name, t->awaits_at.file, t->awaits_at.line);
+        int n = snprintf(text + used, sizeof text - used,
+                         "%s%d thread%s from (%u,%u,%u) in %s at %s:%d", used ? "; " : "", count,
+                         count == 1 ? "" : "s", t->index.x, t->index.y, t->index.z, t->awaits_name,
+                         t->awaits_at.file, t->awaits_at.line);
         used += static_cast<size_t>(n);
     }
     fail_block(b, "deadlock: ", text);

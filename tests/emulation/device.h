@@ -183,7 +183,8 @@ template <class T, class Change> T atomic_change(T *p, Change change)
         memcpy(static_cast<void *>(&was), &old, sizeof was);
         T is = change(was);
         memcpy(&to, static_cast<const void *>(&is), sizeof to);
-    } while (!__atomic_compare_exchange_n(place, &old, to, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    } while (
+        !__atomic_compare_exchange_n(place, &old, to, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return was;
 }
 template <class T> struct Same {

@@ -18,11 +18,12 @@ namespace
 
 cudaError_t refuse(const Launch &l, cudaError_t error, const char *what)
 {
-    fprintf(stderr,
-            "emulation: %s: launch of grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of dynamic shared "
-            "memory: %s\n",
-            l.name, l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y, l.block.z, l.shared_bytes,
-            what);
+    fprintf(
+        stderr,
+        "emulation: %s: launch of grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of dynamic shared "
+        "memory: %s\n",
+        l.name, l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y, l.block.z, l.shared_bytes,
+        what);
     return error;
 }
 

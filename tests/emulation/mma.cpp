@@ -88,7 +88,8 @@ template <int K> void read_fragments(const LaneBytes *data, float (*a)[K], float
                 if (per == 1) return float_of(bits & 0xFFFFE000u); /* tf32 */
                 return float_of(i == 0 ? bits << 16 : bits & 0xFFFF0000u);
             };
-            for (int r = 0; r < 4; r++) a[row + 8 * (r & 1)][k + i + K / 2 * (r >> 1)] = value(f.a[r]);
+            for (int r = 0; r < 4; r++)
+                a[row + 8 * (r & 1)][k + i + K / 2 * (r >> 1)] = value(f.a[r]);
             for (int r = 0; r < 2; r++) b[k + i + K / 2 * r][row] = value(f.b[r]);
         }
     }

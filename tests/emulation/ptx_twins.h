@@ -46,10 +46,7 @@ TWIN void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t 
 TWIN uint32_t tf32_of(float x) { return (__float_as_uint(x) + 0x1000u) & 0xFFFFE000u; }
 
 TWIN void barrier_sync(int id, int threads, PLACE) { emulation::barrier_sync(id, threads, at); }
-TWIN void barrier_arrive(int id, int threads, PLACE)
-{
-    emulation::barrier_arrive(id, threads, at);
-}
+TWIN void barrier_arrive(int id, int threads, PLACE) { emulation::barrier_arrive(id, threads, at); }
 
 TWIN void mbarrier_init(uint32_t barrier, uint32_t arrivals, PLACE)
 {

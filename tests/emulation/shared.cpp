@@ -21,6 +21,7 @@ constexpr int FRESH = 0xFF, FORBIDDEN = 0xA5;
 void place_variable(SharedMemory *s, const void *tag, const char *name, uint32_t offset,
                     size_t bytes)
 {
+    Unseen filling;
     s->variables[s->count++] = {tag, name, offset, static_cast<uint32_t>(bytes)};
     s->top = offset + static_cast<uint32_t>(bytes) + GAP;
     allow(s->arena + offset, bytes + GAP);
@@ -40,7 +41,8 @@ void renew_pages(SharedMemory *s)
 #endif
     if (!renew) return;
     if (s->arena) munmap(s->arena, ARENA_BYTES);
-    void *p = mmap(nullptr, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p =
+        mmap(nullptr, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) abort();
     s->arena = static_cast<unsigned char *>(p);
 }
@@ -108,8 +110,7 @@ unsigned char *shared_span(uint32_t address, size_t bytes, size_t alignment, con
         fail(at, "%s: shared address 0x%x is not a multiple of %zu", what, address, alignment);
     for (int i = 0; i < s->count; i++) {
         const SharedMemory::Variable &v = s->variables[i];
-        if (address >= v.offset && address - v.offset + bytes <= v.bytes)
-            return s->arena + address;
+        if (address >= v.offset && address - v.offset + bytes <= v.bytes) return s->arena + address;
         if (address >= v.offset && address - v.offset < v.bytes + GAP)
             fail(at, "%s: out of bounds: bytes %u to %zu of %s, which has %u", what,
                  address - v.offset, address - v.offset + bytes - 1, v.name, v.bytes);

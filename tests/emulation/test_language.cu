@@ -212,7 +212,7 @@ __global__ void atomic_kernel(Totals *t)
     atomicOr(&t->bits, 1 << i % 20);
     atomicAdd(&t->wide, 1ull << 40);
     atomicAdd(&t->real, 0.5f);
-    int seen = t->swapped, was;
+    int seen = atomicAdd(&t->swapped, 0), was;
     do {
         was = seen;
         seen = atomicCAS(&t->swapped, was, was + 2);

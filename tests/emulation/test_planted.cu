@@ -91,20 +91,14 @@ __global__ void two_barriers_kernel()
     else
         __syncthreads();
 }
-static void two_barriers()
-{
-    launch_kernel(dim3(2), dim3(64), 0, nullptr, two_barriers_kernel);
-}
+static void two_barriers() { launch_kernel(dim3(2), dim3(64), 0, nullptr, two_barriers_kernel); }
 static void test_divergent_barrier()
 {
     EXPECT_FOUND(two_barriers, "emulation: two_barriers_kernel: block (", "), thread (",
                  "test_planted.cu:", "__syncthreads: other threads are in the one at ");
 }
 
-__global__ void odd_barrier_kernel()
-{
-    barrier_sync(1, threadIdx.x < 32 ? 64 : 96);
-}
+__global__ void odd_barrier_kernel() { barrier_sync(1, threadIdx.x < 32 ? 64 : 96); }
 static void odd_barrier() { launch_kernel(dim3(1), dim3(96), 0, nullptr, odd_barrier_kernel); }
 static void test_barrier_counts()
 {
@@ -131,10 +125,7 @@ __global__ void past_end_kernel(int shift)
     SMEM_DYN(float, tile);
     tile[threadIdx.x + shift] = 1;
 }
-static void past_end()
-{
-    launch_kernel(dim3(1), dim3(32), 128, nullptr, past_end_kernel, 1);
-}
+static void past_end() { launch_kernel(dim3(1), dim3(32), 128, nullptr, past_end_kernel, 1); }
 static void test_past_end()
 {
 #ifdef __SANITIZE_ADDRESS__
@@ -152,10 +143,7 @@ __global__ void past_end_ptx_kernel()
     uint32_t r[4];
     ldmatrix_x4(r, shared_address(rows) + 16 * threadIdx.x);
 }
-static void past_end_ptx()
-{
-    launch_kernel(dim3(1), dim3(32), 0, nullptr, past_end_ptx_kernel);
-}
+static void past_end_ptx() { launch_kernel(dim3(1), dim3(32), 0, nullptr, past_end_ptx_kernel); }
 static void test_past_end_ptx()
 {
     EXPECT_FOUND(past_end_ptx, "emulation: past_end_ptx_kernel: block (0,0,0), thread (31,0,0): ",
@@ -249,15 +237,12 @@ __global__ void one_too_few_kernel()
     if (threadIdx.x == 5) __syncthreads();
     mbarrier_wait(at, 0);
 }
-static void one_too_few()
-{
-    launch_kernel(dim3(1), dim3(32), 0, nullptr, one_too_few_kernel);
-}
+static void one_too_few() { launch_kernel(dim3(1), dim3(32), 0, nullptr, one_too_few_kernel); }
 static void test_deadlock()
 {
     EXPECT_FOUND(one_too_few, "emulation: one_too_few_kernel: block (0,0,0): deadlock: ",
-                 "31 threads from (0,0,0) in mbarrier_wait at ", "test_planted.cu:",
-                 "1 thread from (5,0,0) in __syncthreads at ");
+                 "31 threads from (0,0,0) in mbarrier_wait at ",
+                 "test_planted.cu:", "1 thread from (5,0,0) in __syncthreads at ");
 }
 
 __global__ void no_init_kernel()
@@ -325,10 +310,7 @@ __global__ void large_static_kernel()
     SMEM_STATIC(float, tile, [13000]);
     tile[0] = 0;
 }
-static void large_static()
-{
-    launch_kernel(dim3(1), dim3(32), 0, nullptr, large_static_kernel);
-}
+static void large_static() { launch_kernel(dim3(1), dim3(32), 0, nullptr, large_static_kernel); }
 static void test_refused_launches()
 {
     EXPECT_FOUND(too_many_threads, "emulation: two_barriers_kernel: launch of grid (1,1,1)",
@@ -355,23 +337,24 @@ static void test_race_of_blocks() { EXPECT_FOUND(same_place, "ThreadSanitizer: d
 
 int main()
 {
-    const Case cases[] = {{"a missing __syncthreads", test_missing_barrier},
-                          {"two __syncthreads at once", test_divergent_barrier},
-                          {"a barrier with two counts", test_barrier_counts},
-                          {"shared memory nobody wrote", test_fresh_memory},
-                          {"writing out of bounds", test_past_end},
-                          {"ldmatrix out of bounds", test_past_end_ptx},
-                          {"a lane that does something else", test_warp_divergence},
-                          {"a shuffle from a lane that left", test_shuffle_from_none},
-                          {"a wait for too few groups", test_weak_wait},
-                          {"copies never waited for", test_no_wait},
-                          {"deadlock", test_deadlock},
-                          {"an mbarrier never initialised", test_no_init},
-                          {"mistakes in a product", test_gemm_variants},
-                          {"wgmma without fence or wait", test_half_wgmma},
-                          {"launches that are refused", test_refused_launches},
+    const Case cases[] = {
+        {"a missing __syncthreads", test_missing_barrier},
+        {"two __syncthreads at once", test_divergent_barrier},
+        {"a barrier with two counts", test_barrier_counts},
+        {"shared memory nobody wrote", test_fresh_memory},
+        {"writing out of bounds", test_past_end},
+        {"ldmatrix out of bounds", test_past_end_ptx},
+        {"a lane that does something else", test_warp_divergence},
+        {"a shuffle from a lane that left", test_shuffle_from_none},
+        {"a wait for too few groups", test_weak_wait},
+        {"copies never waited for", test_no_wait},
+        {"deadlock", test_deadlock},
+        {"an mbarrier never initialised", test_no_init},
+        {"mistakes in a product", test_gemm_variants},
+        {"wgmma without fence or wait", test_half_wgmma},
+        {"launches that are refused", test_refused_launches},
 #ifdef RACE_CHECK
-                          {"a race of blocks", test_race_of_blocks},
+        {"a race of blocks", test_race_of_blocks},
 #endif
     };
     return run_cases(cases);

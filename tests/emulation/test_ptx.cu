@@ -106,7 +106,10 @@ template <bool TRANSPOSED> static void test_store_matrix()
 
 /* ---- mma.sync -------------------------------------------------------------------------------- */
 
-__device__ static uint32_t two(const uint16_t *p) { return p[0] | static_cast<uint32_t>(p[1]) << 16; }
+__device__ static uint32_t two(const uint16_t *p)
+{
+    return p[0] | static_cast<uint32_t>(p[1]) << 16;
+}
 
 /* c [16,8] += a [16,16] b [8,16]^T */
 __global__ void mma_bf16_kernel(const uint16_t *a, const uint16_t *b, float *c)

@@ -20,8 +20,7 @@ __global__ void load_kernel(const __grid_constant__ CUtensorMap map, Corner c, u
         if (RANK == 2) tma_load_2d(to, &map, barrier, c.at[0], c.at[1]);
         if (RANK == 3) tma_load_3d(to, &map, barrier, c.at[0], c.at[1], c.at[2]);
         if (RANK == 4) tma_load_4d(to, &map, barrier, c.at[0], c.at[1], c.at[2], c.at[3]);
-        if (RANK == 5)
-            tma_load_5d(to, &map, barrier, c.at[0], c.at[1], c.at[2], c.at[3], c.at[4]);
+        if (RANK == 5) tma_load_5d(to, &map, barrier, c.at[0], c.at[1], c.at[2], c.at[3], c.at[4]);
     }
     __syncthreads();
     mbarrier_wait(barrier, 0);

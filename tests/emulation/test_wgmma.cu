@@ -84,8 +84,8 @@ template <int N, int TA, int TB, bool REGISTERS> static void check_product(int b
     EXPECT(launch_kernel(dim3(1), dim3(128), (M + N) * K * 2, nullptr,
                          product_kernel<N, TA, TB, REGISTERS>, da, db, c, bytes) == cudaSuccess,
            "launch");
-    EXPECT(different(c.back(), want) == 0, "N %d, transposed %d %d, registers %d, %d bytes: %zu",
-           N, TA, TB, REGISTERS, bytes, different(c.back(), want));
+    EXPECT(different(c.back(), want) == 0, "N %d, transposed %d %d, registers %d, %d bytes: %zu", N,
+           TA, TB, REGISTERS, bytes, different(c.back(), want));
 }
 
 template <int N> static void test_product()

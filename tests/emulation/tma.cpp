@@ -93,6 +93,7 @@ void tma_load(uint32_t to, const CUtensorMap *map, uint32_t barrier, int rank, c
         return;
     }
     memset(b->shared.arena + to, 0xFF, tile_bytes(load.map));
+    Unseen queueing;
     b->async.loads.push_back(load);
 }
 

@@ -1,5 +1,5 @@
 /* wgmma.mma_async m64nNk16, bf16 into fp32: a warpgroup multiplies tiles that lie in shared memory
- * (A may come from registers). Every thread of the group issues it; it can be done once all have. */
+ * (A may come from registers). Every thread of the group issues it; then it can be done. */
 #include "block.h"
 #include "sanitizers.h"
 #include "warpgroup.h"
@@ -22,6 +22,7 @@ Warpgroup *group_of(Thread *t, Place at)
     if ((static_cast<int>(index) + 1) * WARPGROUP > b->threads)
         fail(at, "wgmma: the block's last warpgroup has fewer than 128 threads");
     std::shared_ptr<Warpgroup> &w = b->async.warpgroups[index];
+    Unseen making;
     if (!w) w.reset(new Warpgroup());
     return w.get();
 }
@@ -109,7 +110,8 @@ void spread_a(const uint32_t (*a)[4], float *to)
 /* Where register i of thread t of the warpgroup lies in D. */
 float *element_of(Accumulator *d, int t, int i)
 {
-    int row = t / 32 * 16 + t % 32 / 4 + 8 * (i >> 1 & 1), column = i / 4 * 8 + 2 * (t % 4) + (i & 1);
+    int row = t / 32 * 16 + t % 32 / 4 + 8 * (i >> 1 & 1),
+        column = i / 4 * 8 + 2 * (t % 4) + (i & 1);
     return &d->values[row * d->n + column];
 }
 
@@ -131,13 +133,27 @@ void give_registers_back(Accumulator *d)
 /* ---- doing it -------------------------------------------------------------------------------- */
 
 /* d [64][n] += a^T b; a [16][64], b [16][n] */
-void multiply(float *__restrict__ d, const float *__restrict__ a, const float *__restrict__ b, int n)
+void multiply(float *__restrict__ d, const float *__restrict__ a, const float *__restrict__ b,
+              int n)
 {
     for (int m = 0; m < WGMMA_M; m++)
         for (int k = 0; k < WGMMA_K; k++) {
             float f = a[k * WGMMA_M + m];
             for (int c = 0; c < n; c++) d[m * n + c] += f * b[k * n + c];
         }
+}
+
+void forget_first(Warpgroup *w)
+{
+    Accumulator *d = w->queue.front().d.get();
+    if (--d->in_flight == 0) {
+        give_registers_back(d);
+        for (size_t i = 0; i < w->accumulators.size(); i++)
+            if (w->accumulators[i].get() == d)
+                w->accumulators.erase(w->accumulators.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+    w->queue.pop_front();
+    w->done++;
 }
 
 void run_first(Warpgroup *w)
@@ -151,17 +167,11 @@ void run_first(Warpgroup *w)
     else
         read_operand(o.a, WGMMA_M, o.a_transposed, a, first.at);
     read_operand(o.b, o.n, o.b_transposed, b, first.at);
-    Accumulator *d = first.d.get();
-    if (!o.accumulate) memset(d->values, 0, sizeof(float) * WGMMA_M * static_cast<size_t>(o.n));
-    multiply(d->values, a, b, o.n);
-    if (--d->in_flight == 0) {
-        give_registers_back(d);
-        for (size_t i = 0; i < w->accumulators.size(); i++)
-            if (w->accumulators[i].get() == d)
-                w->accumulators.erase(w->accumulators.begin() + static_cast<std::ptrdiff_t>(i));
-    }
-    w->queue.pop_front();
-    w->done++;
+    Unseen computing;
+    float *d = first.d->values;
+    if (!o.accumulate) memset(d, 0, sizeof(float) * WGMMA_M * static_cast<size_t>(o.n));
+    multiply(d, a, b, o.n);
+    forget_first(w);
 }
 
 /* ---- issuing --------------------------------------------------------------------------------- */
@@ -180,6 +190,7 @@ std::shared_ptr<Accumulator> accumulator_of(Warpgroup *w, int t, float *register
 Instruction *next_instruction(Warpgroup *w, float *d, const WgmmaOperands &o, Place at)
 {
     Thread *me = current;
+    Unseen queueing;
     size_t index = static_cast<size_t>(me->async.wgmmas++ - w->done);
     if (index < w->queue.size()) return &w->queue[index];
     w->queue.emplace_back();
