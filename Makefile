@@ -107,6 +107,7 @@ EMULATION_FLAGS  = -std=c++17 $(filter-out -fopenmp,$(OPT)) -fPIC -ffp-contract=
                    -DCUDA_EMULATION -I. -Isrc -Itests/emulation -isystem $(CUDA_HOME)/include -MMD -MP
 EMULATOR        := $(patsubst %,$(BUILD)/emulation/%.o,async block fibers grid mma modes shared tma warp wgmma)
 EMULATION_TESTS := $(patsubst %.cu,$(BUILD)/%,$(CUDA_TESTS))
+CPU_KERNELS     := $(filter $(BUILD)/kernels/% $(BUILD)/src/base/%,$(OBJECTS)) # what CUDA kernels are compared with
 
 $(BUILD)/emulation/%.o: tests/emulation/%.cpp
 	@mkdir -p $(@D)
@@ -118,10 +119,10 @@ $(BUILD)/emulation/%.o: %.cu
 	@echo "c++  $< (emulated)"
 	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread -DRACE_CHECK) -x c++ -c -o $@ $<
 
-$(EMULATION_TESTS): $(BUILD)/%: $(BUILD)/emulation/%.o $(EMULATOR)
+$(EMULATION_TESTS): $(BUILD)/%: $(BUILD)/emulation/%.o $(CUDA_SOURCES:%.cu=$(BUILD)/emulation/%.o) $(EMULATOR) $(CPU_KERNELS)
 	@mkdir -p $(@D)
 	@echo "link $@"
-	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread) -o $@ $^
+	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread) -fopenmp -o $@ $^ -ldl
 
 $(BUILD)/cuda/%.o: %.cu
 	@mkdir -p $(@D)
@@ -137,16 +138,16 @@ check: $(EMULATION_TESTS)
 endif
 
 race: # a build folder of its own
-	@$(if $(CUDA_HEADERS),$(MAKE) --no-print-directory BUILD=build-race RACE=1 OPT='-O1 -g -fno-strict-aliasing' race-tests,\
+	@$(if $(CUDA_HEADERS),$(MAKE) --no-print-directory BUILD=build-race RACE=1 OPT='-O1 -g -fopenmp -fno-strict-aliasing' race-tests,\
 	    echo 'race: skipped: no CUDA headers (make CUDA_HOME=... says where they are)')
 race-tests: $(EMULATION_TESTS)
 	@BUILD=$(BUILD) EMULATION=1 tests/run.sh emulation/
 
 # The same tests for a GPU: build/cuda/tests/emulation/test_*
 gpu-tests: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%)
-$(BUILD)/cuda/tests/emulation/%: $(BUILD)/cuda/tests/emulation/%.o
+$(BUILD)/cuda/tests/emulation/%: $(BUILD)/cuda/tests/emulation/%.o $(CUDA_SOURCES:%.cu=$(BUILD)/cuda/%.o) $(CPU_KERNELS)
 	@echo "link $@"
-	$(Q)$(CUDA_HOME)/bin/nvcc $(GENCODE) -o $@ $^
+	$(Q)$(CUDA_HOME)/bin/nvcc $(GENCODE) -Xcompiler -fopenmp -o $@ $^ -ldl
 
 # ---- tests ---------------------------------------------------------------------------------------------------------
 

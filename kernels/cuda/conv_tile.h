@@ -284,42 +284,52 @@ template <int PANEL> struct ConvWarp {
     __device__ void store(const ConvParameters &p) const;
 };
 
-/* Two neighbouring channels of one position: + bias + add. */
-static __device__ __forceinline__ void conv_store_pair(const ConvParameters &p, int64_t at,
-                                                       int channel, float v0, float v1)
+/* ---- y ---------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float conv_value(float x) { return x; }
+static __device__ __forceinline__ float conv_value(__nv_bfloat16 x) { return __bfloat162float(x); }
+static __device__ __forceinline__ void conv_set(float *to, float x) { *to = x; }
+static __device__ __forceinline__ void conv_set(__nv_bfloat16 *to, float x)
 {
-    float v[2] = {v0, v1};
-    int there = min(p.out - channel, 2);
-    if (p.y_pairs && there == 2) {
-        if (p.bias) v[0] += p.bias[channel], v[1] += p.bias[channel + 1];
-        if (p.y_bf16) {
-            if (p.add) {
-                float2 add = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(
-                    static_cast<const __nv_bfloat16 *>(p.add) + at));
-                v[0] += add.x, v[1] += add.y;
-            }
-            *reinterpret_cast<__nv_bfloat162 *>(static_cast<__nv_bfloat16 *>(p.y) + at) =
-                __floats2bfloat162_rn(v[0], v[1]);
-        } else {
-            if (p.add) {
-                float2 add =
-                    *reinterpret_cast<const float2 *>(static_cast<const float *>(p.add) + at);
-                v[0] += add.x, v[1] += add.y;
-            }
-            *reinterpret_cast<float2 *>(static_cast<float *>(p.y) + at) = make_float2(v[0], v[1]);
-        }
+    *to = __float2bfloat16_rn(x);
+}
+static __device__ __forceinline__ float2 conv_pair(const float *from)
+{
+    return *reinterpret_cast<const float2 *>(from);
+}
+static __device__ __forceinline__ float2 conv_pair(const __nv_bfloat16 *from)
+{
+    return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(from));
+}
+static __device__ __forceinline__ void conv_set_pair(float *to, float2 v)
+{
+    *reinterpret_cast<float2 *>(to) = v;
+}
+static __device__ __forceinline__ void conv_set_pair(__nv_bfloat16 *to, float2 v)
+{
+    *reinterpret_cast<__nv_bfloat162 *>(to) = __floats2bfloat162_rn(v.x, v.y);
+}
+
+/* Two neighbouring channels of one position, the first of them even: + bias + add. `at` counts
+ * elements from p.y. */
+template <class T>
+static __device__ __forceinline__ void conv_store(const ConvParameters &p, int64_t at, int channel,
+                                                  float2 v)
+{
+    T *y = static_cast<T *>(p.y) + at;
+    const T *add = p.add ? static_cast<const T *>(p.add) + at : nullptr;
+    bool two = channel + 1 < p.out;
+    if (p.bias) {
+        v.x += __ldg(p.bias + channel);
+        if (two) v.y += __ldg(p.bias + channel + 1);
+    }
+    if (p.y_pairs) { /* then there are always two */
+        float2 more = add ? conv_pair(add) : make_float2(-0.0f, -0.0f); /* x + -0 is x */
+        conv_set_pair(y, make_float2(v.x + more.x, v.y + more.y));
         return;
     }
-    for (int i = 0; i < there; i++) {
-        if (p.bias) v[i] += p.bias[channel + i];
-        if (p.y_bf16) {
-            if (p.add) v[i] += __bfloat162float(static_cast<const __nv_bfloat16 *>(p.add)[at + i]);
-            static_cast<__nv_bfloat16 *>(p.y)[at + i] = __float2bfloat16_rn(v[i]);
-        } else {
-            if (p.add) v[i] += static_cast<const float *>(p.add)[at + i];
-            static_cast<float *>(p.y)[at + i] = v[i];
-        }
-    }
+    conv_set(y, add ? v.x + conv_value(add[0]) : v.x);
+    if (two) conv_set(y + 1, add ? v.y + conv_value(add[1]) : v.y);
 }
 
 template <int PANEL> __device__ void ConvWarp<PANEL>::store(const ConvParameters &p) const
@@ -334,10 +344,15 @@ template <int PANEL> __device__ void ConvWarp<PANEL>::store(const ConvParameters
             int64_t at =
                 (place.t * p.y_frame + place.row * p.y_row + place.column + p.y_pad) * p.out;
 #pragma unroll
-            for (int g = 0; g < 4; g++)
-                if (first + g * 8 < p.out)
-                    conv_store_pair(p, at + first + g * 8, first + g * 8, sum[f][g][2 * half],
-                                    sum[f][g][2 * half + 1]);
+            for (int g = 0; g < 4; g++) {
+                int c = first + g * 8;
+                float2 v = make_float2(sum[f][g][2 * half], sum[f][g][2 * half + 1]);
+                if (c >= p.out) continue;
+                if (p.y_bf16)
+                    conv_store<__nv_bfloat16>(p, at + c, c, v);
+                else
+                    conv_store<float>(p, at + c, c, v);
+            }
         }
 }
 
