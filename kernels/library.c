@@ -15,31 +15,45 @@
 static const char variable[] = "RINGREEL_CUDA_LIBRARY", file_name[] = "libringreel_cuda.so",
                   symbol[] = "ringreel_cuda";
 
-/* The named file, or the one beside the program, or that of an installed one. *built: there is one. */
-static void *open_library(bool *built, char *why, size_t room)
+/* Without a driver NVIDIA's libraries would be loaded, some hundred megabytes, to learn just that. */
+static bool has_driver(char *why, size_t room)
 {
-    *built = true;
-    const char *named = getenv(variable);
-    char program[PATH_MAX] = "", path[PATH_MAX + 64];
-    if (named) {
-        void *library = dlopen(named, RTLD_NOW | RTLD_LOCAL);
-        if (!library) snprintf(why, room, "%s: %s", variable, dlerror());
-        return library;
-    }
-    if (readlink("/proc/self/exe", program, sizeof program - 1) < 0) program[0] = 0;
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (!driver)
+        snprintf(why, room, "no NVIDIA driver (libcuda.so.1)");
+    else
+        dlclose(driver);
+    return driver;
+}
+
+/* Beside the program, or where it is installed to. */
+static bool find_library(char *path, size_t room)
+{
     static const char *const places[] = {"", "../lib/"};
+    char program[PATH_MAX] = "";
+    if (readlink("/proc/self/exe", program, sizeof program - 1) < 0) return false;
     const char *folder = dirname(program);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        snprintf(path, sizeof path, "%s/%s%s", folder, places[i], file_name);
-        if (access(path, R_OK) != 0) continue;
-        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (!library) snprintf(why, room, "%s", dlerror());
-        return library;
+        snprintf(path, room, "%s/%s%s", folder, places[i], file_name);
+        if (access(path, R_OK) == 0) return true;
     }
-    *built = false;
-    snprintf(why, room, "this build has the CPU backend only (no %s beside the program)",
-             file_name);
-    return NULL;
+    return false;
+}
+
+/* The file that the environment names, whose empty name stands for none, else the one that was
+ * built. *built: there is one. */
+static void *open_library(bool *built, char *why, size_t room)
+{
+    const char *named = getenv(variable);
+    char path[PATH_MAX + 64];
+    *built = named ? named[0] != 0 : find_library(path, sizeof path);
+    if (!*built)
+        snprintf(why, room, named ? "%s is empty" : "this build has the CPU backend only (no %s)",
+                 named ? variable : file_name);
+    if (!*built || (!named && !has_driver(why, room))) return NULL;
+    void *library = dlopen(named ? named : path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) snprintf(why, room, "%s", dlerror());
+    return library;
 }
 
 static const struct backend_library *load(bool *built, char *why, size_t room)

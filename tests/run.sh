@@ -20,6 +20,7 @@ if [[ $SANITIZE == 1 ]]; then
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 fi
 export CMOCKA_MESSAGE_OUTPUT=TAP
+export RINGREEL_CUDA_LIBRARY= # these tests are for the CPU; emulation/program has a device of its own
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 # threads that wait do not take time from whatever else runs here
 
 stop() {
@@ -85,7 +86,7 @@ main() {
         *.sh) run_one "$name" "$source" ;;
         esac
     done
-    for source in tests/emulation/test_*.cu tests/emulation/runtime/{test_*.cpp,*.sh}; do
+    for source in tests/emulation/{test_*.cu,*.sh} tests/emulation/runtime/{test_*.cpp,*.sh}; do
         name=${source#tests/} name=${name%.*}
         chosen "$name" "$@" || continue
         if [[ ${EMULATION:-1} == 0 ]]; then

@@ -1,12 +1,50 @@
 /* The VAE's convolutions on the device. */
+#include "kernels/cuda/conv.h"
 #include "kernels/cuda/conv_f32.h"
 #include "kernels/cuda/cuda.h"
 
+static struct conv_shape shape_of(const struct conv *c)
+{
+    return (struct conv_shape){.in = c->in,
+                               .out = c->out,
+                               .kernel = c->kernel,
+                               .stride_t = c->stride_t,
+                               .stride_s = c->stride_s};
+}
+
+static struct conv_clip clip_of(const struct clip *v)
+{
+    return (struct conv_clip){.p = v->p,
+                              .dtype = DTYPE_F32,
+                              .t = v->t,
+                              .h = v->h,
+                              .w = v->w,
+                              .c = v->c,
+                              .pad = v->pad,
+                              .above = v->above,
+                              .below = v->below};
+}
+
+/* In bf16 for the tensor cores, or as it is. */
+static void pack_weight(struct device *dev, struct conv *c)
+{
+    struct cuda *cuda = cuda_of(dev);
+    struct conv_shape shape = shape_of(c);
+    size_t bytes = (size_t)tensor_count(c->weight) * sizeof(float);
+    if (dev->precision == PRECISION_F32) {
+        c->packed = cuda_take(bytes, c->weight->name);
+        cuda_load_tensor(dev, c->packed, DTYPE_F32, c->weight);
+        return;
+    }
+    void *plain = cuda_scratch(&cuda->weights, bytes, c->weight->name);
+    cuda_load_tensor(dev, plain, DTYPE_F32, c->weight);
+    c->packed = cuda_take(conv_weights_bytes(&shape), c->weight->name);
+    CHECK_CUDA(conv_weights_pack(cuda->stream, c->packed, plain, DTYPE_F32, &shape));
+}
+
 void cuda_conv_pack(struct device *dev, struct conv *c)
 {
-    size_t count = (size_t)tensor_count(c->weight);
-    c->packed = cuda_take(count * sizeof(float), c->weight->name);
-    cuda_load_tensor(dev, c->packed, DTYPE_F32, c->weight);
+    pack_weight(dev, c);
     if (!c->bias) return;
     c->bias_f32 = cuda_take((size_t)c->out * sizeof(float), c->bias->name);
     cuda_load_tensor(dev, c->bias_f32, DTYPE_F32, c->bias);
@@ -25,11 +63,16 @@ void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                  const struct conv *c, int front, const struct clip *add,
                  const struct conv_span *span)
 {
-    struct conv_shape shape = {.kernel = c->kernel,
-                               .stride_t = c->stride_t,
-                               .stride_s = c->stride_s,
-                               .front = c->kernel == 1 ? 0 : front};
-    CHECK_CUDA(launch_conv_f32(cuda_of(dev)->stream, device_clip_of(y), device_clip_of(x),
-                               c->packed, c->bias_f32, shape, add ? add->p : NULL, *span));
+    cudaStream_t stream = cuda_of(dev)->stream;
+    struct conv_job job = {.y = clip_of(y),
+                           .x = clip_of(x),
+                           .shape = shape_of(c),
+                           .packed = c->packed,
+                           .bias = c->bias_f32,
+                           .add = add ? add->p : NULL,
+                           .front = c->kernel == 1 ? 0 : front,
+                           .span = *span};
+    bool exact = dev->precision == PRECISION_F32;
+    CHECK_CUDA(exact ? conv_f32_launch(stream, &job) : conv_launch(stream, &job));
     device_poll(dev);
 }

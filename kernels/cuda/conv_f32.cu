@@ -7,38 +7,30 @@
 namespace
 {
 
-enum { THREADS = 128 };
+enum { THREADS = 128, BLOCKS_MOST = 1 << 16 };
 
-struct Job {
-    device_clip y, x;
-    const float *weight, *bias, *add;
-    conv_shape shape;
-    conv_span span;
-    int64_t numbers;
-};
+__device__ int64_t row_floats(const conv_clip &v) { return (v.w + 2 * v.pad) * v.c; }
 
-__device__ int64_t row_floats(const device_clip &v) { return (v.w + 2 * v.pad) * v.c; }
-
-__device__ int64_t frame_floats(const device_clip &v)
+__device__ int64_t frame_floats(const conv_clip &v)
 {
     return (v.above + v.h + v.below) * row_floats(v);
 }
 
-__device__ int64_t clamp_frame(int64_t t, const device_clip &x)
+__device__ int64_t clamp_frame(int64_t t, const conv_clip &x)
 {
     return t < 0 ? 0 : t >= x.t ? x.t - 1 : t;
 }
 
 /* kt, ky, kx, ci; rows outside of x and its neighbours' are zero. */
-__device__ float sum_taps(const Job &job, int64_t t, int64_t row, int64_t column, int64_t out)
+__device__ float sum_taps(const conv_job &job, int64_t t, int64_t row, int64_t column, int64_t out)
 {
-    const device_clip &x = job.x;
+    const conv_clip &x = job.x;
     int kernel = job.shape.kernel, half = kernel / 2;
     int64_t taps = static_cast<int64_t>(kernel) * kernel * kernel;
-    const float *weights = job.weight + out * x.c * taps;
+    const float *weights = static_cast<const float *>(job.packed) + out * x.c * taps;
     float sum = job.bias ? job.bias[out] : 0.0f;
     for (int kt = 0; kt < kernel; kt++) {
-        int64_t from = clamp_frame(t * job.shape.stride_t + kt - job.shape.front, x);
+        int64_t from = clamp_frame(t * job.shape.stride_t + kt - job.front, x);
         for (int ky = 0; ky < kernel; ky++) {
             int64_t y = row * job.shape.stride_s + ky - half;
             if (y < -x.above || y >= x.h + x.below) continue;
@@ -54,11 +46,11 @@ __device__ float sum_taps(const Job &job, int64_t t, int64_t row, int64_t column
     return sum;
 }
 
-__global__ void __launch_bounds__(THREADS) convolve(Job job)
+__global__ void __launch_bounds__(THREADS) convolve(conv_job job, int64_t numbers)
 {
-    const device_clip &y = job.y;
+    const conv_clip &y = job.y;
     int64_t step = static_cast<int64_t>(gridDim.x) * THREADS;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x; i < job.numbers;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x; i < numbers;
          i += step) {
         int64_t out = i % y.c, at = i / y.c;
         int64_t column = job.span.column + at % job.span.columns;
@@ -66,21 +58,21 @@ __global__ void __launch_bounds__(THREADS) convolve(Job job)
         int64_t t = at / job.span.columns / job.span.rows;
         int64_t to = t * frame_floats(y) + row * row_floats(y) + column * y.c + out;
         float sum = sum_taps(job, t, row, column, out);
-        static_cast<float *>(y.p)[to] = job.add ? sum + job.add[to] : sum;
+        static_cast<float *>(y.p)[to] =
+            job.add ? sum + static_cast<const float *>(job.add)[to] : sum;
     }
 }
 
 } // namespace
 
-int launch_conv_f32(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                    const float *weight, const float *bias, struct conv_shape shape,
-                    const float *add, struct conv_span span)
+int conv_f32_launch(cudaStream_t stream, const struct conv_job *job)
 {
-    Job job = {y, x, weight, bias, add, shape, span, y.t * span.rows * span.columns * y.c};
-    if (y.dtype != DTYPE_F32 || x.dtype != DTYPE_F32) return cudaErrorInvalidValue;
-    if (job.numbers == 0) return cudaSuccess;
-    int64_t blocks = (job.numbers + THREADS - 1) / THREADS;
-    if (blocks > launch_blocks_most) blocks = launch_blocks_most;
+    int64_t numbers = job->y.t * job->span.rows * job->span.columns * job->y.c;
+    if (job->y.dtype != DTYPE_F32 || job->x.dtype != DTYPE_F32 || job->norm)
+        return cudaErrorInvalidValue;
+    if (numbers == 0) return cudaSuccess;
+    int64_t blocks = (numbers + THREADS - 1) / THREADS;
+    if (blocks > BLOCKS_MOST) blocks = BLOCKS_MOST;
     return launch_kernel(dim3(static_cast<unsigned>(blocks)), dim3(THREADS), 0, stream, convolve,
-                         job);
+                         *job, numbers);
 }

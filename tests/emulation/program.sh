@@ -74,9 +74,9 @@ equal 'backend auto without a device: exit code' 0 "$code"
 has_line 'backend auto without a device: it is told' "$work/err" 'no CUDA: no CUDA-capable device is detected'
 has_line 'backend auto without a device: the CPU computes' "$work/err" '; cpu \('
 export RINGREEL_EMULATION_DEVICES=1
-RINGREEL_CUDA_LIBRARY=$work/none.so no_cuda 'no library' 'RINGREEL_CUDA_LIBRARY: .*none.so: .*No such file'
+RINGREEL_CUDA_LIBRARY=$work/none.so no_cuda 'no library' '.*none.so: .*No such file'
 printf 'no library\n' >"$work/text.so"
-RINGREEL_CUDA_LIBRARY=$work/text.so no_cuda 'a file that is no library' 'RINGREEL_CUDA_LIBRARY: .*text.so: '
+RINGREEL_CUDA_LIBRARY=$work/text.so no_cuda 'a file that is no library' '.*text.so: '
 
 # ---- what fails ----------------------------------------------------------------------------------------------------
 
