@@ -70,6 +70,7 @@ template <int D, int KEYS> struct Ring {
     __device__ __forceinline__ void await() const { mbarrier_wait(full(), parity); }
     __device__ __forceinline__ void release()
     {
+        __syncwarp(); /* lane 0 speaks for all */
         if (threadIdx.x % 32 == 0) mbarrier_arrive(empty());
         step();
     }
