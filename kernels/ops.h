@@ -189,15 +189,15 @@ void op_add_noise_map(struct device *dev, const struct clip *y, const float *map
 
 /* Depth-to-space (spec vae 1.7), strides (st,ss,ss) of 1 or 2: y[st*t+i1 - drop, ss*h+i2, ss*w+i3,
  * o] = x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss); drop = st-1 frames at the front when x
- * begins with the clip's `first` frame, else 0; y.t = st*x.t - drop. residual non-NULL: adds its depth-to-space, channels tiled: source channel p*(o
- * mod (residual.c/p)) + ... */
+ * begins with the clip's `first` frame, else 0; y.t = st*x.t - drop. residual non-NULL: adds its
+ * depth-to-space, channels tiled: source channel p*(o mod (residual.c/p)) + ... */
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                        const struct clip *residual, int st, int ss, bool first);
 
 /* Space-to-depth (spec vae 1.6), strides as above, drop too, y.t = (x.t + drop) / st: y[t,h,w,
  * (c*st + i1)*ss*ss + i2*ss+i3] = x[max(st*t+i1 - drop, 0), ss*h+i2, ss*w+i3, c]: where time is
- * halved, the clip's first frame comes twice. residual non-NULL, of x's extents: adds its space-to-depth, with the mean of every
- * residual.c*p / y.c consecutive channels in place of them. */
+ * halved, the clip's first frame comes twice. residual non-NULL, of x's extents: adds its
+ * space-to-depth, with the mean of every residual.c*p / y.c consecutive channels in place of them. */
 void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
                        const struct clip *residual, int st, int ss, bool first);
 

@@ -1,7 +1,8 @@
 /* Frames out through FFmpeg's libraries: MP4/MKV/MOV/WebM with any encoder the library has, or a
- * PNG sequence. Encoders work in threads of their own, several at a time where one cannot keep up. Written beside the final name (NAME.part-PID.EXT) and renamed when whole; on any
- * error or signal nothing stands under the final name. (Of a PNG sequence each frame is such a
- * file, and whole frames stay.) Missing folders are made. */
+ * PNG sequence. Encoders work in threads of their own, several at a time where one cannot keep up.
+ * Written beside the final name (NAME.part-PID.EXT) and renamed when whole; on any error or signal
+ * nothing stands under the final name. (Of a PNG sequence each frame is such a file, and whole
+ * frames stay.) Missing folders are made. */
 #ifndef RINGREEL_VIDEO_H
 #define RINGREEL_VIDEO_H
 

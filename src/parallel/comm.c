@@ -155,11 +155,9 @@ void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 
 int comm_max(struct comm *c, int value)
 {
-    int counts[c->size], offsets[c->size];
     double all[c->size];
-    for (int r = 0; r < c->size; r++) counts[r] = 1, offsets[r] = r;
     all[c->rank] = value;
-    comm_all_gather_doubles(c, all, counts, offsets);
+    comm_all_gather_each(c, all, 1);
     for (int r = 0; r < c->size; r++) value = all[r] > value ? (int)all[r] : value;
     return value;
 }
@@ -167,6 +165,13 @@ int comm_max(struct comm *c, int value)
 void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets)
 {
     c->kind->all_gather_doubles(c, all, counts, offsets);
+}
+
+void comm_all_gather_each(struct comm *c, double *all, int each)
+{
+    int counts[c->size], offsets[c->size];
+    for (int r = 0; r < c->size; r++) counts[r] = each, offsets[r] = r * each;
+    comm_all_gather_doubles(c, all, counts, offsets);
 }
 
 void comm_close(struct comm *c)

@@ -74,5 +74,7 @@ int comm_max(struct comm *c, int value);
 /* Collective over c: every rank contributes its own part of `all` (counts[r] doubles at
  * offsets[r]), all get the whole. */
 void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets);
+/* The same where every rank has `each` of them, rank r's at all + r * each. */
+void comm_all_gather_each(struct comm *c, double *all, int each);
 
 #endif

@@ -206,22 +206,26 @@ static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffe
     mpi_begin(t, request, "broadcast", root == c->rank ? -1 : root);
 }
 
-static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
-                           int64_t width, int to, int tag)
+/* By MPI_Isend, or MPI_Issend, which is not complete before it is asked for. */
+static void start_send(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                       int64_t width, int to, int tag, __typeof__(MPI_Isend) *send)
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
-    CHECK_MPI(MPI_Isend(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
+    CHECK_MPI(send(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
     mpi_begin(t, request, "send", to);
+}
+
+static void mpi_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
+                           int64_t width, int to, int tag)
+{
+    start_send(c, t, buffer, rows, width, to, tag, MPI_Isend);
 }
 
 static void mpi_send_asked_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                                  int64_t width, int to, int tag)
 {
-    struct mpi_group *g = group_of(c);
-    MPI_Request request;
-    CHECK_MPI(MPI_Issend(buffer, row_count(rows), row_type(g, width), to, tag, g->comm, &request));
-    mpi_begin(t, request, "send", to);
+    start_send(c, t, buffer, rows, width, to, tag, MPI_Issend);
 }
 
 static void mpi_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,

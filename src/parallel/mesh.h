@@ -22,7 +22,8 @@ struct mesh {
     struct comm *everyone;      /* codec ranks first; NULL in a world of one */
 };
 
-/* Collective. denoise_ranks 0: all others; codec_ranks 0: default_codec_ranks. STATUS_INPUT if they do not fit the world. */
+/* Collective. denoise_ranks 0: all others; codec_ranks 0: default_codec_ranks. STATUS_INPUT if they
+ * do not fit the world. */
 int mesh_create(struct mesh *m, struct world *w, int denoise_ranks, int codec_ranks,
                 int default_codec_ranks);
 /* Collective. All ranks code, nobody denoises. */

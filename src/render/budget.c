@@ -263,14 +263,13 @@ static int64_t largest_peak(const double *peaks, int first, int count)
 void budget_print_peaks(const struct engine *e)
 {
     const struct mesh *m = &e->mesh;
-    int size = e->world->size, counts[size], offsets[size];
+    int size = e->world->size;
     double peaks[size];
     char denoise[32], codec[32];
-    for (int r = 0; r < size; r++) counts[r] = 1, offsets[r] = r;
     peaks[e->world->rank] = (double)memory_peak();
     log_json("end", "\"role\":\"%s\",\"peak_resident_bytes\":%lld", mesh_role_name(m),
              (long long)peaks[e->world->rank]);
-    comm_all_gather_doubles(e->world->comm, peaks, counts, offsets);
+    comm_all_gather_each(e->world->comm, peaks, 1);
     if (e->world->rank != 0) return;
     memory_text(largest_peak(peaks, 0, m->denoise_ranks), denoise);
     memory_text(largest_peak(peaks, mesh_codec_world_rank(m, 0), m->codec_ranks), codec);

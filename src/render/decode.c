@@ -162,7 +162,7 @@ static int decode(struct film *f, const struct vae_task *task, struct latents_so
         record_add(record, latents, tokens);
         prepare_latents(e, s, latents, tokens, e->codec.latents, r);
         vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
-        status = comm_max(f->group, worse(f->status, record->status));
+        status = comm_max(f->group, worse(f->writer.status, record->status));
     }
     vae_stream_close(stream);
     if (f->owns && status == STATUS_OK) progress_end(&progress);

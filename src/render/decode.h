@@ -1,5 +1,5 @@
-/* From latents to a video file: decoded by several ranks together (engine_decode_group), a few frames at a time, each
- * written as soon as it is known. No rank has more of the clip than that. */
+/* From latents to a video file: decoded by several ranks together (engine_decode_group), a few
+ * frames at a time, each written as soon as it is known. No rank has more of the clip than that. */
 #ifndef RINGREEL_DECODE_H
 #define RINGREEL_DECODE_H
 

@@ -171,8 +171,8 @@ struct video_settings engine_output(const struct engine *e, int shot)
                                    .threads = device_threads(e->dev)};
 }
 
-/* Before hours of rendering: can every output be written as asked? Each codec rank checks what it
- * will write. */
+/* Before hours of rendering: can every output be written as asked? Each rank checks what it will
+ * write. */
 static int check_outputs(struct engine *e)
 {
     if (e->world->rank == 0 && e->job->dump) TRY(dump_prepare(e->job->dump, e->job->shot_count));

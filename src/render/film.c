@@ -139,7 +139,6 @@ void film_take(void *film, const float *frames, int64_t n)
         comm_send_bytes_start(group, &f->sending, own, (int)bytes,
                               mesh_codec_of(&f->e->mesh, f->shot->number), TAG_FRAMES);
     film_writer_take(&f->writer, n, assemble, &batch);
-    f->status = f->writer.status;
 }
 
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis)

@@ -13,7 +13,6 @@ struct film {
     bool owns;
     int pixel_bytes;
     struct film_writer writer;
-    int status;
     struct transfer sending; /* of other ranks */
 };
 
@@ -22,8 +21,8 @@ int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames)
 
 /* Opens the files of this rank. Local. */
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis);
-/* A sink for the decoder's stream; f->status says what went wrong on this rank. Collective over the
- * group. */
+/* A sink for the decoder's stream; f->writer.status says what went wrong on this rank. Collective
+ * over the group. */
 void film_take(void *film, const float *frames, int64_t n);
 /* The file is whole, or there is none. Where `status` says so on one rank, none; the worst of all
  * ranks is returned on all. Collective over the group. */

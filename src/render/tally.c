@@ -14,18 +14,9 @@ static const double notable_share = 0.05,
 /* Of all ranks; the caller frees it. */
 static struct tally *gather(const struct engine *e)
 {
-    int size = e->world->size;
-    struct tally *all = xcalloc((size_t)size, sizeof *all);
-    int *counts = xcalloc((size_t)size, sizeof *counts),
-        *offsets = xcalloc((size_t)size, sizeof *offsets);
-    for (int r = 0; r < size; r++) {
-        counts[r] = NUMBERS;
-        offsets[r] = r * NUMBERS;
-    }
+    struct tally *all = xcalloc((size_t)e->world->size, sizeof *all);
     all[e->world->rank] = e->tally;
-    comm_all_gather_doubles(e->world->comm, (double *)all, counts, offsets);
-    free(counts);
-    free(offsets);
+    comm_all_gather_each(e->world->comm, (double *)all, NUMBERS);
     return all;
 }
 

@@ -29,34 +29,13 @@ leaks=1 refused '--log-json below a file' 3 "log_json: $work/file/events" render
     --log-json "$work/file/events"
 one '--log-json below a file' "log_json: $work/file/events" render "$job" -o "$clip" --log-json "$work/file/events"
 
-# A disk of 64 KiB that only the run sees.
 full_disk() { # ranks, words
-    local name="a full disk, ${2##*/}${1:+, $1 ranks}" words=("${@:2}")
-    mkdir -p "$work/disk"
-    # shellcheck disable=SC2016 # the inner shell expands
-    if ! unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=64k none "$1"' sh "$work/disk" 2>/dev/null; then
-        skip "$name" 'mounting is not permitted here'
-        return
-    fi
-    local start=("$RINGREEL")
-    [[ -z $1 ]] || start=(launch/ringreel-mpi -n "$1")
-    code=0
-    # shellcheck disable=SC2016 # the inner shell expands
-    unshare --map-root-user --mount sh -c '
-        disk=$1
-        shift
-        mount -t tmpfs -o size=64k none "$disk" || exit 9
-        "$@"
-        code=$?
-        ls "$disk"
-        exit $code' sh "$work/disk" "${start[@]}" render "${words[@]}" --encoder ffv1 \
-        >"$work/out" 2>"$work/err" || code=$?
-    equal "$name: exit code" 2 "$code"
-    equal "$name: one error line" 1 "$(grep -c '^ringreel: error: ' "$work/err" || true)"
-    has_line "$name: it is named" "$work/err" "^ringreel: error: $work/disk/clip.mkv: .*No space left on device"
+    local name="a full disk, ${2##*/}" line='clip.mkv: .*No space left on device'
+    (($1 == 0)) || name="$name, $1 ranks"
+    on_full_disk "$name" 64k "$1" "$line" "${@:2}" --encoder ffv1 || return 0
     equal "$name: nothing is left" '' "$(cat "$work/out")"
 }
-full_disk '' "$job" -o "$work/disk/clip.mkv"
+full_disk 0 "$job" -o "$work/disk/clip.mkv"
 full_disk 3 "$job" -o "$work/disk/clip.mkv"
 
 # In the middle of a job: of the second shot not all latents have come, and the shots after it wait to be taken.

@@ -7,6 +7,7 @@
 #include "model/safetensors.h"
 #include "tests/support/synth.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,14 +65,32 @@ static void free_names(struct tensor *list, int count)
     free(list);
 }
 
+/* What the tensors do not say, as the official file's configuration has it. */
+static void write_transformer_config(void)
+{
+    static const char *const keys[] = {"num_attention_heads", "positional_embedding_theta",
+                                       "positional_embedding_max_pos"};
+    json_t *config = json_loads(safetensors_metadata(official, "config"), 0, NULL);
+    json_t *source = json_object_get(config, "transformer"), *to = json_object();
+    json_object_set_new(to, "_class_name", json_string("LTXVideoTransformer3DModel"));
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        assert_non_null(json_object_get(source, keys[i]));
+        json_object_set(to, keys[i], json_object_get(source, keys[i]));
+    }
+    char *text = json_dumps(to, 0);
+    write_text("transformer/config.json", text);
+    free(text);
+    json_decref(to);
+    json_decref(config);
+}
+
 /* Two shards and the index that says which tensor is where. */
 static void write_transformer(void)
 {
     struct tensor *list = calloc((size_t)safetensors_count(official), sizeof *list);
     int count = renamed(list, "model.diffusion_model.", false), half = count / 2;
     make_folder("transformer");
-    write_text("transformer/config.json",
-               "{\"_class_name\": \"LTXVideoTransformer3DModel\", \"num_attention_heads\": 4}");
+    write_transformer_config();
     write_tensors("transformer/diffusion_pytorch_model-00001-of-00002.safetensors", list, half);
     write_tensors("transformer/diffusion_pytorch_model-00002-of-00002.safetensors", list + half,
                   count - half);

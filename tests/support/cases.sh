@@ -52,6 +52,34 @@ ringreel() { # ranks, words
 # Every file below a folder.
 files_in() { find "$1" -type f | sort; }
 
+# Renders on a disk of SIZE at $work/disk that only the run sees: exit code 2 and one error line, which matches LINE.
+# $work/out then lists what is left there. Fails where mounting is not permitted.
+on_full_disk() { # name, size, ranks (0: without mpirun), line, words
+    local name=$1 size=$2 ranks=$3 line=$4 start=("$RINGREEL")
+    shift 4
+    ((ranks == 0)) || start=(launch/ringreel-mpi -n "$ranks")
+    mkdir -p "$work/disk"
+    # shellcheck disable=SC2016 # the inner shell expands
+    if ! unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size="$2" none "$1"' sh "$work/disk" "$size" \
+        2>/dev/null; then
+        skip "$name" 'mounting is not permitted here'
+        return 1
+    fi
+    code=0
+    # shellcheck disable=SC2016 # the inner shell expands
+    unshare --map-root-user --mount sh -c '
+        disk=$1 size=$2
+        shift 2
+        mount -t tmpfs -o size="$size" none "$disk" || exit 9
+        "$@"
+        code=$?
+        ls "$disk"
+        exit $code' sh "$work/disk" "$size" "${start[@]}" render "$@" >"$work/out" 2>"$work/err" || code=$?
+    equal "$name: exit code" 2 "$code"
+    equal "$name: one error line" 1 "$(grep -c '^ringreel: error: ' "$work/err" || true)"
+    has_line "$name: it is named" "$work/err" "^ringreel: error: $work/disk/$line"
+}
+
 # A job of the tiny model with small pictures: file, then extra lines.
 write_job() {
     local file=$1

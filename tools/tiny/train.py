@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 from fixtures.common import import_reference
-from tiny import autoencoder, export, flow, latents, measure, progress, text, world
+from tiny import autoencoder, export, flow, guides, latents, measure, progress, text, world
 
 STAGES = ("tokenizer", "text", "vae", "encode", "transformer", "evaluate", "export")
 SEED = 2024
-STEPS = {"text": 1200, "vae": 13000, "transformer": 9000}
+STEPS = {"text": 1200, "vae": 13000, "transformer": 4500}
 CLIPS = 8000
 TOKENS = 2048                      # of latents in a step of the transformer
-SHORT, LONG = 64, 200              # tokens of a clip, in the first half of that stage and after
+SHORT, LONG = 100, 200             # tokens of a clip, in the first half of that stage and after
 TOY = {"text": 60, "vae": 25, "transformer": 20}
 
 
@@ -123,7 +123,8 @@ class Recipe:
         model = flow.build().to(self.device)
         t5, questions = text.build(), text.Questions()
         self.finished("text.pt", t5=t5, questions=questions)
-        modules = {"transformer": model.train(), "t5": t5.train(), "questions": questions.train()}
+        guide = guides.Guides(model.inner_dim).to(self.device).listen(model)
+        modules = {"transformer": model.train(), "t5": t5.train(), "questions": questions.train(), "guides": guide}
         stage = self.stage("transformer", modules, 0.02, 1e-3, decay=0.02)
         vae, = self.finished("vae.pt", vae=autoencoder.build())
 
@@ -131,7 +132,7 @@ class Recipe:
             share = stage.done if self.o.budget_minutes else step / stage.steps
             return flow.batch(library, tokens, self.o.seed, step, TOKENS, SHORT if share < 0.5 else LONG)
 
-        stage.run(make, lambda data, step: flow.loss(model, t5, questions, data, self.device),
+        stage.run(make, lambda data, step: flow.loss(model, t5, questions, guide, data, self.device, stage.learning_rate()),
                   look=lambda step: self.look(vae, model, t5, tokens, stats, f"step{step:06}", 8),
                   look_every=10 if self.o.smoke else 1000)
         self.finish(stage, "transformer.pt")
