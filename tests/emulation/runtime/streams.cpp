@@ -78,10 +78,11 @@ static bool can_go_on(const CUstream_st *s)
 
 static void forget_dry_streams()
 {
-    auto dry = [](CUstream_st *s) { return s->destroyed && s->queue.empty(); };
-    for (CUstream_st *s : streams)
-        if (dry(s)) delete s;
-    streams.erase(std::remove_if(streams.begin(), streams.end(), dry), streams.end());
+    auto kept = std::stable_partition(streams.begin(), streams.end(), [](const CUstream_st *s) {
+        return !s->destroyed || !s->queue.empty();
+    });
+    for (auto s = kept; s != streams.end(); s++) delete *s;
+    streams.erase(kept, streams.end());
 }
 
 /* Lets the head of a stream go on; true when it has completed. */
