@@ -65,7 +65,7 @@ void cuda_linear_unpack(struct device *dev, struct linear *l);
 void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
                  enum epilogue e, int64_t tile);
 
-/* conv.c */
+/* convolution.c */
 void cuda_conv_pack(struct device *dev, struct conv *c);
 void cuda_conv_unpack(struct device *dev, struct conv *c);
 void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
