@@ -10,6 +10,7 @@ export RINGREEL_CUDA_LIBRARY=$library OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVIC
 
 job=$work/job.yaml
 write_job "$job"
+small=(--width 64 --height 64 --num-frames 9 --num-inference-steps 1)
 
 # ---- renders -------------------------------------------------------------------------------------------------------
 
@@ -36,26 +37,28 @@ psnr_of() {
 close_to_cpu() { # name, least PSNR, words
     local name=$1 least=$2 psnr
     shift 2
-    ringreel 0 render "$job" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1 "$@"
+    ringreel 0 render "$job" "$@" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1
     render_cuda 0 "$@" >/dev/null
     psnr=$(psnr_of)
     if ((${psnr:-0} >= least)); then ok "$name: $psnr dB"; else not_ok "$name" "PSNR ${psnr:-none}, wanted $least"; fi
 }
 # Products of bf16 numbers: 8 bits of mantissa, summed in fp32, through two steps and the decoder.
 close_to_cpu 'bf16 is close to fp32 on the CPU' 45
-close_to_cpu 'with guidance of all kinds' 40 --stg-scale 1 --skip-block-list 1 --cfg-star-rescale true
+close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-block-list 1 --cfg-star-rescale true
 # Attention alone rounds to bf16.
-close_to_cpu 'fp32 products are closer' 52 --precision float32
+close_to_cpu 'fp32 products are closer' 52 "${small[@]}" --precision float32
 
+few=$(render_cuda 0 "${small[@]}")
 for order in fifo random:5; do
-    equal "streams in order $order, the same bytes" "$one" "$(RINGREEL_EMULATION_STREAMS=$order render_cuda 0)"
+    equal "streams in order $order, the same bytes" "$few" "$(RINGREEL_EMULATION_STREAMS=$order render_cuda 0 "${small[@]}")"
 done
 for order in reverse random:7; do
-    equal "threads in order $order, the same bytes" "$one" "$(RINGREEL_EMULATION_ORDER=$order render_cuda 0)"
+    equal "threads in order $order, the same bytes" "$few" "$(RINGREEL_EMULATION_ORDER=$order render_cuda 0 "${small[@]}")"
 done
-equal 'asynchronous copies late, the same bytes' "$one" "$(RINGREEL_EMULATION_ASYNC=late render_cuda 0)"
-equal 'device memory out of the reach of the host, the same bytes' "$one" "$(RINGREEL_EMULATION_GUARD=1 render_cuda 0)"
-equal 'a device of capability 8.0, the same bytes' "$one" "$(RINGREEL_EMULATION_DEVICE=sm_80 render_cuda 0)"
+equal 'asynchronous copies late, the same bytes' "$few" "$(RINGREEL_EMULATION_ASYNC=late render_cuda 0 "${small[@]}")"
+equal 'device memory out of the reach of the host, the same bytes' "$few" \
+    "$(RINGREEL_EMULATION_GUARD=1 render_cuda 0 "${small[@]}")"
+equal 'a device of capability 8.0, the same bytes' "$few" "$(RINGREEL_EMULATION_DEVICE=sm_80 render_cuda 0 "${small[@]}")"
 
 # ---- what is not there ---------------------------------------------------------------------------------------------
 
