@@ -11,8 +11,8 @@ int panel_of(int64_t out) { return out > 64 ? 128 : out > 32 ? 64 : 32; }
 int64_t panels_of(int64_t out) { return (out + panel_of(out) - 1) / panel_of(out); }
 int64_t blocks_of(int64_t in) { return (in + CONV_INPUTS - 1) / CONV_INPUTS; }
 int64_t taps_of(const conv_shape &s) { return int64_t{s.kernel} * s.kernel * s.kernel; }
-int64_t row_of(const conv_clip &v) { return v.w + 2 * v.pad; }
-int64_t frame_of(const conv_clip &v) { return (v.above + v.h + v.below) * row_of(v); }
+int64_t row_of(const device_clip &v) { return v.w + 2 * v.pad; }
+int64_t frame_of(const device_clip &v) { return (v.above + v.h + v.below) * row_of(v); }
 
 bool good(const conv_shape &s)
 {
@@ -22,7 +22,7 @@ bool good(const conv_shape &s)
            taps_of(s) * blocks_of(s.in) <= MOST && panels_of(s.out) <= 65535;
 }
 
-bool good(const conv_clip &v)
+bool good(const device_clip &v)
 {
     auto one = [](int n) { return n == 0 || n == 1; };
     return v.p && (v.dtype == DTYPE_F32 || v.dtype == DTYPE_BF16) && v.t > 0 && v.t <= MOST &&
@@ -88,7 +88,7 @@ __global__ void inverse_kernel(float *inverse, const T *x, int64_t positions, in
 }
 
 template <class T>
-cudaError_t inverse_norms(cudaStream_t stream, float *inverse, const conv_clip &x)
+cudaError_t inverse_norms(cudaStream_t stream, float *inverse, const device_clip &x)
 {
     constexpr int WARPS = 8;
     int64_t positions = x.t * frame_of(x), before = x.above * row_of(x);
@@ -104,7 +104,7 @@ cudaError_t inverse_norms(cudaStream_t stream, float *inverse, const conv_clip &
 
 bool good(const conv_job &job)
 {
-    const conv_clip &x = job.x, &y = job.y;
+    const device_clip &x = job.x, &y = job.y;
     const conv_shape &s = job.shape;
     const conv_span &span = job.span;
     if (!good(s) || !good(x) || !good(y) || !job.packed || x.c != s.in || y.c != s.out)
@@ -121,7 +121,7 @@ bool good(const conv_job &job)
 
 ConvParameters parameters_of(const conv_job &job)
 {
-    const conv_clip &x = job.x, &y = job.y;
+    const device_clip &x = job.x, &y = job.y;
     const conv_shape &s = job.shape;
     const conv_norm *norm = job.norm;
     auto number = [](int64_t n) { return static_cast<int>(n); };
@@ -202,7 +202,7 @@ int conv_weights_pack(cudaStream_t stream, void *packed, const void *weight, enu
     return cudaErrorInvalidValue;
 }
 
-int conv_inverse_norms(cudaStream_t stream, float *inverse, const conv_clip *x)
+int conv_inverse_norms(cudaStream_t stream, float *inverse, const device_clip *x)
 {
     if (!good(*x) || !inverse || x->c > MOST) return cudaErrorInvalidValue;
     return x->dtype == DTYPE_F32 ? inverse_norms<float>(stream, inverse, *x)

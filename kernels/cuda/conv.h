@@ -20,20 +20,11 @@
 #ifndef RINGREEL_CUDA_CONV_H
 #define RINGREEL_CUDA_CONV_H
 
-#include <cuda_runtime_api.h>
+#include "kernels/cuda/kernels.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-#include "kernels/ops.h"
-
-struct conv_clip {
-    void *p;
-    enum dtype dtype; /* F32 or BF16 */
-    int64_t t, h, w, c;
-    int pad, above, below;
-};
 
 struct conv_shape {
     int64_t in, out;
@@ -56,12 +47,12 @@ struct conv_norm {
     int left, right;
 };
 /* inverse = 1 / sqrt(mean_c(x^2) + 1e-8) of all positions of x, borders and halo rows included */
-int conv_inverse_norms(cudaStream_t stream, float *inverse, const struct conv_clip *x);
+int conv_inverse_norms(cudaStream_t stream, float *inverse, const struct device_clip *x);
 
 /* y = conv(x) + bias (+ add), see op_conv3d, within the span. Here x.pad may be 0 with a kernel of 3:
  * the columns beyond are zero. y may have a border and halo rows, which are not written. */
 struct conv_job {
-    struct conv_clip y, x;
+    struct device_clip y, x;
     struct conv_shape shape;
     const void *packed;
     const float *bias; /* [out] or NULL */

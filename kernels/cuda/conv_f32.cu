@@ -9,14 +9,14 @@ namespace
 
 enum { THREADS = 128, BLOCKS_MOST = 1 << 16 };
 
-__device__ int64_t row_floats(const conv_clip &v) { return (v.w + 2 * v.pad) * v.c; }
+__device__ int64_t row_floats(const device_clip &v) { return (v.w + 2 * v.pad) * v.c; }
 
-__device__ int64_t frame_floats(const conv_clip &v)
+__device__ int64_t frame_floats(const device_clip &v)
 {
     return (v.above + v.h + v.below) * row_floats(v);
 }
 
-__device__ int64_t clamp_frame(int64_t t, const conv_clip &x)
+__device__ int64_t clamp_frame(int64_t t, const device_clip &x)
 {
     return t < 0 ? 0 : t >= x.t ? x.t - 1 : t;
 }
@@ -24,7 +24,7 @@ __device__ int64_t clamp_frame(int64_t t, const conv_clip &x)
 /* kt, ky, kx, ci; rows outside of x and its neighbours' are zero. */
 __device__ float sum_taps(const conv_job &job, int64_t t, int64_t row, int64_t column, int64_t out)
 {
-    const conv_clip &x = job.x;
+    const device_clip &x = job.x;
     int kernel = job.shape.kernel, half = kernel / 2;
     int64_t taps = static_cast<int64_t>(kernel) * kernel * kernel;
     const float *weights = static_cast<const float *>(job.packed) + out * x.c * taps;
@@ -48,7 +48,7 @@ __device__ float sum_taps(const conv_job &job, int64_t t, int64_t row, int64_t c
 
 __global__ void __launch_bounds__(THREADS) convolve(conv_job job, int64_t numbers)
 {
-    const conv_clip &y = job.y;
+    const device_clip &y = job.y;
     int64_t step = static_cast<int64_t>(gridDim.x) * THREADS;
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x; i < numbers;
          i += step) {

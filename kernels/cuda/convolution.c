@@ -12,19 +12,6 @@ static struct conv_shape shape_of(const struct conv *c)
                                .stride_s = c->stride_s};
 }
 
-static struct conv_clip clip_of(const struct clip *v)
-{
-    return (struct conv_clip){.p = v->p,
-                              .dtype = DTYPE_F32,
-                              .t = v->t,
-                              .h = v->h,
-                              .w = v->w,
-                              .c = v->c,
-                              .pad = v->pad,
-                              .above = v->above,
-                              .below = v->below};
-}
-
 /* In bf16 for the tensor cores, or as it is. */
 static void pack_weight(struct device *dev, struct conv *c)
 {
@@ -64,8 +51,8 @@ void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                  const struct conv_span *span)
 {
     cudaStream_t stream = cuda_of(dev)->stream;
-    struct conv_job job = {.y = clip_of(y),
-                           .x = clip_of(x),
+    struct conv_job job = {.y = device_clip_of(y),
+                           .x = device_clip_of(x),
                            .shape = shape_of(c),
                            .packed = c->packed,
                            .bias = c->bias_f32,

@@ -208,7 +208,8 @@ const struct setting settings[] = {
              "time; 0: 32 in pictures above 4 million pixels, else one encoder makes all"},
 
     {JOB(backend, backend), MACHINE, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
-     .choices = backends, .help = "what computes"},
+     .choices = backends,
+     .help = "what computes; auto: cuda where every rank has a device, else cpu"},
     {JOB(isa, isa), MACHINE, .type = TYPE_WORD, .metavar = "NAME", .initial = "auto",
      .choices = isas, .help = "instructions of the cpu backend"},
     {JOB(threads, threads), MACHINE, .type = TYPE_INT, .metavar = "N", .initial = "0",

@@ -61,7 +61,7 @@ class DeviceClip
         : memory_(stored(clip.values, type)), like_(clip), type_(type)
     {
     }
-    operator conv_clip()
+    operator device_clip()
     {
         size_t before = like_.before() * dtype_bytes();
         return {static_cast<uint8_t *>(memory_) + before,
@@ -445,7 +445,7 @@ static void check_fused(Cpu *cpu, const Fused &f, enum dtype type, bool modulate
     Options o;
     Clip want = convolve(layer, padded, y, o);
     DeviceClip dx(x, type);
-    conv_clip view = dx;
+    device_clip view = dx;
     OnDevice<float> inverse(x.values.size() / static_cast<size_t>(f.in)), dscale(scale),
         dshift(shift);
     float *inverse_of_row_0 = inverse + x.before() / static_cast<size_t>(f.in);
@@ -479,7 +479,7 @@ static void test_fused_spans()
     Layer layer = make_layer(ROUGH, real);
     Clip x = rough_clip(2, 5, 7), y = output_of(layer, x, 2);
     DeviceClip dx(x, DTYPE_F32);
-    conv_clip view = dx;
+    device_clip view = dx;
     OnDevice<float> inverse(x.values.size() / static_cast<size_t>(ROUGH.in));
     EXPECT(conv_inverse_norms(nullptr, inverse, &view) == cudaSuccess, "norms");
     conv_norm norm = {inverse, nullptr, nullptr, 1, 0};
