@@ -224,6 +224,7 @@ oracle:
 install: all
 	install -Dm755 ringreel $(DESTDIR)$(PREFIX)/bin/ringreel
 	install -Dm755 launch/ringreel-mpi $(DESTDIR)$(PREFIX)/bin/ringreel-mpi
+	$(if $(CUDA_FOUND),install -Dm755 $(CUDA_LIBRARY) $(DESTDIR)$(PREFIX)/lib/$(CUDA_LIBRARY))
 
 format: # developers: needs clang-format
 	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch] \

@@ -10,7 +10,9 @@ export RINGREEL_CUDA_LIBRARY=$library OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVIC
 
 job=$work/job.yaml
 write_job "$job"
-small=(--width 64 --height 64 --num-frames 9 --num-inference-steps 1)
+size=() small=(--width 64 --height 64 --num-frames 9 --num-inference-steps 1)
+# The sanitizers make the emulator twenty times slower.
+[[ ${SANITIZE:-0} != 1 ]] || size=(--width 32 --height 32 --num-frames 1 --num-inference-steps 1) small=()
 
 # ---- renders -------------------------------------------------------------------------------------------------------
 
@@ -19,7 +21,7 @@ digest() { sed -n 's/^digest shot 1 //p' "$work/out"; }
 render_cuda() { # ranks, words: the digest
     local ranks=$1
     shift
-    ringreel "$ranks" render "$job" --backend cuda --digest -o "$work/cuda.mkv" --encoder ffv1 "$@"
+    ringreel "$ranks" render "$job" "${size[@]}" --backend cuda --digest -o "$work/cuda.mkv" --encoder ffv1 "$@"
     digest
     ((code == 0)) || echo "exit code $code of $ranks $* $RANDOM" # equal to nothing
 }
@@ -37,7 +39,7 @@ psnr_of() {
 close_to_cpu() { # name, least PSNR, words
     local name=$1 least=$2 psnr
     shift 2
-    ringreel 0 render "$job" "$@" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1
+    ringreel 0 render "$job" "${size[@]}" "$@" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1
     render_cuda 0 "$@" >/dev/null
     psnr=$(psnr_of)
     if ((${psnr:-0} >= least)); then ok "$name: $psnr dB"; else not_ok "$name" "PSNR ${psnr:-none}, wanted $least"; fi
@@ -63,16 +65,16 @@ equal 'a device of capability 8.0, the same bytes' "$few" "$(RINGREEL_EMULATION_
 # ---- what is not there ---------------------------------------------------------------------------------------------
 
 no_cuda() { # name, line
-    ringreel 0 render "$job" --backend cuda -o "$work/no.mkv"
+    ringreel 0 render "$job" "${size[@]}" --backend cuda -o "$work/no.mkv"
     equal "$1: exit code" 2 "$code"
     has_line "$1: it is named" "$work/err" "^ringreel: error: backend cuda: $2"
-    ringreel 3 render "$job" --backend cuda -o "$work/no.mkv"
+    ringreel 3 render "$job" "${size[@]}" --backend cuda -o "$work/no.mkv"
     equal "$1: exit code, 3 ranks" 2 "$code"
     equal "$1: one line, 3 ranks" 1 "$(grep -c '^ringreel: error: ' "$work/err")"
 }
 export RINGREEL_EMULATION_DEVICES=0
 no_cuda 'no device' 'no CUDA-capable device is detected'
-ringreel 2 render "$job" -o "$work/auto.mkv" --encoder ffv1
+ringreel 2 render "$job" "${size[@]}" -o "$work/auto.mkv" --encoder ffv1
 equal 'backend auto without a device: exit code' 0 "$code"
 has_line 'backend auto without a device: it is told' "$work/err" 'no CUDA: no CUDA-capable device is detected'
 has_line 'backend auto without a device: the CPU computes' "$work/err" '; cpu \('
@@ -84,7 +86,7 @@ RINGREEL_CUDA_LIBRARY=$work/text.so no_cuda 'a file that is no library' '.*text.
 # ---- what fails ----------------------------------------------------------------------------------------------------
 
 ends() { # name, ranks, line
-    ringreel "$2" render "$job" --backend cuda -o "$work/failed.mkv" --timeout 20
+    ringreel "$2" render "$job" "${size[@]}" --backend cuda -o "$work/failed.mkv" --timeout 20
     equal "$1, $2 ranks: exit code" 1 "$code"
     has_line "$1, $2 ranks: it is named" "$work/err" "$3"
     equal "$1, $2 ranks: no file" '' "$(ls "$work" | grep failed || true)"
