@@ -10,6 +10,14 @@ struct ops {
     const struct arena_memory *memory, *staging;
     bool memory_is_host;
     void (*finish)(struct device *dev); /* NULL: ops are done when they return */
+    uint64_t (*mark)(struct device *dev);
+    void (*wait)(struct device *dev, uint64_t mark); /* mark 0: nothing to wait for */
+
+    /* NULL: nothing can be recorded */
+    bool (*record_begin)(struct device *dev);
+    struct recording *(*record_end)(struct device *dev);
+    bool (*replay)(struct device *dev, struct recording *r);
+    void (*recording_free)(struct device *dev, struct recording *r);
 
     /* Around every op, and whether an op may be given this memory; NULL: nothing to do, nothing is
      * asked. */
@@ -86,12 +94,13 @@ struct device {
     enum precision precision;
     void (*poll)(void *argument);
     void *poll_argument;
+    bool recording; /* nothing else may be asked of it meanwhile, so nobody is polled */
     void *backend; /* the backend's own */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
  * Both numbers must be those of the program: tables of another version are not called. */
-enum { BACKEND_VERSION = 1 };
+enum { BACKEND_VERSION = 2 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */
@@ -108,7 +117,7 @@ static inline int64_t whole_panels(int64_t n) { return (n + PANEL - 1) / PANEL *
 
 static inline void device_poll(const struct device *dev)
 {
-    if (dev->poll) dev->poll(dev->poll_argument);
+    if (dev->poll && !dev->recording) dev->poll(dev->poll_argument);
 }
 
 #endif

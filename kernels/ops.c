@@ -54,6 +54,32 @@ void device_finish(struct device *dev)
     if (dev->ops->finish) dev->ops->finish(dev);
 }
 
+uint64_t device_mark(struct device *dev) { return dev->ops->mark ? dev->ops->mark(dev) : 0; }
+
+void device_wait(struct device *dev, uint64_t mark)
+{
+    if (mark) dev->ops->wait(dev, mark);
+}
+
+bool op_record_begin(struct device *dev)
+{
+    dev->recording = dev->ops->record_begin && dev->ops->record_begin(dev);
+    return dev->recording;
+}
+
+struct recording *op_record_end(struct device *dev)
+{
+    dev->recording = false;
+    return dev->ops->record_end(dev);
+}
+
+bool op_replay(struct device *dev, struct recording *r) { return dev->ops->replay(dev, r); }
+
+void op_recording_free(struct device *dev, struct recording *r)
+{
+    if (r) dev->ops->recording_free(dev, r);
+}
+
 /* Runs an op of the backend. */
 #define RUN(dev, op, ...)                                                                          \
     do {                                                                                           \

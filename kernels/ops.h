@@ -65,11 +65,37 @@ bool device_memory_is_host(const struct device *dev);
 /* All that was asked of the device is done. Before the host reads what an op gave to it, and before a
  * message is sent from device memory. */
 void device_finish(struct device *dev);
+/* The same for what was asked of it until the mark was made, while it goes on with what was asked
+ * since. Marks may be waited for in any order, or not at all; 0 is one that has been passed. */
+uint64_t device_mark(struct device *dev);
+void device_wait(struct device *dev, uint64_t mark);
 
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
  * rate. The other ops are too short to poll. May be NULL. */
 void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
+
+/* ---- recordings ------------------------------------------------------------------------------ */
+
+/* Ops that are asked for again and again with the same arguments can be recorded, and then be asked
+ * for as a whole:
+ *
+ *     struct recording *r = NULL;
+ *     if (op_record_begin(dev)) {
+ *         ask(dev);                // noted, not done
+ *         r = op_record_end(dev);
+ *     }
+ *     if (!r || !op_replay(dev, r)) ask(dev);
+ *
+ * Arguments are kept as they are, so what they point to must stay in its place and what is to change
+ * must be written there before the replay. Ops of copies to and from the host, those with results in
+ * host memory, linears that are not packed, and waiting cannot be recorded; nor do ops record whose
+ * arguments have not been used before, since the backend may have to get memory ready for them. */
+struct recording;
+bool op_record_begin(struct device *dev);             /* false: nothing is recorded here */
+struct recording *op_record_end(struct device *dev);  /* NULL: these cannot be */
+bool op_replay(struct device *dev, struct recording *r); /* false: no longer valid, nothing is done */
+void op_recording_free(struct device *dev, struct recording *r); /* NULL is none */
 
 /* ---- copies ---------------------------------------------------------------------------------- */
 

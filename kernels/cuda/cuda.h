@@ -1,8 +1,8 @@
 /* Inside the CUDA backend (libringreel_cuda.so): what its files share. Host code in C; kernels are in
  * the .cu files, declared in kernels.h, attention.h and conv.h.
  *
- * One device, one stream: ops are queued in the order they were asked for, on the stream that every
- * copy uses too. Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
+ * Ops are queued in the order they were asked for on one stream; copies.c says what moves beside it.
+ * Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
  * rounded to bf16 on their way in and summed in fp32, at PRECISION_F32 nothing is rounded. */
 #ifndef RINGREEL_CUDA_H
 #define RINGREEL_CUDA_H
@@ -13,12 +13,43 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
-enum { CUBLASLT_WORKSPACE_BYTES = 32 << 20 };
+enum {
+    CUBLASLT_WORKSPACE_BYTES = 32 << 20,
+    STAGING_SLOTS = 4,
+    STAGING_BYTES = 4 << 20, /* of a slot */
+    RAW_RELAYS = 2,
+    FRAME_RELAYS = 4,
+    MARKS = 4,
+};
 
 /* Grows to the largest request and stays: after the first step nothing grows any more. */
 struct cuda_scratch {
     void *p;
     size_t bytes;
+};
+
+/* Pinned memory by way of which the host's goes to the device on one stream. */
+struct staging {
+    cudaStream_t stream;
+    char *memory; /* [STAGING_SLOTS][STAGING_BYTES] */
+    cudaEvent_t done[STAGING_SLOTS];
+    int slot; /* that is being filled */
+    size_t filled;
+};
+
+/* Memory that one stream fills and another empties. */
+struct relay {
+    struct cuda_scratch memory;
+    cudaEvent_t filled, emptied;
+};
+struct relays {
+    struct relay relay[FRAME_RELAYS]; /* the first `count` by turns */
+    unsigned count, turn;
+};
+
+/* How far both streams had come when it was made. */
+struct mark {
+    cudaEvent_t computed, copied;
 };
 
 /* A matrix product of one shape of weights: the algorithm is chosen once, for any number of rows. */
@@ -31,13 +62,18 @@ struct product {
 
 struct cuda {
     int capability; /* 10 * major + minor */
-    cudaStream_t stream;
+    cudaStream_t stream; /* ops, and what of copies goes in their order */
+    cudaStream_t copies; /* weights on their way in, frames on their way out */
     cublasLtHandle_t blas;
     void *workspace;
     struct cuda_scratch rounded; /* a product's input in bf16 */
     struct cuda_scratch weights; /* of a layer that is not resident */
-    struct cuda_scratch raw;     /* a tensor as it stands in the file */
-    struct cuda_scratch results; /* what goes on to the host */
+    struct cuda_scratch results; /* sums, on their way to the host */
+    struct relays raw;           /* tensors as they stand in the file */
+    struct relays frames;        /* as integers */
+    struct staging uploads, loads;
+    struct mark marks[MARKS];
+    uint64_t last_mark;
     struct product *products;
     int product_count;
 };
@@ -55,9 +91,33 @@ void cuda_check(const char *file, int line, const char *call, int error);
 #define CHECK_CUDA(call) cuda_check(__FILE__, __LINE__, #call, (int)(call))
 
 void *cuda_take(size_t bytes, const char *what); /* CHECK-fails when there is none */
+/* NULL where it would have to grow while ops are recorded: they will not be, and may be left out. */
 void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what);
+
+/* copies.c */
+void cuda_copies_open(struct cuda *cuda); /* behind cuda->stream */
+void cuda_copies_close(struct cuda *cuda);
+uint64_t cuda_mark(struct device *dev);
+void cuda_wait(struct device *dev, uint64_t mark);
+void cuda_finish(struct device *dev);
+void cuda_upload(struct device *dev, void *to, size_t to_stride, const void *from,
+                 size_t from_stride, size_t bytes, int64_t rows);
 /* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16. */
 void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t);
+/* Memory for ops to write to, of which `bytes` then go on to the host beside later ops. NULL: as
+ * cuda_scratch. */
+struct relay *cuda_frame_take(struct device *dev, size_t bytes, const char *what);
+void cuda_frame_send(struct device *dev, struct relay *frame, void *to, size_t bytes);
+
+/* recording.c */
+bool cuda_record_begin(struct device *dev);
+struct recording *cuda_record_end(struct device *dev);
+bool cuda_replay(struct device *dev, struct recording *r);
+void cuda_recording_free(struct device *dev, struct recording *r);
+/* Ops are being recorded and `what` cannot be: the caller leaves it out. */
+bool cuda_cannot_record(const char *what);
+bool cuda_breaks_recording(int error); /* an error of CUDA that says the same */
+void cuda_memory_moved(void);          /* recordings that were made before are of no use */
 
 /* linear.c */
 void cuda_linear_pack(struct device *dev, struct linear *l);

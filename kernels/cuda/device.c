@@ -1,4 +1,4 @@
-/* Opens one CUDA device as a rank's backend: its memory, its stream, copies, and the table of ops. */
+/* Opens one CUDA device as a rank's backend: its memory, its streams, and the table of ops. */
 #include "kernels/cuda/cuda.h"
 
 #include "kernels/cuda/attention.h"
@@ -9,13 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static int opened = -1; /* after an error the runtime may not say which device this is */
 
 void cuda_check(const char *file, int line, const char *call, int error)
 {
-    if (error == cudaSuccess) return;
+    if (error == cudaSuccess || cuda_breaks_recording(error)) return;
     fatal(file, line, call, "CUDA device %d: %s (%s)", opened,
           cudaGetErrorString((cudaError_t)error), cudaGetErrorName((cudaError_t)error));
 }
@@ -48,6 +47,8 @@ void *cuda_take(size_t bytes, const char *what)
 void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what)
 {
     if (s->bytes < bytes) {
+        if (cuda_cannot_record("memory that has to grow")) return NULL;
+        cuda_memory_moved();
         CHECK_CUDA(cudaFree(s->p)); /* waits for what still uses it */
         s->p = cuda_take(bytes, what);
         s->bytes = bytes;
@@ -92,18 +93,6 @@ static const struct arena_memory device_arena = {take_device, give_device},
 
 /* ---- copies ---------------------------------------------------------------------------------- */
 
-/* Polls meanwhile: messages of other ranks go on while the device works. */
-static void finish(struct device *dev)
-{
-    const struct timespec pause = {.tv_nsec = 20000};
-    cudaError_t state;
-    while ((state = cudaStreamQuery(cuda_of(dev)->stream)) == cudaErrorNotReady) {
-        device_poll(dev);
-        nanosleep(&pause, NULL);
-    }
-    CHECK_CUDA(state);
-}
-
 static void copy_rows(struct device *dev, void *to, size_t to_stride, const void *from,
                       size_t from_stride, size_t bytes, int64_t rows, enum cudaMemcpyKind kind)
 {
@@ -111,17 +100,10 @@ static void copy_rows(struct device *dev, void *to, size_t to_stride, const void
                                  cuda_of(dev)->stream));
 }
 
-/* The host may write to `from` again at once. */
-static void upload(struct device *dev, void *to, size_t to_stride, const void *from,
-                   size_t from_stride, size_t bytes, int64_t rows)
-{
-    copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyHostToDevice);
-    finish(dev);
-}
-
 static void download(struct device *dev, void *to, size_t to_stride, const void *from,
                      size_t from_stride, size_t bytes, int64_t rows)
 {
+    if (cuda_cannot_record("a download")) return;
     copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyDeviceToHost);
 }
 
@@ -134,14 +116,6 @@ static void copy(struct device *dev, void *to, size_t to_stride, const void *fro
 static void zero(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows)
 {
     CHECK_CUDA(cudaMemset2DAsync(to, stride, 0, bytes, (size_t)rows, cuda_of(dev)->stream));
-}
-
-void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t)
-{
-    struct cuda *cuda = cuda_of(dev);
-    void *raw = cuda_scratch(&cuda->raw, t->bytes, t->name);
-    upload(dev, raw, t->bytes, t->data, t->bytes, t->bytes, 1);
-    CHECK_CUDA(launch_convert(cuda->stream, to, type, raw, t->dtype, tensor_count(t)));
 }
 
 /* ---- ops that are one kernel ----------------------------------------------------------------- */
@@ -190,6 +164,7 @@ static void dot_tiles(struct device *dev, double *dots, const float *x, const fl
                       int64_t tile)
 {
     size_t bytes = (size_t)((n + tile - 1) / tile) * sizeof *dots;
+    if (cuda_cannot_record("sums for the host")) return;
     double *results = cuda_scratch(&cuda_of(dev)->results, bytes, "sums over tiles");
     LAUNCH(dot_tiles, results, x, y, n, tile);
     download(dev, dots, bytes, results, bytes, bytes, 1);
@@ -248,18 +223,20 @@ static void to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t
                      int64_t rows)
 {
     size_t size = (size_t)n * (size_t)rows * sizeof *bytes;
-    void *results = cuda_scratch(&cuda_of(dev)->results, size, "frames in bytes");
-    LAUNCH(to_bytes, results, y, stride, n, rows);
-    download(dev, bytes, size, results, size, size, 1);
+    struct relay *frame = cuda_frame_take(dev, size, "frames in bytes");
+    if (!frame) return;
+    LAUNCH(to_bytes, frame->memory.p, y, stride, n, rows);
+    cuda_frame_send(dev, frame, bytes, size);
 }
 
 static void to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
                      int64_t rows)
 {
     size_t size = (size_t)n * (size_t)rows * sizeof *words;
-    void *results = cuda_scratch(&cuda_of(dev)->results, size, "frames in words");
-    LAUNCH(to_words, results, y, stride, n, rows);
-    download(dev, words, size, results, size, size, 1);
+    struct relay *frame = cuda_frame_take(dev, size, "frames in words");
+    if (!frame) return;
+    LAUNCH(to_words, frame->memory.p, y, stride, n, rows);
+    cuda_frame_send(dev, frame, words, size);
 }
 
 /* ---- attention ------------------------------------------------------------------------------- */
@@ -312,8 +289,10 @@ static void t5(struct device *dev, struct mat o, struct mat q, struct mat k, str
 static void close_cuda(struct device *dev)
 {
     struct cuda *cuda = cuda_of(dev);
-    struct cuda_scratch *scratch[] = {&cuda->rounded, &cuda->weights, &cuda->raw, &cuda->results};
+    struct cuda_scratch *scratch[] = {&cuda->rounded, &cuda->weights, &cuda->results};
     CHECK_CUDA(cudaStreamSynchronize(cuda->stream));
+    CHECK_CUDA(cudaStreamSynchronize(cuda->copies));
+    cuda_copies_close(cuda);
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
         CHECK_CUDA(cudaFree(scratch[i]->p));
     CHECK_CUDA(cudaFree(cuda->workspace));
@@ -330,8 +309,14 @@ static const struct ops cuda_ops = {
     .memory = &device_arena,
     .staging = &pinned_arena,
     .memory_is_host = false,
-    .finish = finish,
-    .upload = upload,
+    .finish = cuda_finish,
+    .mark = cuda_mark,
+    .wait = cuda_wait,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .replay = cuda_replay,
+    .recording_free = cuda_recording_free,
+    .upload = cuda_upload,
     .download = download,
     .copy = copy,
     .zero = zero,
@@ -386,6 +371,7 @@ static struct device *open_cuda(int index, int threads, enum precision precision
     CHECK(cuda->capability >= 80, "CUDA device %d (%s) has compute capability %d.%d, 8.0 is needed",
           index, about.name, about.major, about.minor);
     CHECK_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    cuda_copies_open(cuda);
     CHECK(cublasLtCreate(&cuda->blas) == CUBLAS_STATUS_SUCCESS, "cuBLASLt on CUDA device %d",
           index);
     cuda->workspace = cuda_take(CUBLASLT_WORKSPACE_BYTES, "workspace of cuBLASLt");

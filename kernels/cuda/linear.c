@@ -191,11 +191,14 @@ static void multiply(struct device *dev, struct mat y, struct mat x, const struc
     struct cuda *cuda = cuda_of(dev);
     const struct product *p = product_of(dev, l, epilogue_of(e, bias), tile, bias);
     const void *input = rounded(dev, x);
+    if (!input) return; /* not recorded */
     struct matmul m = describe(dev, p, x.rows, bias);
     float one = 1, zero = 0;
-    CHECK_BLAS(cublasLtMatmul(cuda->blas, m.what, &one, weight, m.weight, input, m.input, &zero,
-                              y.p, m.output, y.p, m.output, &p->algo, cuda->workspace,
-                              CUBLASLT_WORKSPACE_BYTES, cuda->stream));
+    cublasStatus_t status = cublasLtMatmul(
+        cuda->blas, m.what, &one, weight, m.weight, input, m.input, &zero, y.p, m.output, y.p,
+        m.output, &p->algo, cuda->workspace, CUBLASLT_WORKSPACE_BYTES, cuda->stream);
+    if (status == CUBLAS_STATUS_SUCCESS || !cuda_cannot_record("a product of cuBLASLt"))
+        CHECK_BLAS(status);
     forget(&m);
     if (e == EPILOGUE_SILU) CHECK_CUDA(launch_silu(cuda->stream, y, y));
 }
@@ -208,6 +211,7 @@ void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct li
         multiply(dev, y, x, l, l->packed, l->bias_f32, e, tile);
         return;
     }
+    if (cuda_cannot_record("weights that are not in the device's memory")) return;
     struct cuda *cuda = cuda_of(dev);
     size_t bytes = (weight_bytes(dev, l) + 255) / 256 * 256;
     char *weight =

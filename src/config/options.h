@@ -56,6 +56,7 @@ enum rng_kind {
 }; /* order of the initial noise: token-major / channel-major */
 enum attention_order { ORDER_CANONICAL, ORDER_RING };
 enum last_decode { LAST_DECODE_AUTO, LAST_DECODE_CODEC };
+enum graphs_policy { GRAPHS_AUTO, GRAPHS_OFF };
 enum weights_policy { WEIGHTS_AUTO, WEIGHTS_RESIDENT, WEIGHTS_STREAM };
 
 struct shot_options {
@@ -95,6 +96,7 @@ struct job_options {
     int parallel_encoders;                   /* 0 = choose */
     enum attention_order attention_order;
     enum weights_policy weights;
+    enum graphs_policy graphs;
     enum last_decode last_decode;
     const char *precision, *backend, *isa;
     double timeout_s;

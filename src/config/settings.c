@@ -60,6 +60,8 @@ static const struct setting_choice weights_policies[] = {
     {.name = "resident", .value = WEIGHTS_RESIDENT},
     {.name = "stream", .value = WEIGHTS_STREAM},
     END};
+static const struct setting_choice graphs_policies[] = {
+    {.name = "auto", .value = GRAPHS_AUTO}, {.name = "off", .value = GRAPHS_OFF}, END};
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
@@ -229,6 +231,10 @@ const struct setting settings[] = {
      .help = "canonical: the same bytes for every rank count; ring: faster"},
     {JOB(weights, weights), MACHINE, .type = TYPE_CHOICE, .metavar = "POLICY", .initial = "auto",
      .choices = weights_policies, .help = "keep expanded weights in memory, or expand per layer"},
+    {JOB(graphs, graphs), MACHINE, .type = TYPE_CHOICE, .metavar = "POLICY", .initial = "auto",
+     .choices = graphs_policies,
+     .help = "auto: cuda records a step's passes through the transformer once and launches them "
+             "as CUDA graphs, where one rank denoises and its weights are resident; off: never"},
     {JOB(last_decode, last_decode), MACHINE, .type = TYPE_CHOICE, .metavar = "WHO",
      .initial = "auto", .choices = last_decodes,
      .help =

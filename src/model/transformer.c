@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/error.h"
+#include "model/replay.h"
 #include "model/rope.h"
 #include "model/sinusoid.h"
 #include "model/transformer_weights.h"
@@ -33,6 +34,7 @@ struct transformer {
     const struct checkpoint_facts *facts; /* of the checkpoint */
     float attention_scale;
     struct ring ring;
+    struct replays replays;
     int64_t capacity; /* tokens of the largest shard this rank may get */
     int64_t chunk;    /* tokens a chunk at most */
     int64_t tokens;   /* S_loc of the grid that is set */
@@ -58,6 +60,8 @@ struct transformer {
 
 /* What the blocks of one forward share. */
 struct pass {
+    struct transformer *t;
+    struct mat v, x; /* to and from [S_loc,C] */
     int times;                /* T */
     const int32_t *row_index; /* [S_loc] -> 0..T-1, or NULL: all 0 */
     const struct text_slot *text;
@@ -131,6 +135,9 @@ static int prepare(struct transformer *t, struct device *dev, const struct check
     t->attention_scale = (float)(1.0 / sqrt((double)w.head_dim));
     t->ring = (struct ring){
         .dev = dev, .group = group, .order = s->order, .heads = w.heads, .head_dim = w.head_dim};
+    /* Messages go through the host, and so do weights that are not resident. */
+    t->replays.dev = dev;
+    t->replays.on = s->replay && s->resident && comm_size(group) == 1;
     t->slot = xcalloc((size_t)s->text_slots, sizeof *t->slot);
     t->capacity = shard_most_tokens(s->max_tokens, comm_size(group));
     t->chunk = s->chunk_tokens > 0 ? s->chunk_tokens : CHUNK_TOKENS;
@@ -145,6 +152,7 @@ static int prepare(struct transformer *t, struct device *dev, const struct check
 
 static void release(struct transformer *t)
 {
+    replays_forget(&t->replays);
     transformer_weights_close(&t->w, t->dev);
     arena_free(&t->activations);
     arena_free(&t->texts);
@@ -241,6 +249,7 @@ void transformer_set_grid(struct transformer *t, const struct latent_grid *g)
     int64_t needed = shard_max_granules(&plan) * plan.granule;
     CHECK(needed <= t->capacity, "a shard of %lld tokens, room for %lld", (long long)needed,
           (long long)t->capacity);
+    replays_forget(&t->replays);
     ring_set_plan(&t->ring, &plan);
     t->tokens = shard_tokens(&plan, me);
 
@@ -263,16 +272,20 @@ void transformer_set_grid(struct transformer *t, const struct latent_grid *g)
 
 /* ---- timesteps ------------------------------------------------------------------------------- */
 
-/* One row per distinct noise level: c for the final layer, m for the blocks. */
-static void embed_times(struct transformer *t, const struct timesteps *times)
+/* All that the host gives to a pass. */
+static void upload_times(struct transformer *t, const struct timesteps *times)
 {
-    const struct transformer_weights *w = &t->w;
-    int64_t rows = times->count;
     float wave[TIME_CHANNELS];
-    for (int64_t i = 0; i < rows; i++) {
+    for (int64_t i = 0; i < times->count; i++) {
         sinusoid_fill(wave, TIME_CHANNELS, (float)t->facts->timestep_scale * times->values[i]);
         op_upload(t->dev, t->sinusoid + i * TIME_CHANNELS, wave, sizeof wave);
     }
+}
+
+/* One row per distinct noise level: c for the final layer, m for the blocks. */
+static void embed_times(struct transformer *t, int64_t rows)
+{
+    const struct transformer_weights *w = &t->w;
     struct mat e = mat_f32(t->sinusoid, rows, TIME_CHANNELS);
     struct mat hidden = mat_f32(t->time_hidden, rows, w->width);
     struct mat c = mat_f32(t->time_embedding, rows, w->width);
@@ -393,14 +406,29 @@ static void block_forward(struct transformer *t, const struct pass *p, int block
 
 /* ---- the whole pass -------------------------------------------------------------------------- */
 
-static void final_layer(struct transformer *t, struct mat v, const struct pass *p)
+static void final_layer(struct transformer *t, const struct pass *p)
 {
     enum { SHIFT, SCALE, FINAL_MODULATIONS };
     struct mat x = all_rows(t, t->x), a = all_rows(t, t->a);
     set_modulation(t, p, t->w.final_table, FINAL_MODULATIONS, t->time_embedding, t->w.width, 0);
     op_norm_modulate(t->dev, a, x, NORM_LAYER, FINAL_NORM_EPS, modulation_of(t, p, SHIFT),
                      modulation_of(t, p, SCALE), p->row_index);
-    op_linear(t->dev, v, a, &t->w.proj_out, EPILOGUE_NONE, t->ring.plan.granule);
+    op_linear(t->dev, p->v, a, &t->w.proj_out, EPILOGUE_NONE, t->ring.plan.granule);
+}
+
+/* Nothing but ops on the device's memory: it may be recorded. */
+static void run_pass(void *pass)
+{
+    const struct pass *p = pass;
+    struct transformer *t = p->t;
+    embed_times(t, p->times);
+    op_linear(t->dev, all_rows(t, t->x), p->x, &t->w.patchify, EPILOGUE_NONE, t->ring.plan.granule);
+    for (int i = 0; i < t->w.blocks; i++) {
+        phase_set("shot %d step %d block %d", t->ring.shot + 1, t->ring.step + 1, i);
+        t->ring.block = i;
+        if (!perturbed(p, i, STG_TRANSFORMER_BLOCK)) block_forward(t, p, i);
+    }
+    final_layer(t, p);
 }
 
 void transformer_forward(struct transformer *t, struct mat v, struct mat x,
@@ -418,16 +446,20 @@ void transformer_forward(struct transformer *t, struct mat v, struct mat x,
     CHECK(text_slot >= 0 && text_slot < t->settings.text_slots && t->slot[text_slot].tokens > 0,
           "text slot %d is not set", text_slot);
 
-    struct pass p = {.times = times->count,
+    struct pass p = {.t = t,
+                     .v = v,
+                     .x = x,
+                     .times = times->count,
                      .row_index = times->row_index,
                      .text = &t->slot[text_slot],
                      .skip = skip};
-    embed_times(t, times);
-    op_linear(t->dev, all_rows(t, t->x), x, &t->w.patchify, EPILOGUE_NONE, t->ring.plan.granule);
-    for (int i = 0; i < t->w.blocks; i++) {
-        phase_set("shot %d step %d block %d", t->ring.shot + 1, t->ring.step + 1, i);
-        t->ring.block = i;
-        if (!perturbed(&p, i, STG_TRANSFORMER_BLOCK)) block_forward(t, &p, i);
-    }
-    final_layer(t, v, &p);
+    struct replay_key key = {.to = v.p,
+                             .from = x.p,
+                             .row_index = times->row_index,
+                             .times = times->count,
+                             .text_slot = text_slot,
+                             .text_tokens = p.text->tokens};
+    if (skip) key.skip = *skip;
+    upload_times(t, times);
+    replays_run(&t->replays, &key, run_pass, &p);
 }

@@ -28,6 +28,7 @@ struct transformer_settings {
     int max_times;  /* distinct timesteps in one forward: 1, more with conditioning */
     enum attention_order order;
     int64_t chunk_tokens; /* cross-attention and feed-forward: tokens at a time; 0: 2048 */
+    bool replay;          /* passes are recorded and replayed, where device and group allow it */
     bool resident;        /* keep reordered weights (else expand layer by layer from the file) */
 };
 

@@ -164,6 +164,7 @@ static int decode(struct film *f, const struct vae_task *task, struct latents_so
         vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
         status = comm_max(f->group, worse(f->writer.status, record->status));
     }
+    if (status == STATUS_OK) film_end(f);
     vae_stream_close(stream);
     if (f->owns && status == STATUS_OK) progress_end(&progress);
     return status;

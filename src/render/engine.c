@@ -157,6 +157,7 @@ struct transformer_settings engine_transformer_settings(const struct engine *e, 
                                          .text_slots = HANDOVER_TEXTS,
                                          .max_times = conditioning_most_tokens(e) ? 2 : 1,
                                          .order = e->job->attention_order,
+                                         .replay = e->job->graphs == GRAPHS_AUTO,
                                          .resident = resident};
 }
 
@@ -226,7 +227,7 @@ static void lay_out_exchange(struct engine *e, struct arena *a)
                               e->mesh.denoise_ranks);
     }
     if (e->mesh.codes || e->helping) {
-        e->codec.window = arena_floats(a, most_window_tokens(e) * e->channels);
+        e->codec.window = arena_floats(a, 2 * most_window_tokens(e) * e->channels);
         e->codec.latents = arena_floats(a, most_window_tokens(e) * e->channels);
     }
     if (e->mesh.codes) {

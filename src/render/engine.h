@@ -37,7 +37,7 @@ struct codec { /* on codec ranks; of others that help, what decoding needs */
     struct arena
         streams;    /* device memory of one stream of the VAE, large enough for each shot, as all
                                below, which are the host's */
-    float *window;  /* [tokens of a chunk, C] of a shot, as they come, */
+    float *window;  /* [2][tokens of a chunk, C] of a shot, as they come, */
     float *latents; /* and un-normalised */
     float *image, *encoded; /* [height, width, 3] and what the encoder makes of it, [h w, ...] */
     float *log_variance;    /* [h w, C] of an image */

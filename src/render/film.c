@@ -6,7 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
-enum { TAG_FRAMES = 51 };
+enum { TAG_FRAMES = 51, PIECE_ALIGNMENT = 64 };
 
 /* ---- parts of the picture -------------------------------------------------------------------- */
 
@@ -51,13 +51,22 @@ static int64_t rect_bytes(const struct film *f, struct rect r)
 
 static int bytes_of_pixel(const struct shot *s) { return s->options->bit_depth > 8 ? 6 : 3; }
 
-int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames)
+/* Where a device works beside the host it converts one piece while the one before is written. */
+static int pieces_at_a_time(const struct engine *e) { return device_memory_is_host(e->dev) ? 1 : 2; }
+
+static int64_t piece_bytes(const struct engine *e, const struct shot *s, int64_t frames)
 {
     struct vae_task task = decode_task(e, s);
     struct film f = {
         .shot = s, .axis = task.axis, .group = task.group, .pixel_bytes = bytes_of_pixel(s)};
     if (engine_owns(e, s->number)) return frames * film_writer_frame_bytes(s);
     return frames * rect_bytes(&f, rect_of(&f, comm_rank(f.group)));
+}
+
+int64_t film_bytes(const struct engine *e, const struct shot *s, int64_t frames)
+{
+    int64_t whole = (piece_bytes(e, s, frames) + PIECE_ALIGNMENT - 1) / PIECE_ALIGNMENT;
+    return pieces_at_a_time(e) * whole * PIECE_ALIGNMENT;
 }
 
 /* This rank's part of n padded frames as [n][height][width][3] of what the file needs. */
@@ -74,15 +83,13 @@ static void convert(struct film *f, const float *frames, int64_t n, uint8_t *out
         else
             op_to_bytes(f->e->dev, out, from, stride, line, own.height);
     }
-    device_finish(f->e->dev);
 }
 
 /* ---- whole frames ---------------------------------------------------------------------------- */
 
 struct batch {
     const struct film *f;
-    const uint8_t *parts; /* of all ranks, one after the other: [n] frames each */
-    int64_t n;
+    const struct film_piece *piece;
 };
 
 /* Frame i. */
@@ -90,7 +97,7 @@ static const uint8_t *assemble(void *batch, int64_t i, uint8_t *room)
 {
     const struct batch *b = batch;
     const struct film *f = b->f;
-    const uint8_t *parts = b->parts;
+    const uint8_t *parts = b->piece->parts;
     int ranks = comm_size(f->group);
     if (ranks == 1) return parts + i * film_writer_frame_bytes(f->shot);
     for (int r = 0; r < ranks; r++) {
@@ -100,7 +107,7 @@ static const uint8_t *assemble(void *batch, int64_t i, uint8_t *room)
         for (int64_t y = 0; y < part.height; y++)
             memcpy(room + ((part.y + y) * f->shot->options->width + part.x) * f->pixel_bytes,
                    from + y * line, (size_t)line);
-        parts += b->n * rect_bytes(f, part);
+        parts += b->piece->n * rect_bytes(f, part);
     }
     return room;
 }
@@ -121,24 +128,52 @@ static void gather(struct film *f, uint8_t *parts, int64_t n)
     }
 }
 
+/* This rank's own part among those of all. */
+static uint8_t *own_part(const struct film *f, const struct film_piece *piece)
+{
+    uint8_t *own = piece->parts;
+    for (int r = 0; r < comm_rank(f->group) && f->owns; r++)
+        own += piece->n * rect_bytes(f, rect_of(f, r));
+    return own;
+}
+
+/* To the file, or to the rank that has it. */
+static void hand_on(struct film *f, const struct film_piece *piece)
+{
+    struct comm *group = f->group;
+    struct batch batch = {f, piece};
+    int64_t bytes = piece->n * rect_bytes(f, rect_of(f, comm_rank(group)));
+    if (piece->n == 0) return;
+    device_wait(f->e->dev, piece->mark);
+    CHECK(f->owns || bytes <= INT_MAX, "%lld frames at a time", (long long)piece->n);
+    if (f->owns)
+        gather(f, piece->parts, piece->n);
+    else if (bytes > 0)
+        comm_send_bytes_start(group, &f->sending, own_part(f, piece), (int)bytes,
+                              mesh_codec_of(&f->e->mesh, f->shot->number), TAG_FRAMES);
+    film_writer_take(&f->writer, piece->n, assemble, &batch);
+}
+
 void film_take(void *film, const float *frames, int64_t n)
 {
     struct film *f = film;
-    struct comm *group = f->group;
-    int me = comm_rank(group);
-    uint8_t *parts = f->e->codec.bytes, *own = parts;
-    struct batch batch = {f, parts, n};
-    for (int r = 0; r < me && f->owns; r++) own += n * rect_bytes(f, rect_of(f, r));
-    comm_wait(group, &f->sending);
-    convert(f, frames, n, own);
-    int64_t bytes = n * rect_bytes(f, rect_of(f, me));
-    CHECK(f->owns || bytes <= INT_MAX, "%lld frames at a time", (long long)n);
-    if (f->owns)
-        gather(f, parts, n);
-    else if (bytes > 0)
-        comm_send_bytes_start(group, &f->sending, own, (int)bytes,
-                              mesh_codec_of(&f->e->mesh, f->shot->number), TAG_FRAMES);
-    film_writer_take(&f->writer, n, assemble, &batch);
+    struct engine *e = f->e;
+    int pieces = pieces_at_a_time(e);
+    struct film_piece fresh = {.parts = e->codec.bytes + f->turn * (e->codec.bytes_size / pieces),
+                               .n = n};
+    f->turn = (f->turn + 1) % pieces;
+    comm_wait(f->group, &f->sending); /* of the last piece that was there */
+    convert(f, frames, n, own_part(f, &fresh));
+    fresh.mark = device_mark(e->dev);
+    hand_on(f, pieces == 1 ? &fresh : &f->waiting);
+    if (pieces > 1) f->waiting = fresh;
+}
+
+void film_end(struct film *f)
+{
+    comm_wait(f->group, &f->sending);
+    hand_on(f, &f->waiting);
+    f->waiting.n = 0;
 }
 
 int film_open(struct film *f, struct engine *e, const struct shot *s, enum vae_axis axis)

@@ -97,28 +97,56 @@ int render_announce(const struct engine *e)
 
 /* ---- a world of one -------------------------------------------------------------------------- */
 
+/* The next window is on its way to the host while one is decoded. */
 struct own_latents {
     struct engine *e;
-    const float *next; /* of the device */
+    const float *next; /* of the device, not yet asked for */
+    int64_t left;      /* values from there on */
+    int64_t window;    /* values of one, but for the last */
+    int turn;
+    uint64_t mark;
 };
+
+static float *own_window(const struct own_latents *own, int turn)
+{
+    return own->e->codec.window + turn % 2 * own->window;
+}
+
+static void ask_for_window(struct own_latents *own)
+{
+    int64_t n = own->left < own->window ? own->left : own->window;
+    op_download(own->e->dev, own_window(own, own->turn), own->next, (size_t)n * sizeof *own->next);
+    own->mark = device_mark(own->e->dev);
+    own->next += n;
+    own->left -= n;
+}
+
+static struct own_latents own_latents_of(struct engine *e, const struct shot *s)
+{
+    struct own_latents own = {.e = e,
+                              .next = e->denoiser.x,
+                              .left = s->tokens * e->channels,
+                              .window = engine_cut(e, s->number).window * e->channels};
+    ask_for_window(&own);
+    return own;
+}
 
 static const float *next_own_latents(void *argument, int64_t tokens)
 {
     struct own_latents *own = argument;
-    struct engine *e = own->e;
-    int64_t n = tokens * e->channels;
-    op_download(e->dev, e->codec.window, own->next, (size_t)n * sizeof *own->next);
-    device_finish(e->dev);
-    own->next += n;
-    return e->codec.window;
+    device_wait(own->e->dev, own->mark);
+    const float *window = own_window(own, own->turn++);
+    CHECK(tokens * own->e->channels <= own->window, "%lld latents at a time", (long long)tokens);
+    if (own->left > 0) ask_for_window(own);
+    return window;
 }
 
 static int render_shot_alone(struct engine *e, struct shot *s)
 {
     struct shot_input input = handover_input_buffer(&e->handover);
-    struct own_latents own = {e, e->denoiser.x};
     TRY(codec_encode_input(e, s, &input));
     TRY(denoise_shot(e, s, &input));
+    struct own_latents own = own_latents_of(e, s);
     return decode_shot(e, s, (struct latents_source){next_own_latents, &own});
 }
 
