@@ -285,7 +285,7 @@ static void mpi_broadcast_start(struct comm *c, struct transfer *t, float *buffe
 {
     struct mpi_group *g = group_of(c);
     MPI_Request request;
-    if (rows == 0) return;
+    if (rows == 0 || c->size == 1) return;
     buffer = stage(c, t, buffer, rows, width, root == c->rank);
     CHECK_MPI(MPI_Ibcast(buffer, row_count(rows), row_type(g, width), root, g->comm, &request));
     mpi_begin(t, request, "broadcast", root == c->rank ? -1 : root);

@@ -192,6 +192,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t *graph)
                         : !joined(*capture) ? cudaErrorStreamCaptureUnjoined
                                             : cudaSuccess;
     end_capture(capture);
+    if (!error && failure_due("capture")) error = cudaErrorStreamCaptureInvalidated;
     if (error) return fail(error);
     *graph = new CUgraph_st{std::move(capture->nodes)};
     graphs.insert(*graph);
@@ -227,6 +228,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
     *executable = new CUgraphExec_st{std::make_shared<const std::vector<Node>>(graph->nodes),
                                      std::make_shared<Order>()};
     executables.insert(*executable);
+    count_made(Made::graphs);
     return cudaSuccess;
 }
 
@@ -255,6 +257,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t handle)
         return fail(cudaErrorNotSupported);
     }
     if (cudaError_t error = refuse_implicit(stream)) return fail(error);
+    count_made(Made::graph_launches);
     append(stream, {0, "graph", running(executable->nodes), nullptr, executable->launches, 0});
     return cudaSuccess;
 }

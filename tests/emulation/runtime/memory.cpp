@@ -230,6 +230,7 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
     bool fails = failure_due("malloc");
     if (fails || bytes > free || (bytes + alignment - 1) / alignment * alignment > free)
         return fail(cudaErrorMemoryAllocation);
+    count_made(Made::memory);
     *pointer = place(bytes, device);
     return *pointer ? cudaSuccess : fail(cudaErrorMemoryAllocation);
 }
@@ -278,6 +279,7 @@ cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags)
     if (cudaError_t error = refuse_in_capture()) return fail(error);
     *pointer = nullptr;
     if (bytes == 0) return cudaSuccess;
+    count_made(Made::pinned);
     if (posix_memalign(pointer, page_bytes, bytes)) return fail(cudaErrorMemoryAllocation);
     memset(*pointer, poison, bytes);
     pinned[(char *)*pointer] = {bytes, flags, false};
@@ -310,6 +312,7 @@ cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned flags)
     auto next = pinned.lower_bound((char *)pointer);
     if (find_pinned(pointer) || (next != pinned.end() && next->first < (char *)pointer + bytes))
         return fail(cudaErrorHostMemoryAlreadyRegistered);
+    count_made(Made::pinned);
     pinned[(char *)pointer] = {bytes, flags, true};
     return cudaSuccess;
 }

@@ -100,9 +100,10 @@ static std::vector<Failure> failures(const char *key, const char *text)
         if (!colon) die("%s: '%s' lacks ':' and a number", key, text);
         Failure failure;
         failure.kind.assign(text, (size_t)(colon - text));
-        static const std::set<std::string> kinds = {"launch", "malloc", "ecc", "nccl", "nccl-hang"};
+        static const std::set<std::string> kinds = {"launch", "malloc",    "ecc",    "capture",
+                                                    "nccl",   "nccl-hang", "no-wait"};
         if (!kinds.count(failure.kind))
-            die("%s: '%s' is none of launch, malloc, ecc, nccl, nccl-hang", key,
+            die("%s: '%s' is none of launch, malloc, ecc, capture, nccl, nccl-hang, no-wait", key,
                 failure.kind.c_str());
         failure.at = number(key, colon + 1, &end);
         bool mine = true;
@@ -152,6 +153,8 @@ static Settings read_settings()
          [&](const char *key, const char *text) { read_schedule(key, text, s); });
     read("RINGREEL_EMULATION_GUARD",
          [&](const char *key, const char *text) { s.guard = whole_number(key, text) != 0; });
+    read("RINGREEL_EMULATION_COUNT",
+         [&](const char *key, const char *text) { s.count = whole_number(key, text) != 0; });
     read("RINGREEL_EMULATION_STALL",
          [&](const char *key, const char *text) { s.stall_s = (double)whole_number(key, text); });
     read("RINGREEL_EMULATION_FAIL",
@@ -182,6 +185,29 @@ bool failure_due(const char *kind)
     for (Failure &failure : settings().failures)
         if (failure.kind == kind) due |= ++failure.seen == failure.at;
     return due;
+}
+
+/* ---- what was made ---- */
+
+/* Said when the process ends. */
+struct Census {
+    uint64_t made[(int)Made::kinds] = {};
+    ~Census()
+    {
+        if (!settings().count) return;
+        static const char *const names[] = {"device allocations", "pinned allocations", "streams",
+                                            "events",             "graphs",             "launches of graphs"};
+        std::string text;
+        for (int i = 0; i < (int)Made::kinds; i++)
+            text += (i ? ", " : "made ") + std::to_string(made[i]) + " " + names[i];
+        say("%s", text.c_str());
+    }
+};
+
+void count_made(Made what)
+{
+    static Census census;
+    census.made[(int)what]++;
 }
 
 /* ---- the lock ---- */

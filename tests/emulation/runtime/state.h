@@ -28,12 +28,16 @@ struct Settings {
     size_t memory = size_t{2} << 30; /* bytes of every device */
     Schedule schedule = Schedule::eager;
     uint64_t seed = 1;
-    bool guard = false;
+    bool guard = false, count = false;
     double stall_s = 60;
     std::vector<Failure> failures;
 };
 
 Settings &settings();
+
+/* What takes time and memory to make, or shows that it was used. */
+enum class Made { memory, pinned, streams, events, graphs, graph_launches, kinds };
+void count_made(Made what);
 
 /* Lets other threads into the libraries while this one waits inside. */
 void yield_lock();

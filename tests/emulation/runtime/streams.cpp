@@ -264,6 +264,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, i
     s->priority = priority;
     s->blocking = !(flags & cudaStreamNonBlocking);
     streams.push_back(s);
+    count_made(Made::streams);
     *stream = s;
     return cudaSuccess;
 }
@@ -375,6 +376,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
     auto *e = new CUevent_st{std::make_shared<EventState>()};
     e->state->timing = !(flags & cudaEventDisableTiming);
     events.insert(e);
+    count_made(Made::events);
     *event = e;
     return cudaSuccess;
 }
@@ -447,6 +449,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
         stream->capture->invalid = true;
         return fail(cudaErrorStreamCaptureIsolation);
     }
+    if (failure_due("no-wait")) return cudaSuccess;
     uint64_t count = state->recorded;
     return enqueue_operation(handle, "wait for an event",
                              [=] { return [=] { return state->done >= count; }; });
@@ -459,6 +462,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (!find_event(event)) return fail(cudaErrorInvalidResourceHandle);
     std::shared_ptr<EventState> state = event->state;
     if (state->capture) return fail(cudaErrorCapturedEvent);
+    if (cudaError_t error = refuse_in_capture()) return fail(error);
     uint64_t count = state->recorded;
     wait_until("waiting for an event", [=] { return state->done >= count; });
     return fail(sticky_error());
@@ -470,6 +474,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     if (api.error) return fail(api.error);
     if (!find_event(event)) return fail(cudaErrorInvalidResourceHandle);
     if (event->state->capture) return fail(cudaErrorCapturedEvent);
+    if (cudaError_t error = refuse_in_capture()) return fail(error);
     advance_one(nullptr);
     if (sticky_error()) return fail(sticky_error());
     return event->state->done >= event->state->recorded ? cudaSuccess : cudaErrorNotReady;

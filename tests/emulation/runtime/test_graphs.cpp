@@ -158,6 +158,9 @@ static void what_breaks_a_capture(void **)
         GIVES(cudaErrorStreamCaptureUnsupported, cudaDeviceSynchronize());
     });
     capture_ends_with(cudaErrorStreamCaptureInvalidated, [](const Streams &s) {
+        GIVES(cudaErrorStreamCaptureUnsupported, cudaEventQuery(s.join)); /* of any event */
+    });
+    capture_ends_with(cudaErrorStreamCaptureInvalidated, [](const Streams &s) {
         OK(cudaEventRecord(s.join, s.b)); /* outside */
         GIVES(cudaErrorStreamCaptureIsolation, cudaStreamWaitEvent(s.a, s.join, 0));
     });
@@ -203,12 +206,63 @@ static void the_default_stream_and_captures(void **)
     });
 }
 
+/* Settings that plant mistakes. */
+static void planted_failures(void **)
+{
+    succeeds({"FAIL=capture:2"}, [] {
+        Streams s = make_streams();
+        cudaGraph_t graph;
+        for (int i = 1; i <= 3; i++) {
+            OK(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal));
+            GIVES(i == 2 ? cudaErrorStreamCaptureInvalidated : cudaSuccess,
+                  cudaStreamEndCapture(s.a, &graph));
+            EXPECT((graph != nullptr) == (i != 2));
+        }
+    });
+    succeeds({"FAIL=no-wait:2", "STREAMS=fifo"}, [] {
+        Streams s = make_streams();
+        int *x = device_array<int>(2);
+        for (int i = 0; i < 2; i++) { /* b has newer work than a and goes first, unless it waits */
+            OK(kernel(s.a, [=] { x[i] = 1; }));
+            fork_off(s);
+            OK(kernel(s.b, [=] { x[i] = 2; }));
+            OK(cudaStreamSynchronize(s.b));
+            OK(cudaStreamSynchronize(s.a));
+        }
+        EXPECT(read_back(x) == 2 && read_back(x + 1) == 1);
+    });
+}
+
+static void what_was_made_is_counted(void **)
+{
+    auto body = [] {
+        Streams s = make_streams();
+        cudaGraph_t graph;
+        int *x = device_array<int>(1);
+        OK(cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal));
+        OK(cudaMemsetAsync(x, 0, 4, s.a));
+        OK(cudaStreamEndCapture(s.a, &graph));
+        cudaGraphExec_t executable = instantiate(graph);
+        for (int i = 0; i < 3; i++) OK(cudaGraphLaunch(executable, s.b));
+        OK(cudaDeviceSynchronize());
+        exit(0);
+    };
+    Outcome outcome = in_process({"COUNT=1"}, body);
+    assert_int_equal(outcome.code, 0);
+    assert_non_null(strstr(outcome.said.c_str(),
+                           "made 1 device allocations, 0 pinned allocations, 2 streams, 2 events, "
+                           "1 graphs, 3 launches of graphs"));
+    assert_null(strstr(in_process({}, body).said.c_str(), "made"));
+}
+
 int main(void)
 {
     const CMUnitTest tests[] = {
         cmocka_unit_test(captured_work_runs_at_launch),    cmocka_unit_test(a_missing_edge_shows),
         cmocka_unit_test(launches_one_after_another),      cmocka_unit_test(what_breaks_a_capture),
         cmocka_unit_test(the_default_stream_and_captures),
+        cmocka_unit_test(planted_failures),
+        cmocka_unit_test(what_was_made_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
