@@ -95,7 +95,7 @@ struct device {
     void (*poll)(void *argument);
     void *poll_argument;
     bool recording; /* nothing else may be asked of it meanwhile, so nobody is polled */
-    void *backend; /* the backend's own */
+    void *backend;  /* the backend's own */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.

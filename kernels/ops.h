@@ -92,9 +92,10 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
  * host memory, linears that are not packed, and waiting cannot be recorded; nor do ops record whose
  * arguments have not been used before, since the backend may have to get memory ready for them. */
 struct recording;
-bool op_record_begin(struct device *dev);             /* false: nothing is recorded here */
-struct recording *op_record_end(struct device *dev);  /* NULL: these cannot be */
-bool op_replay(struct device *dev, struct recording *r); /* false: no longer valid, nothing is done */
+bool op_record_begin(struct device *dev);            /* false: nothing is recorded here */
+struct recording *op_record_end(struct device *dev); /* NULL: these cannot be */
+/* false: no longer valid, nothing is done */
+bool op_replay(struct device *dev, struct recording *r);
 void op_recording_free(struct device *dev, struct recording *r); /* NULL is none */
 
 /* ---- copies ---------------------------------------------------------------------------------- */

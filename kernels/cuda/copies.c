@@ -66,11 +66,12 @@ static char *staging_take(struct device *dev, struct staging *s, size_t bytes)
 
 /* Rows of a rectangle that fits a slot. */
 static void stage_piece(struct device *dev, struct staging *s, char *to, size_t to_stride,
-                       const char *from, size_t from_stride, size_t bytes, int64_t rows)
+                        const char *from, size_t from_stride, size_t bytes, int64_t rows)
 {
     char *room = staging_take(dev, s, bytes * (size_t)rows);
     for (int64_t i = 0; i < rows; i++)
         memcpy(room + (size_t)i * bytes, from + (size_t)i * from_stride, bytes);
+    if (rows == 1) to_stride = bytes; /* pitches have a limit */
     CHECK_CUDA(cudaMemcpy2DAsync(to, to_stride, room, bytes, bytes, (size_t)rows,
                                  cudaMemcpyHostToDevice, s->stream));
 }
@@ -83,8 +84,8 @@ static void stage(struct device *dev, struct staging *s, void *to, size_t to_str
     for (int64_t y = 0; y < rows; y += high)
         for (size_t x = 0; x < bytes; x += wide)
             stage_piece(dev, s, (char *)to + (size_t)y * to_stride + x, to_stride,
-                       (const char *)from + (size_t)y * from_stride + x, from_stride,
-                       bytes - x < wide ? bytes - x : wide, rows - y < high ? rows - y : high);
+                        (const char *)from + (size_t)y * from_stride + x, from_stride,
+                        bytes - x < wide ? bytes - x : wide, rows - y < high ? rows - y : high);
 }
 
 void cuda_upload(struct device *dev, void *to, size_t to_stride, const void *from,
@@ -135,8 +136,7 @@ void cuda_frame_send(struct device *dev, struct relay *frame, void *to, size_t b
 {
     struct cuda *cuda = cuda_of(dev);
     relay_hand_over(frame, cuda->stream, cuda->copies);
-    CHECK_CUDA(
-        cudaMemcpyAsync(to, frame->memory.p, bytes, cudaMemcpyDeviceToHost, cuda->copies));
+    CHECK_CUDA(cudaMemcpyAsync(to, frame->memory.p, bytes, cudaMemcpyDeviceToHost, cuda->copies));
     CHECK_CUDA(cudaEventRecord(frame->emptied, cuda->copies));
 }
 

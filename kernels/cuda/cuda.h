@@ -61,7 +61,7 @@ struct product {
 };
 
 struct cuda {
-    int capability; /* 10 * major + minor */
+    int capability;      /* 10 * major + minor */
     cudaStream_t stream; /* ops, and what of copies goes in their order */
     cudaStream_t copies; /* weights on their way in, frames on their way out */
     cublasLtHandle_t blas;

@@ -194,9 +194,9 @@ static void multiply(struct device *dev, struct mat y, struct mat x, const struc
     if (!input) return; /* not recorded */
     struct matmul m = describe(dev, p, x.rows, bias);
     float one = 1, zero = 0;
-    cublasStatus_t status = cublasLtMatmul(
-        cuda->blas, m.what, &one, weight, m.weight, input, m.input, &zero, y.p, m.output, y.p,
-        m.output, &p->algo, cuda->workspace, CUBLASLT_WORKSPACE_BYTES, cuda->stream);
+    cublasStatus_t status = cublasLtMatmul(cuda->blas, m.what, &one, weight, m.weight, input,
+                                           m.input, &zero, y.p, m.output, y.p, m.output, &p->algo,
+                                           cuda->workspace, CUBLASLT_WORKSPACE_BYTES, cuda->stream);
     if (status == CUBLAS_STATUS_SUCCESS || !cuda_cannot_record("a product of cuBLASLt"))
         CHECK_BLAS(status);
     forget(&m);

@@ -8,9 +8,8 @@ static bool same(const struct replay_key *a, const struct replay_key *b)
            a->times == b->times && a->text_slot == b->text_slot &&
            a->text_tokens == b->text_tokens && a->skip.mode == b->skip.mode &&
            a->skip.count == b->skip.count &&
-           (a->skip.count == 0 ||
-            memcmp(a->skip.blocks, b->skip.blocks,
-                   (size_t)a->skip.count * sizeof *a->skip.blocks) == 0);
+           (a->skip.count == 0 || memcmp(a->skip.blocks, b->skip.blocks,
+                                         (size_t)a->skip.count * sizeof *a->skip.blocks) == 0);
 }
 
 static int find(const struct replays *r, const struct replay_key *key)

@@ -61,7 +61,7 @@ struct transformer {
 /* What the blocks of one forward share. */
 struct pass {
     struct transformer *t;
-    struct mat v, x; /* to and from [S_loc,C] */
+    struct mat v, x;          /* to and from [S_loc,C] */
     int times;                /* T */
     const int32_t *row_index; /* [S_loc] -> 0..T-1, or NULL: all 0 */
     const struct text_slot *text;

@@ -24,6 +24,14 @@ struct denoise {
     struct conditioned conditioned;
 };
 
+static void draw(struct denoise *d, struct rng *r, enum rng_kind order, struct mat out)
+{
+    int me = comm_rank(d->e->mesh.denoise_group);
+    noise_draw(d->e->dev, r, order, d->plan->tokens, d->e->channels, shard_first_token(d->plan, me),
+               out.rows, out.p);
+}
+
+/* Grid and noise of a shot. */
 static struct denoise begin(struct engine *e, struct shot *s)
 {
     struct denoiser *d = &e->denoiser;
@@ -45,14 +53,8 @@ static struct denoise begin(struct engine *e, struct shot *s)
     run.scratch = mat_f32(d->scratch, rows, e->channels);
     rng_seed(&run.noise, (uint64_t)s->options->seed);
     run.per_step = conditioning_global_stream(e, s);
+    draw(&run, &run.noise, s->options->rng, run.x);
     return run;
-}
-
-static void draw(struct denoise *d, struct rng *r, enum rng_kind order, struct mat out)
-{
-    int me = comm_rank(d->e->mesh.denoise_group);
-    noise_draw(d->e->dev, r, order, d->plan->tokens, d->e->channels, shard_first_token(d->plan, me),
-               out.rows, out.p);
 }
 
 /* p <- the guided velocity at level t. */
@@ -191,20 +193,27 @@ static int run_steps(struct denoise *d, int status)
     return STATUS_OK;
 }
 
-int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input)
+/* Behind begin. */
+static int denoise(struct denoise *d, const struct shot_input *input)
 {
     double start_s = clock_s();
-    struct denoise d = begin(e, s);
-    draw(&d, &d.noise, s->options->rng, d.x);
-    TRY(set_texts(&d, input));
-    int status = dump_start(&d, input);
-    d.conditioned = conditioning_begin(e, s, d.plan, d.x, input->condition);
-    TRY(run_steps(&d, status));
+    struct engine *e = d->e;
+    struct shot *s = d->shot;
+    TRY(set_texts(d, input));
+    int status = dump_start(d, input);
+    d->conditioned = conditioning_begin(e, s, d->plan, d->x, input->condition);
+    TRY(run_steps(d, status));
     e->tally.denoise += clock_s() - start_s;
     trace_span("denoise", "denoise", 0, s->number, -1, start_s);
     log_json("stage", "\"name\":\"denoise\",\"shot\":%d,\"seconds\":%.6f", s->number + 1,
              clock_s() - start_s);
     return STATUS_OK;
+}
+
+int denoise_shot(struct engine *e, struct shot *s, const struct shot_input *input)
+{
+    struct denoise d = begin(e, s);
+    return denoise(&d, input);
 }
 
 /* Waits while neither of the two shots before has gone: decoding is slower then. */
@@ -225,10 +234,11 @@ static int denoise_one(struct engine *e, int number)
 {
     struct handover *h = &e->handover;
     struct shot_input input;
+    struct denoise d = begin(e, &e->shots[number]); /* noise is drawn while the text is encoded */
     phase_set("shot %d, waiting for its text", number + 1);
     TRY(handover_receive_input(h, number, &input));
     if (number == 0) e->tally.begin = clock_s();
-    TRY(denoise_shot(e, &e->shots[number], &input));
+    TRY(denoise(&d, &input));
     hand_over(e, number);
     return STATUS_OK;
 }

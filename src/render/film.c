@@ -52,7 +52,10 @@ static int64_t rect_bytes(const struct film *f, struct rect r)
 static int bytes_of_pixel(const struct shot *s) { return s->options->bit_depth > 8 ? 6 : 3; }
 
 /* Where a device works beside the host it converts one piece while the one before is written. */
-static int pieces_at_a_time(const struct engine *e) { return device_memory_is_host(e->dev) ? 1 : 2; }
+static int pieces_at_a_time(const struct engine *e)
+{
+    return device_memory_is_host(e->dev) ? 1 : 2;
+}
 
 static int64_t piece_bytes(const struct engine *e, const struct shot *s, int64_t frames)
 {

@@ -22,7 +22,7 @@ struct film {
     struct film_writer writer;
     struct film_piece waiting; /* for the next: the device goes on while this one is written */
     int turn;                  /* which half of e->codec.bytes the next has */
-    struct transfer sending; /* of other ranks */
+    struct transfer sending;   /* of other ranks */
 };
 
 /* Bytes for the parts of `frames` frames at a time, in e->codec.bytes. Local. */

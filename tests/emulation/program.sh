@@ -39,6 +39,7 @@ psnr_of() {
 close_to_cpu() { # name, least PSNR, words
     local name=$1 least=$2 psnr
     shift 2
+    rm -f "$work"/{cpu,cuda}.mkv
     ringreel 0 render "$job" "${size[@]}" "$@" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1
     render_cuda 0 "$@" >/dev/null
     psnr=$(psnr_of)
@@ -46,7 +47,7 @@ close_to_cpu() { # name, least PSNR, words
 }
 # Products of bf16 numbers: 8 bits of mantissa, summed in fp32, through two steps and the decoder.
 close_to_cpu 'bf16 is close to fp32 on the CPU' 45
-close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-block-list 1 --cfg-star-rescale true
+close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-block-list 1 --cfg-star-rescale
 # Attention alone rounds to bf16.
 close_to_cpu 'fp32 products are closer' 52 "${small[@]}" --precision float32
 
@@ -71,7 +72,7 @@ counted() { # steps, words: the digest; what was made is in $work/err
     shift
     RINGREEL_EMULATION_COUNT=1 render_cuda 0 --width 32 --height 32 --num-frames 1 --num-inference-steps "$steps" "$@"
 }
-guided=(--stg-scale 1 --skip-block-list 1 --stochastic-sampling true)
+guided=(--stg-scale 1 --skip-block-list 1 --stochastic-sampling)
 recorded=$(counted 3 "${guided[@]}")
 things=$(made)
 equal 'three passes a step, all but the first step from graphs' 6 "$(launches)"

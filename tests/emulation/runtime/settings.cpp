@@ -195,8 +195,9 @@ struct Census {
     ~Census()
     {
         if (!settings().count) return;
-        static const char *const names[] = {"device allocations", "pinned allocations", "streams",
-                                            "events",             "graphs",             "launches of graphs"};
+        static const char *const names[] = {
+            "device allocations", "pinned allocations", "streams", "events", "graphs",
+            "launches of graphs"};
         std::string text;
         for (int i = 0; i < (int)Made::kinds; i++)
             text += (i ? ", " : "made ") + std::to_string(made[i]) + " " + names[i];

@@ -260,8 +260,7 @@ int main(void)
     const CMUnitTest tests[] = {
         cmocka_unit_test(captured_work_runs_at_launch),    cmocka_unit_test(a_missing_edge_shows),
         cmocka_unit_test(launches_one_after_another),      cmocka_unit_test(what_breaks_a_capture),
-        cmocka_unit_test(the_default_stream_and_captures),
-        cmocka_unit_test(planted_failures),
+        cmocka_unit_test(the_default_stream_and_captures), cmocka_unit_test(planted_failures),
         cmocka_unit_test(what_was_made_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
