@@ -87,10 +87,10 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
  *     }
  *     if (!r || !op_replay(dev, r)) ask(dev);
  *
- * Arguments are kept as they are, so what they point to must stay in its place and what is to change
- * must be written there before the replay. Ops of copies to and from the host, those with results in
- * host memory, linears that are not packed, and waiting cannot be recorded; nor do ops record whose
- * arguments have not been used before, since the backend may have to get memory ready for them. */
+ * Arguments are kept as they are, so what they point to must stay in its place and what is to
+ * change must be written there before the replay. Copies from and to the host, ops with results in
+ * host memory, linears that are not packed, and waiting cannot be recorded; nor can what has not
+ * been asked for before, since the backend may have to get memory ready for it. */
 struct recording;
 bool op_record_begin(struct device *dev);            /* false: nothing is recorded here */
 struct recording *op_record_end(struct device *dev); /* NULL: these cannot be */

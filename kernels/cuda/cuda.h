@@ -1,7 +1,7 @@
 /* Inside the CUDA backend (libringreel_cuda.so): what its files share. Host code in C; kernels are in
  * the .cu files, declared in kernels.h, attention.h and conv.h.
  *
- * Ops are queued in the order they were asked for on one stream; copies.c says what moves beside it.
+ * Ops are queued in the order they were asked for on one stream; copies.c: what moves beside it.
  * Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
  * rounded to bf16 on their way in and summed in fp32, at PRECISION_F32 nothing is rounded. */
 #ifndef RINGREEL_CUDA_H
@@ -91,7 +91,7 @@ void cuda_check(const char *file, int line, const char *call, int error);
 #define CHECK_CUDA(call) cuda_check(__FILE__, __LINE__, #call, (int)(call))
 
 void *cuda_take(size_t bytes, const char *what); /* CHECK-fails when there is none */
-/* NULL where it would have to grow while ops are recorded: they will not be, and may be left out. */
+/* NULL where it would have to grow while ops are recorded: they will not be; leave them out. */
 void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what);
 
 /* copies.c */

@@ -1,4 +1,4 @@
-/* Ops that are asked for once and done again as a whole: CUDA graphs, captured from the stream of ops.
+/* Ops that are asked for once and done again as a whole: CUDA graphs, captured from their stream.
  *
  * A graph keeps addresses, so those of the backend's own memory must not have moved since. While a
  * capture goes on, whatever cannot be captured says so and does nothing; the capture is then thrown

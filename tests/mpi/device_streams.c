@@ -1,7 +1,7 @@
-/* device_streams frames|weights|uploads|recordings: what the CUDA backend does beside its ops must give
- * what it would give in their order: frames that leave while their memory is used again, weights and
- * uploads that come while the device computes, ops that are recorded. Prints what differs; exit code
- * 1 then. Run by tests/emulation/streams.sh; not a test by itself. */
+/* device_streams frames|weights|uploads|recordings: what the CUDA backend does beside its ops must
+ * give what it would give in their order: frames that leave while their memory is used again,
+ * weights and uploads that come while the device computes, ops that are recorded. Prints what
+ * differs; exit code 1 then. Run by tests/emulation/streams.sh; not a test by itself. */
 #include "base/error.h"
 #include "base/log.h"
 #include "kernels/ops.h"
