@@ -2,8 +2,8 @@
  *
  * Two streams: what is small goes with the ops, in their order; weights on their way in and frames
  * on their way out have a stream of their own, so that they move while ops compute. Where the two
- * meet lies a relay: memory that one stream fills and the other empties, with an event each way. What
- * comes from the host passes through pinned memory first, so that the host goes on at once. */
+ * meet lies a relay: memory that one stream fills and the other empties, with an event each way.
+ * What comes from the host passes through pinned memory first, so that the host goes on at once. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/error.h"

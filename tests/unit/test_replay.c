@@ -1,6 +1,6 @@
 /* Which passes are recorded and replayed (src/model/replay.h), on a backend that writes down what
- * it is asked for: 'p' a pass that runs, '<' '>' a recording begins and ends, 'r' a replay, 'f' one is
- * forgotten. */
+ * it is asked for: 'p' a pass that runs, '<' '>' a recording begins and ends, 'r' a replay, 'f' one
+ * is forgotten. */
 #include "kernels/backend.h"
 #include "model/replay.h"
 
