@@ -14,6 +14,8 @@ struct ops {
     /* Of a device with memory of its own; NULL: it is a CPU. */
     void (*memory_left)(const struct device *dev, int64_t *left, int64_t *all);
     void (*describe)(const struct device *dev, struct device_facts *facts);
+    /* NULL: one expanded weight. */
+    int64_t (*scratch_bytes)(const struct op_sizes *largest);
 
     /* Around every op, and whether an op may be given this memory; NULL: nothing to do, nothing is
      * asked. */
@@ -94,7 +96,7 @@ struct device {
     void *poll_argument;
     double timeout_s;  /* of a wait for the device in which it finishes nothing */
     const char *asked; /* the op that was asked for last; NULL: none yet */
-    void *backend; /* the backend's own */
+    void *backend;     /* the backend's own */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.

@@ -57,6 +57,11 @@ void device_memory_left(const struct device *dev, int64_t *left, int64_t *all)
     dev->ops->memory_left(dev, left, all);
 }
 
+int64_t device_scratch_bytes(const struct device *dev, const struct op_sizes *largest)
+{
+    return dev->ops->scratch_bytes ? dev->ops->scratch_bytes(largest) : largest->expanded;
+}
+
 struct device_facts device_describe(const struct device *dev)
 {
     struct device_facts facts = {0};

@@ -70,6 +70,14 @@ bool device_memory_is_host(const struct device *dev);
 bool device_has_memory(const struct device *dev);
 /* What of that is free now, for everybody, and all of it: INT64_MAX where there is only a plan. */
 void device_memory_left(const struct device *dev, int64_t *left, int64_t *all);
+/* What ops take beside arenas and resident weights, for the largest that they are given, in bytes. */
+struct op_sizes {
+    int64_t input;    /* of a product, as it is multiplied */
+    int64_t stored;   /* a weight as it stands in the file, */
+    int64_t expanded; /* and as it is computed with, where it is not resident */
+    int64_t picture;  /* that goes to the host in integers */
+};
+int64_t device_scratch_bytes(const struct device *dev, const struct op_sizes *largest);
 /* What tells one GPU from another; nothing of a CPU. */
 struct device_facts {
     char model[96];     /* "NVIDIA H100 80GB HBM3"; "" of a plan, as is the rest */

@@ -30,10 +30,10 @@ struct product {
 };
 
 /* Events behind every so many of the long ops, a ring of them: what the device has done so far. */
-enum { CUDA_MARKS = 256, OPS_PER_MARK = 8 };
+enum { MILESTONES = 256, OPS_PER_MILESTONE = 8 };
 struct cuda_watch {
-    cudaEvent_t mark[CUDA_MARKS];
-    uint64_t ops, recorded, passed; /* long ops asked for; marks */
+    cudaEvent_t milestone[MILESTONES];
+    uint64_t ops, recorded, passed; /* long ops asked for; milestones */
 };
 
 struct cuda {
@@ -77,7 +77,7 @@ void cuda_finish(struct device *dev);
 /* In a loop that looks whether the device has got to somewhere: polls and pauses, and past the
  * deadline CHECK-fails. Zero-initialise. */
 struct cuda_patience {
-    double looked_s, quiet_s; /* for so long the device has passed no mark */
+    double looked_s, quiet_s; /* for so long the device has passed no milestone */
     uint64_t passed;
 };
 void cuda_keep_waiting(struct device *dev, struct cuda_patience *p);
@@ -85,6 +85,7 @@ void cuda_watch_open(struct cuda_watch *w);
 void cuda_watch_close(struct cuda_watch *w);
 
 /* plan.c */
+int64_t cuda_scratch_bytes(const struct op_sizes *largest);
 struct device *cuda_open_plan(int threads, enum precision precision);
 
 /* linear.c */

@@ -343,6 +343,7 @@ static const struct ops cuda_ops = {
     .finish = cuda_finish,
     .memory_left = memory_left,
     .describe = describe,
+    .scratch_bytes = cuda_scratch_bytes,
     .upload = upload,
     .download = download,
     .copy = copy,

@@ -1,5 +1,5 @@
-/* The backend's sizes without a device, for plans made on machines that have none. Its memory is the
- * host's, so that models can be opened; there are no ops. */
+/* What ops will take, and the backend's sizes without a device, for plans made on machines that have
+ * none: its memory is the host's, so that models can be opened; there are no ops. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/error.h"
@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* One of each scratch memory of struct cuda. */
+int64_t cuda_scratch_bytes(const struct op_sizes *largest)
+{
+    return largest->input + largest->stored + largest->expanded + largest->picture;
+}
 
 static void close_plan(struct device *dev) { free(dev); }
 
@@ -31,6 +37,7 @@ static const struct ops plan_ops = {
     .staging = &arena_host,
     .memory_is_host = false,
     .memory_left = memory_left,
+    .scratch_bytes = cuda_scratch_bytes,
     .upload = upload,
     .conv_packed_bytes = cuda_conv_packed_bytes,
 };

@@ -1,7 +1,7 @@
 /* Waiting for the device, never without end, and what is said when it fails.
  *
  * Ops are queued for as long as a whole step, so how long a wait takes says little. What counts is
- * whether the device goes on: events among the long ops (marks) are passed one after the other, and
+ * whether the device goes on: events among the long ops (milestones) are passed one after the other, and
  * only when none is passed for the time of the run's timeout is the device given up. */
 #include "kernels/cuda/cuda.h"
 
@@ -26,42 +26,42 @@ void cuda_check(const char *file, int line, const char *call, int error)
           cuda ? cuda->facts.place : "an unknown place", asked);
 }
 
-/* ---- marks ----------------------------------------------------------------------------------- */
+/* ---- milestones ------------------------------------------------------------------------------- */
 
 void cuda_watch_open(struct cuda_watch *w)
 {
-    for (int i = 0; i < CUDA_MARKS; i++)
-        CHECK_CUDA(cudaEventCreateWithFlags(&w->mark[i], cudaEventDisableTiming));
+    for (int i = 0; i < MILESTONES; i++)
+        CHECK_CUDA(cudaEventCreateWithFlags(&w->milestone[i], cudaEventDisableTiming));
 }
 
 void cuda_watch_close(struct cuda_watch *w)
 {
-    for (int i = 0; i < CUDA_MARKS; i++) CHECK_CUDA(cudaEventDestroy(w->mark[i]));
+    for (int i = 0; i < MILESTONES; i++) CHECK_CUDA(cudaEventDestroy(w->milestone[i]));
 }
 
-static void look_at_marks(struct cuda_watch *w)
+static void look_at_milestones(struct cuda_watch *w)
 {
     while (w->passed < w->recorded &&
-           cudaEventQuery(w->mark[w->passed % CUDA_MARKS]) == cudaSuccess)
+           cudaEventQuery(w->milestone[w->passed % MILESTONES]) == cudaSuccess)
         w->passed++;
 }
 
-/* Where so much is queued that no mark is free, this one is left out. */
-static void set_mark(struct cuda *cuda)
+/* Where so much is queued that none is free, this one is left out. */
+static void set_milestone(struct cuda *cuda)
 {
     struct cuda_watch *w = &cuda->watch;
     enum cudaStreamCaptureStatus capture;
     CHECK_CUDA(cudaStreamIsCapturing(cuda->stream, &capture));
-    if (capture != cudaStreamCaptureStatusNone) return; /* marks are no part of a graph */
-    look_at_marks(w);
-    if (w->recorded - w->passed == CUDA_MARKS) return;
-    CHECK_CUDA(cudaEventRecord(w->mark[w->recorded++ % CUDA_MARKS], cuda->stream));
+    if (capture != cudaStreamCaptureStatusNone) return; /* milestones are no part of a graph */
+    look_at_milestones(w);
+    if (w->recorded - w->passed == MILESTONES) return;
+    CHECK_CUDA(cudaEventRecord(w->milestone[w->recorded++ % MILESTONES], cuda->stream));
 }
 
 void cuda_long_op(struct device *dev)
 {
     struct cuda *cuda = cuda_of(dev);
-    if (++cuda->watch.ops % OPS_PER_MARK == 0) set_mark(cuda);
+    if (++cuda->watch.ops % OPS_PER_MILESTONE == 0) set_milestone(cuda);
     device_poll(dev);
 }
 
@@ -74,7 +74,7 @@ void cuda_keep_waiting(struct device *dev, struct cuda_patience *p)
     const struct timespec pause = {.tv_nsec = 20000};
     struct cuda *cuda = cuda_of(dev);
     double now = clock_s(), waited = p->looked_s > 0 ? now - p->looked_s : 0;
-    look_at_marks(&cuda->watch);
+    look_at_milestones(&cuda->watch);
     p->quiet_s += waited < 1 ? waited : 1;
     if (cuda->watch.passed > p->passed) p->quiet_s = 0;
     p->passed = cuda->watch.passed;

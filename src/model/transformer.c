@@ -174,7 +174,8 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
  * chunk of the feed-forward. */
 static int64_t rounded_bytes(const struct transformer *t)
 {
-    int64_t shard = t->capacity * t->w.width, chunk = smaller(t->capacity, t->chunk) * t->w.ff_width;
+    int64_t shard = t->capacity * t->w.width,
+            chunk = smaller(t->capacity, t->chunk) * t->w.ff_width;
     if (!device_has_memory(t->dev) || device_precision(t->dev) != PRECISION_BF16) return 0;
     return (shard > chunk ? shard : chunk) * (int64_t)sizeof(uint16_t);
 }
@@ -185,6 +186,7 @@ int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
 {
     struct transformer t;
     TRY(prepare(&t, dev, c, group, s));
+    memory_plan_add(plan, t.w.vectors.name, (int64_t)t.w.vectors.size_bytes);
     memory_plan_add(plan, t.activations.name, (int64_t)t.activations.used_bytes);
     memory_plan_add(plan, t.texts.name, (int64_t)t.texts.used_bytes);
     memory_plan_add(plan, "inputs of products", rounded_bytes(&t));

@@ -189,7 +189,8 @@ static void gather(struct world *w, MPI_Comm group, const char *name, const void
         return;
     }
     CHECK(bytes <= INT_MAX, "%zu bytes to gather", bytes);
-    CHECK_MPI(MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, group, &request));
+    CHECK_MPI(
+        MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, group, &request));
     comm_mpi_wait(&request, name, "gathering", -1, w->timeout_s);
 }
 
@@ -208,10 +209,11 @@ int world_same(struct world *w, const char *what, const char *text)
     snprintf(mine.text, sizeof mine.text, "%s", text);
     gather(w, MPI_COMM_WORLD, "world", &mine, all, sizeof mine);
     while (other < w->size && strcmp(all[other].text, all[0].text) == 0) other++;
-    int status = other == w->size
-                     ? STATUS_OK
-                     : error_set(STATUS_INPUT, "%s: rank 0 on %s has %s, rank %d on %s has %s", what,
-                                 all[0].host, all[0].text, other, all[other].host, all[other].text);
+    int status =
+        other == w->size
+            ? STATUS_OK
+            : error_set(STATUS_INPUT, "%s: rank 0 on %s has %s, rank %d on %s has %s", what,
+                        all[0].host, all[0].text, other, all[other].host, all[other].text);
     free(all);
     return status;
 }

@@ -135,42 +135,33 @@ static int64_t expanded_bytes(const struct engine *e, const struct tensor *t)
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* What ops take beside arenas and resident weights, each for the largest that comes: a text's
- * activations in bf16, weights as they stand in the file and as products take them, a picture in
- * integers. */
-static int64_t scratch_bytes(const struct engine *e, const struct tensor *linear,
-                             const struct tensor *text, bool resident)
+static const struct tensor *larger_tensor(const struct tensor *a, const struct tensor *b)
 {
-    bool bf16 = device_precision(e->dev) == PRECISION_BF16;
-    const struct tensor *conv =
-        e->mesh.codes || e->helping ? vae_largest_weight(e->codec.vae) : NULL;
-    int64_t raw = 0, picture = 0;
-    int64_t expanded = larger(expanded_bytes(e, text), resident ? 0 : expanded_bytes(e, linear));
-    const struct tensor *const uploaded[] = {linear, text, conv};
-    for (int i = 0; i < 3; i++) raw = larger(raw, uploaded[i] ? (int64_t)uploaded[i]->bytes : 0);
-    if (bf16 && conv) /* rounded on the device */
-        expanded = larger(expanded, tensor_count(conv) * (int64_t)sizeof(float));
-    for (int i = 0; i < e->job->shot_count; i++)
-        if (engine_decodes(e, i))
-            picture = larger(picture, film_writer_frame_bytes(&e->shots[i]));
-    int64_t rounded = bf16 && text ? e->job->text_encoder_max_tokens * text->shape[0] : 0;
-    return rounded * (int64_t)sizeof(uint16_t) + raw + expanded + picture;
+    return !a || (b && b->bytes > a->bytes) ? b : a;
 }
 
-static void plan_ops(const struct engine *e, struct memory_plan p[MEMORY_PLACES], bool resident)
+/* Of linear layers, those of T5 are never resident. A convolution that is rounded on the device comes
+ * there in fp32; else it is packed in place. */
+static struct op_sizes largest_ops(const struct engine *e, bool resident)
 {
-    const struct tensor *linear =
-        e->mesh.denoises ? checkpoint_find(e->checkpoint, widest_linear) : NULL;
-    const struct tensor *text = e->codec.text_encoder
-                                    ? checkpoint_find(e->codec.text_encoder, widest_text_linear)
-                                    : NULL;
-    if (device_has_memory(e->dev))
-        memory_plan_add(&p[MEMORY_DEVICE], "scratch of ops",
-                        scratch_bytes(e, linear, text, resident));
-    else
-        memory_plan_add(
-            &p[MEMORY_HOST], "one layer's weights",
-            larger(expanded_bytes(e, text), resident ? 0 : expanded_bytes(e, linear)));
+    bool rounds = device_has_memory(e->dev) && device_precision(e->dev) == PRECISION_BF16;
+    const struct checkpoint *texts = e->codec.text_encoder;
+    const struct tensor *text = texts ? checkpoint_find(texts, widest_text_linear) : NULL,
+                        *linear = NULL, *conv = NULL;
+    if (e->mesh.denoises) linear = checkpoint_find(e->checkpoint, widest_linear);
+    if (e->mesh.codes || e->helping) conv = vae_largest_weight(e->codec.vae);
+    struct op_sizes s = {
+        .expanded = larger(expanded_bytes(e, text), resident ? 0 : expanded_bytes(e, linear))};
+    if (rounds && conv)
+        s.expanded = larger(s.expanded, tensor_count(conv) * (int64_t)sizeof(float));
+    if (rounds && text)
+        s.input = e->job->text_encoder_max_tokens * text->shape[0] * (int64_t)sizeof(uint16_t);
+    const struct tensor *stored = larger_tensor(larger_tensor(linear, text), conv);
+    s.stored = stored ? (int64_t)stored->bytes : 0;
+    for (int i = 0; i < e->job->shot_count; i++)
+        if (engine_decodes(e, i))
+            s.picture = larger(s.picture, film_writer_frame_bytes(&e->shots[i]));
+    return s;
 }
 
 /* ---- memory: all of it ----------------------------------------------------------------------- */
@@ -188,7 +179,9 @@ static void plan_weights(const struct engine *e, struct memory_plan p[MEMORY_PLA
                         vae_encoder_packed_bytes(e->codec.vae, resident));
     if (e->mesh.codes)
         memory_plan_add(device, "VAE weights", vae_packed_bytes(e->codec.vae, resident));
-    plan_ops(e, p, resident);
+    struct op_sizes largest = largest_ops(e, resident);
+    memory_plan_add(device, device_has_memory(e->dev) ? "scratch of ops" : "one layer's weights",
+                    device_scratch_bytes(e->dev, &largest));
 }
 
 int budget_plan(struct budget *n, struct engine *e)
@@ -258,10 +251,10 @@ static void text_of_shortage(const struct engine *e, const struct budget *n, cha
 static const char *text_of_device(const struct engine *e, const struct budget *n, bool resident,
                                   char out[DEVICE_TEXT])
 {
-    bool has = device_has_memory(e->dev), enough = has && device_memory_suffices(&n->device, resident);
+    bool has = device_has_memory(e->dev),
+         enough = has && device_memory_suffices(&n->device, resident);
     char text[DEVICE_TEXT - 16] = "";
-    if (has)
-        device_memory_text(&n->claim, &n->device, e->world->host, resident, text, sizeof text);
+    if (has) device_memory_text(&n->claim, &n->device, e->world->host, resident, text, sizeof text);
     snprintf(out, DEVICE_TEXT, "%s%s%s", has ? "; " : "", text,
              enough || !has ? "" : ": too little");
     return out;
@@ -352,8 +345,8 @@ int budget_decide(struct budget *n, struct engine *e)
     e->resident = survey(n, e);
     memory_plan_keep(plan_text(e, n, e->resident, text));
     bool refused = !fits(e, n, e->resident);
-    int64_t mib = (n->bytes[e->resident][MEMORY_HOST] >> 20) +
-                  (n->bytes[e->resident][MEMORY_DEVICE] >> 20);
+    int64_t mib =
+        (n->bytes[e->resident][MEMORY_HOST] >> 20) + (n->bytes[e->resident][MEMORY_DEVICE] >> 20);
     int need = refused ? mib < INT_MAX ? (int)mib + 1 : INT_MAX : 0;
     int largest = -world_min(w, -need);
     return refused && need == largest ? refuse(e, n) : STATUS_OK;
@@ -366,8 +359,7 @@ static void text_of_rank(struct budget *n, const struct engine *e, char line[LIN
 {
     struct world *w = e->world;
     char parts[PLAN_TEXT], device[DEVICE_TEXT];
-    bool resident =
-        device_has_memory(e->dev) ? survey(n, e) : e->job->weights != WEIGHTS_STREAM;
+    bool resident = device_has_memory(e->dev) ? survey(n, e) : e->job->weights != WEIGHTS_STREAM;
     snprintf(line, LINE, "rank %d, %s, on %s: %s%s%s", w->rank, mesh_role_name(&e->mesh), w->host,
              plan_text(e, n, resident, parts), resident ? "" : " (weights expanded at every use)",
              text_of_device(e, n, resident, device));
@@ -394,8 +386,8 @@ void budget_print(const struct budget *n, const struct engine *e)
     if (e->world->rank != 0 && e->world->rank != mesh_codec_world_rank(&e->mesh, 0)) return;
     log_info("memory of a %s rank: %s%s; %d rank%s on %s: %s of %s available",
              mesh_role_name(&e->mesh), plan_text(e, n, e->resident, parts),
-             text_of_device(e, n, e->resident, device),
-             e->world->host_size, plural(e->world->host_size), e->world->host,
+             text_of_device(e, n, e->resident, device), e->world->host_size,
+             plural(e->world->host_size), e->world->host,
              memory_text(n->host_bytes[e->resident], host), memory_text(n->available, available));
 }
 

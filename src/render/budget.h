@@ -17,15 +17,15 @@ enum memory_place { MEMORY_HOST, MEMORY_DEVICE, MEMORY_PLACES };
 
 /* What this rank will take with weights expanded at every use, and with resident ones. */
 struct budget {
-    struct memory_plan plan[2][MEMORY_PLACES];  /* [resident] */
-    int64_t bytes[2][MEMORY_PLACES];            /* of this rank */
-    int64_t host_bytes[2];                      /* of the ranks of this host, */
-    int64_t available;                          /* to them */
-    struct device_claim claim;                  /* of this rank on its device, */
-    struct device_sum device;                   /* and of all that share it */
-    int64_t mappable;                           /* to this process */
-    bool cramped[2];                            /* does not fit this process */
-    bool host_cramped[2];                       /* nor that of some rank on this host */
+    struct memory_plan plan[2][MEMORY_PLACES]; /* [resident] */
+    int64_t bytes[2][MEMORY_PLACES];           /* of this rank */
+    int64_t host_bytes[2];                     /* of the ranks of this host, */
+    int64_t available;                         /* to them */
+    struct device_claim claim;                 /* of this rank on its device, */
+    struct device_sum device;                  /* and of all that share it */
+    int64_t mappable;                          /* to this process */
+    bool cramped[2];                           /* does not fit this process */
+    bool host_cramped[2];                      /* nor that of some rank on this host */
 };
 
 /* Local. Models that share the plan are open, memory is not taken. STATUS_INPUT for absurd sizes.
