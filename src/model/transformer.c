@@ -180,16 +180,17 @@ static int64_t rounded_bytes(const struct transformer *t)
     return (shard > chunk ? shard : chunk) * (int64_t)sizeof(uint16_t);
 }
 
-int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
-                            const struct checkpoint *c, struct comm *group,
+int transformer_plan_memory(struct memory_plan *device, struct memory_plan *host,
+                            struct device *dev, const struct checkpoint *c, struct comm *group,
                             const struct transformer_settings *s)
 {
     struct transformer t;
     TRY(prepare(&t, dev, c, group, s));
-    memory_plan_add(plan, t.w.vectors.name, (int64_t)t.w.vectors.size_bytes);
-    memory_plan_add(plan, t.activations.name, (int64_t)t.activations.used_bytes);
-    memory_plan_add(plan, t.texts.name, (int64_t)t.texts.used_bytes);
-    memory_plan_add(plan, "inputs of products", rounded_bytes(&t));
+    memory_plan_add(device, t.w.vectors.name, (int64_t)t.w.vectors.size_bytes);
+    memory_plan_add(device, t.activations.name, (int64_t)t.activations.used_bytes);
+    memory_plan_add(device, t.texts.name, (int64_t)t.texts.used_bytes);
+    memory_plan_add(device, "inputs of products", rounded_bytes(&t));
+    memory_plan_add(host, "messages", ring_staging_bytes(&t.ring, t.capacity));
     release(&t);
     return STATUS_OK;
 }

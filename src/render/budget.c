@@ -83,10 +83,12 @@ static void plan_writing(struct engine *e, struct memory_plan *p)
     memory_plan_add(p, "encoding video", most);
 }
 
-static int plan_transformer(struct engine *e, struct memory_plan *p)
+static int plan_transformer(struct engine *e, struct memory_plan p[MEMORY_PLACES])
 {
     struct transformer_settings s = engine_transformer_settings(e, false);
-    TRY(transformer_plan_memory(p, e->dev, e->checkpoint, e->mesh.denoise_group, &s));
+    struct memory_plan *device = &p[device_place(e)];
+    TRY(transformer_plan_memory(device, &p[MEMORY_HOST], e->dev, e->checkpoint,
+                                e->mesh.denoise_group, &s));
 
     size_t tables = 0;
     int64_t tokens = shard_most_tokens(e->max_tokens, e->mesh.denoise_ranks);
@@ -98,7 +100,7 @@ static int plan_transformer(struct engine *e, struct memory_plan *p)
         rope_lay_out(&r, &a, e->width, &grid, tokens);
         tables = a.used_bytes > tables ? a.used_bytes : tables;
     }
-    memory_plan_add(p, "RoPE tables", (int64_t)tables);
+    memory_plan_add(device, "RoPE tables", (int64_t)tables);
     return STATUS_OK;
 }
 
@@ -192,7 +194,7 @@ int budget_plan(struct budget *n, struct engine *e)
         memory_plan_add(&plan[device_place(e)], "text encoder", t5_memory_bytes(e->codec.t5));
     TRY(plan_engine_arenas(e, plan));
     plan_writing(e, &plan[MEMORY_HOST]);
-    if (e->mesh.denoises) TRY(plan_transformer(e, &plan[device_place(e)]));
+    if (e->mesh.denoises) TRY(plan_transformer(e, plan));
     for (int resident = 0; resident < 2; resident++) {
         memcpy(n->plan[resident], plan, sizeof plan);
         plan_weights(e, n->plan[resident], resident);
