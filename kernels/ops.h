@@ -47,8 +47,8 @@ int device_cuda_count(const char **why);
 /* index below device_cuda_count. CHECK-fails where the device cannot be used. Rows of a product need
  * one kind of GPU in all ranks to have the same bytes. */
 struct device *device_open_cuda(int index, int threads, enum precision precision);
-/* In its place where there is no GPU, to count what one would have to hold: models can be opened on it and
- * sizes asked, nothing else. NULL without the library, *why says which. */
+/* In its place where there is no GPU, to count what one would have to hold: models can be opened
+ * on it and sizes asked, nothing else. NULL without the library, *why says which. */
 struct device *device_open_cuda_plan(int threads, enum precision precision, const char **why);
 int device_backend_version(void); /* of the table between the program and that library */
 void device_close(struct device *dev);
@@ -70,7 +70,8 @@ bool device_memory_is_host(const struct device *dev);
 bool device_has_memory(const struct device *dev);
 /* What of that is free now, for everybody, and all of it: INT64_MAX where there is only a plan. */
 void device_memory_left(const struct device *dev, int64_t *left, int64_t *all);
-/* What ops take beside arenas and resident weights, for the largest that they are given, in bytes. */
+/* What ops take beside arenas and resident weights, for the largest that they are given, in
+ * bytes. */
 struct op_sizes {
     int64_t input;    /* of a product, as it is multiplied */
     int64_t stored;   /* a weight as it stands in the file, */
@@ -86,9 +87,9 @@ struct device_facts {
     char libraries[96]; /* "CUDA 13.0, cuBLASLt 13.1.0" */
 };
 struct device_facts device_describe(const struct device *dev);
-/* All that was asked of the device is done. Before the host reads what an op gave to it, and before a
- * message is sent from device memory. CHECK-fails where the device finishes nothing for the time that
- * device_set_timeout gave (600 s), naming the op that was asked for last. */
+/* All that was asked of the device is done. Before the host reads what an op gave to it, and
+ * before a message is sent from device memory. CHECK-fails where the device finishes nothing for
+ * the time that device_set_timeout gave (600 s), naming the op that was asked for last. */
 void device_finish(struct device *dev);
 void device_set_timeout(struct device *dev, double timeout_s);
 

@@ -118,6 +118,7 @@ static void copy_rows(struct device *dev, void *to, size_t to_stride, const void
 static void upload(struct device *dev, void *to, size_t to_stride, const void *from,
                    size_t from_stride, size_t bytes, int64_t rows)
 {
+    cuda_finish(dev); /* copies of pageable memory wait in the driver, where no deadline reaches */
     copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyHostToDevice);
     cuda_finish(dev);
 }

@@ -1,5 +1,5 @@
-/* What ops will take, and the backend's sizes without a device, for plans made on machines that have
- * none: its memory is the host's, so that models can be opened; there are no ops. */
+/* What ops will take, and the backend's sizes without a device, for plans made on machines that
+ * have none: its memory is the host's, so that models can be opened; there are no ops. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/error.h"

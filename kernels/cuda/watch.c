@@ -1,8 +1,8 @@
 /* Waiting for the device, never without end, and what is said when it fails.
  *
  * Ops are queued for as long as a whole step, so how long a wait takes says little. What counts is
- * whether the device goes on: events among the long ops (milestones) are passed one after the other, and
- * only when none is passed for the time of the run's timeout is the device given up. */
+ * whether the device goes on: events among the long ops (milestones) are passed one after the other,
+ * and only when none is passed for the time of the run's timeout is the device given up. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/error.h"
@@ -26,7 +26,7 @@ void cuda_check(const char *file, int line, const char *call, int error)
           cuda ? cuda->facts.place : "an unknown place", asked);
 }
 
-/* ---- milestones ------------------------------------------------------------------------------- */
+/* ---- milestones ----------------------------------------------------------------------------- */
 
 void cuda_watch_open(struct cuda_watch *w)
 {

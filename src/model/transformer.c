@@ -170,8 +170,8 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     return STATUS_OK;
 }
 
-/* A device with memory of its own rounds what goes into a product there: the largest is a shard or a
- * chunk of the feed-forward. */
+/* A device with memory of its own rounds what goes into a product there: the largest is a shard
+ * or a chunk of the feed-forward. */
 static int64_t rounded_bytes(const struct transformer *t)
 {
     int64_t shard = t->capacity * t->w.width,

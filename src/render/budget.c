@@ -142,8 +142,8 @@ static const struct tensor *larger_tensor(const struct tensor *a, const struct t
     return !a || (b && b->bytes > a->bytes) ? b : a;
 }
 
-/* Of linear layers, those of T5 are never resident. A convolution that is rounded on the device comes
- * there in fp32; else it is packed in place. */
+/* Of linear layers, those of T5 are never resident. A convolution that is rounded on the device
+ * comes there in fp32; else it is packed in place. */
 static struct op_sizes largest_ops(const struct engine *e, bool resident)
 {
     bool rounds = device_has_memory(e->dev) && device_precision(e->dev) == PRECISION_BF16;
@@ -217,7 +217,8 @@ static const struct shot *largest_shot(const struct engine *e)
 
 static const char *plural(int n) { return n == 1 ? "" : "s"; }
 
-/* "on the device 12.30 GiB: ..., ...; on the host 1.20 GiB: ..."; one of them where there is one. */
+/* "on the device 12.30 GiB: ..., ...; on the host 1.20 GiB: ..."; one of them where there is
+ * one. */
 enum { PLAN_TEXT = 1100, DEVICE_TEXT = 320 };
 static const char *plan_text(const struct engine *e, const struct budget *n, bool resident,
                              char out[PLAN_TEXT])
@@ -319,8 +320,8 @@ static void survey_device(struct budget *n, const struct engine *e)
     free(claims);
 }
 
-/* All ranks of a host, and of a device, see the same sums and so decide alike; others may not. Are the
- * weights to be resident? Kept ones are the device's where that has memory. */
+/* All ranks of a host, and of a device, see the same sums and so decide alike; others may not.
+ * Are the weights to be resident? Kept ones are the device's where that has memory. */
 static bool survey(struct budget *n, const struct engine *e)
 {
     survey_host(n, e);
@@ -356,7 +357,8 @@ int budget_decide(struct budget *n, struct engine *e)
 
 enum { TAG_PLAN = 61, LINE = PLAN_TEXT + DEVICE_TEXT + 256 };
 
-/* On the CPU resident weights are planned wherever they may be; a device says what it has room for. */
+/* On the CPU resident weights are planned wherever they may be; a device says what it has room
+ * for. */
 static void text_of_rank(struct budget *n, const struct engine *e, char line[LINE])
 {
     struct world *w = e->world;

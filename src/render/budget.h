@@ -1,6 +1,6 @@
-/* Memory is planned and checked against what the hosts and their devices have before the first step,
- * from the same layout code that takes it: a job that does not fit is refused when it starts, not after
- * hours. */
+/* Memory is planned and checked against what the hosts and their devices have before the first
+ * step, from the same layout code that takes it: a job that does not fit is refused when it
+ * starts, not after hours. */
 #ifndef RINGREEL_BUDGET_H
 #define RINGREEL_BUDGET_H
 

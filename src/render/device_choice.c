@@ -28,8 +28,8 @@ static bool all_have_cuda(struct world *w, int devices, const char *why)
     return everywhere;
 }
 
-/* Collective. Another model or compute capability is other kernels, other algorithms of cuBLASLt: in
- * canonical order that is refused, for the sake of the bytes. */
+/* Collective. Another model or compute capability is other kernels, other algorithms of
+ * cuBLASLt: in canonical order that is refused, for the sake of the bytes. */
 static int same_devices(struct world *w, const struct job_options *job,
                         const struct device_facts *facts, const char *isa)
 {
@@ -47,8 +47,8 @@ static int same_devices(struct world *w, const struct job_options *job,
     return STATUS_OK;
 }
 
-/* Collective. What a launcher shows to a rank may be one device of several: they are told apart by what
- * they are, not by their number. */
+/* Collective. What a launcher shows to a rank may be one device of several: they are told apart
+ * by what they are, not by their number. */
 static void announce_sharing(struct world *w, const struct device_facts *mine)
 {
     struct device_facts *all = xcalloc((size_t)w->host_size, sizeof *all);

@@ -1,5 +1,5 @@
-/* Memory of a device that ranks of a host may share: what they need of it together. All functions are
- * Local. */
+/* Memory of a device that ranks of a host may share: what they need of it together. All
+ * functions are Local. */
 #ifndef RINGREEL_DEVICE_MEMORY_H
 #define RINGREEL_DEVICE_MEMORY_H
 
@@ -26,8 +26,8 @@ struct device_sum device_memory_sum(const struct device_claim *claims, int count
 bool device_memory_is_easy(const struct device_sum *sum, bool resident);
 bool device_memory_suffices(const struct device_sum *sum, bool resident);
 
-/* "2 ranks on device 0000:1B:00.0 (NVIDIA H100 80GB HBM3) of gpu7 need 24.60 GiB, 20.10 GiB of 79.65 GiB
- * are free". Returns `out`. */
+/* "2 ranks on device 0000:1B:00.0 (NVIDIA H100 80GB HBM3) of gpu7 need 24.60 GiB, 20.10 GiB of
+ * 79.65 GiB are free". Returns `out`. */
 char *device_memory_text(const struct device_claim *claim, const struct device_sum *sum,
                          const char *host, bool resident, char *out, size_t size);
 
