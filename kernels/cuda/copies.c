@@ -9,21 +9,16 @@
 #include "base/error.h"
 
 #include <string.h>
-#include <time.h>
 
 enum { STAGING_ALIGNMENT = 256 };
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
-/* Polls meanwhile: messages of other ranks go on while the device works. */
 static void await(struct device *dev, cudaEvent_t event)
 {
-    const struct timespec pause = {.tv_nsec = 20000};
+    struct cuda_patience patience = {0};
     cudaError_t state;
-    while ((state = cudaEventQuery(event)) == cudaErrorNotReady) {
-        device_poll(dev);
-        nanosleep(&pause, NULL);
-    }
+    while ((state = cudaEventQuery(event)) == cudaErrorNotReady) cuda_keep_waiting(dev, &patience);
     CHECK_CUDA(state);
 }
 
@@ -45,8 +40,6 @@ void cuda_wait(struct device *dev, uint64_t mark)
     await(dev, cuda->marks[mark % MARKS].computed);
     await(dev, cuda->marks[mark % MARKS].copied);
 }
-
-void cuda_finish(struct device *dev) { cuda_wait(dev, cuda_mark(dev)); }
 
 /* ---- from the host --------------------------------------------------------------------------- */
 

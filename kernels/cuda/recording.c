@@ -79,6 +79,7 @@ bool cuda_replay(struct device *dev, struct recording *r)
 {
     if (r->moves != state.moves) return false;
     CHECK_CUDA(cudaGraphLaunch(r->graph, cuda_of(dev)->stream));
+    cuda_long_op(dev);
     return true;
 }
 
