@@ -127,7 +127,13 @@ $(EMULATION_TESTS): $(BUILD)/%: $(BUILD)/emulation/%.o $(CUDA_SOURCES:%.cu=$(BUI
 	@echo "link $@"
 	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread) -fopenmp -o $@ $^ -ldl
 
-$(BUILD)/cuda/%.o: %.cu
+# Changes when CUDA_ARCHS does, and is then newer than what was compiled for others.
+$(BUILD)/cuda/archs: FORCE
+	@mkdir -p $(@D)
+	@echo $(CUDA_ARCHS) | cmp -s - $@ || echo $(CUDA_ARCHS) > $@
+FORCE:
+
+$(BUILD)/cuda/%.o: %.cu $(BUILD)/cuda/archs
 	@mkdir -p $(@D)
 	@echo "nvcc $<"
 	$(Q)$(CUDA_HOME)/bin/nvcc $(NVCCFLAGS) -MMD -MP -c -o $@ $<
@@ -223,7 +229,7 @@ gpu-programs: $(PROGRAM) $(CUDA_LIBRARY) $(GPU_PROGRAMS) gpu-tests
 gpu-check:
 	@BUILD=$(BUILD) CUDA_HOME=$(CUDA_HOME) launch/gpu-check.sh
 gpu-bundle: gpu-programs
-	@BUILD=$(BUILD) CUDA_HOME=$(CUDA_HOME) CUDA_ARCHS='$(strip $(CUDA_ARCHS))' launch/gpu-bundle.sh
+	@BUILD=$(BUILD) CUDA_HOME=$(CUDA_HOME) launch/gpu-bundle.sh
 ifneq ($(CUDA_HEADERS),)
 check: $(GPU_PROGRAMS)
 endif
@@ -249,4 +255,4 @@ clean:
 
 -include $(shell find build build-sanitize build-race -name '*.d' 2>/dev/null)
 
-.PHONY: all format test check soak race race-tests gpu-tests gpu-programs gpu-check gpu-bundle demo info bench oracle install clean
+.PHONY: all format test check soak race race-tests gpu-tests gpu-programs gpu-check gpu-bundle demo info bench oracle install clean FORCE

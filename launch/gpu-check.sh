@@ -8,13 +8,13 @@
 # out/gpu-bundle.tar.* or GPU_BUNDLE=FILE (docs/GPU.md).
 #
 #   GPU_CHECK_OUT=FOLDER    in place of out/gpu-check
-#   GPU_CHECK_SECONDS=480   all of it together
+#   GPU_CHECK_SECONDS=480   all of it together; GPU_CHECK_LIMIT=N: and each program of a section, at most
 #   GPU_CHECK_ONLY='a b'    only these sections: kernels ops tiny nccl ceilings linear attention conv rows step vae
 #                           render step13b torch
 #   GPU_CHECK_REHEARSAL=1   no GPU: RINGREEL_CUDA_LIBRARY is an emulated one; sizes are tiny and nothing is a speed
 #   GPU_CHECK_TESTS='…'     the kernels' test programs, in place of those that are built here or packed
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 . launch/gpu-sections.sh
 
 BUILD=${BUILD:-build} CUDA_HOME=${CUDA_HOME:-/usr/local/cuda}
@@ -64,7 +64,7 @@ can_build() { pkg-config --exists ompi-c yaml-0.1 jansson libavformat libavcodec
 make_here() { # time limit, targets
     local limit=$1
     shift
-    limited "$limit" make -j"$(nproc)" CUDA=1 CUDA_HOME="$CUDA_HOME" ${arch:+CUDA_ARCHS="$arch"} "$@" >"$results/build.log" 2>&1
+    limited "$limit" make -j"$(nproc)" CUDA=1 CUDA_HOME="$CUDA_HOME" ${archs:+CUDA_ARCHS="$archs"} "$@" >"$results/build.log" 2>&1
 }
 
 unpack() { # file
@@ -110,6 +110,8 @@ use_bundle() { # file
 prepare() {
     local bundle
     arch=$(find_arch)
+    archs=$(cat "$BUILD/cuda/archs" 2>/dev/null) # what was compiled before will do, if it has this device's
+    [[ " $archs " == *" $arch "* ]] || archs=$arch
     bundle=$(find_bundle)
     if [[ $rehearsal == 1 ]]; then
         bin=$BUILD/tests/gpu
@@ -123,18 +125,18 @@ prepare() {
         use_bundle "$bundle"
     else
         stop 'the libraries to build with are missing (launch/install-deps.sh installs them) and so is out/gpu-bundle.tar.xz:' \
-            'run `make gpu-bundle` where they are, and bring the file (git ignores out/) or set GPU_BUNDLE'
+            "run 'make gpu-bundle' where they are, and bring the file (git ignores out/) or set GPU_BUNDLE"
     fi
     [[ -z ${bundle:-} || ! -x $bin/ringreel ]] || export RINGREEL=$PWD/$bin/ringreel
     export RINGREEL=${RINGREEL:-$PWD/ringreel}
-    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$CUDA_HOME/lib64
+    [[ $rehearsal == 1 ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$CUDA_HOME/lib64
 }
 
 device_facts() {
     local isa
     isa=$(limited 60 "$bin/bench_gpu" "${sizes[@]}" device 2>"$results/device.log") ||
         stop "no device: $(tail -n 1 "$results/device.log")"
-    fact 'device' "$(gpu_says name || true)${isa#device} $([[ $rehearsal == 0 ]] || echo '(emulated: nothing below is a speed)')"
+    fact 'device' "$(gpu_says name) ${isa##*$'\t'} $([[ $rehearsal == 0 ]] || echo '(emulated: nothing below is a speed)')"
     fact 'memory, driver' "$(gpu_says memory.total) MiB, $(gpu_says driver_version)"
     fact 'CUDA' "$("$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\), \(.*\)/\1 (\2)/p')"
     fact 'processors' "$(nproc), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | sed -n 1p)"

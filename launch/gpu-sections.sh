@@ -18,22 +18,32 @@ timing() { # name, seconds, TFLOP
     printf 'timing\t%s\t%s\t%s\t0\tringreel\n' "$1" "$2" "$3" >>"$results/results.tsv"
 }
 
-# At most so many seconds, and not beyond the end of all. 124: it took too long, or there was no time left.
+no_time=99
+# At most so many seconds, and not beyond the end of all. 124, 137: it took too long; $no_time: it was not begun.
 limited() { # seconds, words
     local limit=$1 left=$((deadline - SECONDS))
     shift
-    ((left > 1)) || return 124
-    timeout --kill-after=5 $((limit < left ? limit : left)) "$@"
+    ((left > 1)) || return $no_time
+    ((limit < left)) || limit=$left
+    ((limit < ${GPU_CHECK_LIMIT:-limit + 1})) || limit=$GPU_CHECK_LIMIT
+    timeout --kill-after=5 "$limit" "$@"
 }
 
-# Why a section ended with this code, whose last words are in this file.
+# Why it ended with this code; its last words are in this file.
 reason() { # code, log
-    local last
-    last=$(grep -v '^$' "$2" | tail -n 1)
     case $1 in
     124 | 137) printf 'took too long' ;;
-    *) printf 'exit code %s: %s' "$1" "$last" ;;
+    *) printf 'exit code %s: %s' "$1" "$(grep -v '^$' "$2" | tail -n 1)" ;;
     esac
+}
+
+# What did not end well.
+ended() { # name, code, log, more words
+    if (($2 == no_time)); then
+        check "$1" 'not run' 'no time was left'
+    else
+        check "$1" failed "$(reason "$2" "$3")${4:-}"
+    fi
 }
 
 # Where large files go: memory, if there is enough of it.
@@ -54,9 +64,9 @@ run_tap() { # name, seconds, words
     if ((code == 0 && bad == 0 && good > 0)); then
         check "$name" passed "$good cases"
     elif ((bad > 0)); then
-        check "$name" failed "$bad of $((good + bad)) cases, first: $(sed -n 's/^not ok - //p' "$log" | sed -n 1p)"
+        check "$name" failed "$bad of $((good + bad)) cases: $(sed -n 's/^not ok - //p' "$log" | sed -n 1p)"
     else
-        check "$name" failed "$(reason "$code" "$log") after $good cases"
+        ended "$name" "$code" "$log" " after $good cases"
     fi
 }
 
@@ -66,7 +76,7 @@ run_bench() { # name, seconds, words of bench_gpu
     shift 2
     limited "$limit" "$bin/bench_gpu" "${sizes[@]}" "$@" >"$log" 2>&1 </dev/null || code=$?
     sed -n $'s/^timing\t.*/&\tringreel/p' "$log" >>"$results/results.tsv"
-    if ((code == 0)); then check "$name" passed ''; else check "$name" failed "$(reason "$code" "$log")"; fi
+    if ((code == 0)); then check "$name" passed ''; else ended "$name" "$code" "$log"; fi
 }
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -112,7 +122,7 @@ render_tiny() { # name, ranks (0: without mpirun), words
 
 same_bytes() { # name, wanted digest, exit code, digest, log
     if (($3 != 0)); then
-        check "$1" failed "$(reason "$3" "$results/$5.log")"
+        ended "$1" "$3" "$results/$5.log"
     elif [[ -n $2 && $2 == "$4" ]]; then
         check "$1" passed 'the same bytes'
     else
@@ -122,11 +132,11 @@ same_bytes() { # name, wanted digest, exit code, digest, log
 
 section_tiny() {
     local one again code=0 psnr size=(256 160 33 8)
-    [[ $rehearsal == 0 ]] || size=(64 64 9 1)
+    [[ $rehearsal == 0 ]] || size=(32 32 1 1)
     tiny_job "${size[@]}" >"$work/tiny.yaml"
     one=$(render_tiny tiny-cuda 0 --backend cuda) || code=$?
     if ((code != 0)); then
-        check 'tiny render' failed "$(reason "$code" "$results/tiny-cuda.log")"
+        ended 'tiny render' "$code" "$results/tiny-cuda.log"
         return
     fi
     render_tiny tiny-cpu 0 --backend cpu --precision float32 >/dev/null || true
@@ -190,10 +200,10 @@ random_model() { # file, width, blocks, heads, channels of the VAE, GB
 
 # Latents of 768x512x121; picture and frames for the program.
 set_sizes() {
-    latents=(16 16 24) picture=(768 512 121) steps=(8 20)
+    latents=(16 16 24) picture=(768 512 121) counts=(8 20)
     two_b=(2048 28 32 1024 6) thirteen_b=(4096 48 32 1024 30)
     if [[ $rehearsal == 1 ]]; then
-        latents=(2 2 2) picture=(64 64 9) steps=(1 2)
+        latents=(1 2 2) picture=(32 32 1) counts=(1 2)
         two_b=(128 2 4 32 0) thirteen_b=(256 2 4 32 0)
     fi
 }
@@ -237,25 +247,25 @@ stage() { # log, stage
 }
 
 render_real() { # steps, name, words
-    local steps=$1 name=$2 code=0 log=$results/render-$1.log events=$work/events.json start=$EPOCHREALTIME each
+    local steps=$1 name=$2 code=0 log=$results/render-$1.log events=$work/events.json from=$EPOCHREALTIME each
     shift 2
     limited 90 "$RINGREEL" render --prompt 'waves roll onto a black beach' --checkpoint-path "$model" \
         --text-encoder-model-name-or-path models/tiny --width "${picture[0]}" --height "${picture[1]}" \
         --num-frames "${picture[2]}" --num-inference-steps "$steps" --backend cuda --log-json "$events" \
         -o "$work/render.mp4" "$@" >"$log" 2>&1 </dev/null || code=$?
     if ((code != 0)); then
-        check "$name" failed "$(reason "$code" "$log")"
+        ended "$name" "$code" "$log"
         return
     fi
     check "$name" passed ''
     for each in denoise decode write; do timing "$name: $each" "$(stage "$events" $each)" 0; done
-    timing "$name: all" "$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" 0
+    timing "$name: all" "$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" 0
 }
 
 section_render() {
     with_model 'render 768x512x121' 2b || return 0
-    render_real "${steps[0]}" 'render 768x512x121, 8 steps, no guidance' --guidance-scale 1 --stg-scale 0
-    render_real "${steps[1]}" 'render 768x512x121, 20 steps, guidance of both kinds' \
+    render_real "${counts[0]}" 'render 768x512x121, 8 steps, no guidance' --guidance-scale 1 --stg-scale 0
+    render_real "${counts[1]}" 'render 768x512x121, 20 steps, guidance of both kinds' \
         --guidance-scale 3 --stg-scale 1 --skip-block-list $((two_b[1] < 20 ? 1 : 19))
 }
 
@@ -267,6 +277,6 @@ section_torch() {
     0) check 'PyTorch, for comparison' passed '' ;;
     3) check 'PyTorch, for comparison' 'not run' "$(tail -n 1 "$log")" ;;
     127) check 'PyTorch, for comparison' 'not run' 'no python3' ;;
-    *) check 'PyTorch, for comparison' failed "$(reason "$code" "$log")" ;;
+    *) ended 'PyTorch, for comparison' "$code" "$log" ;;
     esac
 }

@@ -41,7 +41,7 @@ END {
     peak_gbs = ceiling("copy within the device, 1 GiB")
     peak_tflops = ceiling("linear 8192 x 8192 -> 8192")
     if (markdown) {
-        for (i = 1; i <= nf; i++) { split(facts[i], f, "\t"); printf "%s%s: %s", i > 1 ? "; " : "", f[1], f[2] }
+        for (i = 1; i <= nf; i++) { split(facts[i], f, "\t"); printf "%s%s: %s", (i > 1 ? "; " : ""), f[1], f[2] }
         print "\n\n| | time | | of the ceiling | target | PyTorch's time / ours |\n|---|---|---|---|---|---|"
         for (i = 1; i <= nt; i++) {
             n = order[i]

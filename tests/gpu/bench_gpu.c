@@ -25,7 +25,7 @@ static bool small;
 
 static void print_timing(const char *name, double seconds, double flop, double bytes)
 {
-    printf("timing\t%s\t%.9f\t%.6f\t%.6f\n", name, seconds, 1e-12 * flop, 1e-9 * bytes);
+    printf("timing\t%s\t%.9f\t%.12f\t%.9f\n", name, seconds, 1e-12 * flop, 1e-9 * bytes);
     fflush(stdout);
 }
 
