@@ -11,8 +11,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BUILD=${BUILD:-build} CUDA_HOME=${CUDA_HOME:-/usr/local/cuda}
 most_bytes=60000000
 archive=out/gpu-bundle.tar.xz
-components_from=$(ompi_info --path pkglibdir --parsable 2>/dev/null | sed -n 's/^path:pkglibdir://p' | sed -n 1p)
-help_from=$(ompi_info --path pkgdatadir --parsable 2>/dev/null | sed -n 's/^path:pkgdatadir://p' | sed -n 1p)
 
 fail() {
     printf 'gpu-bundle: error: %s\n' "$*" >&2
@@ -24,6 +22,8 @@ digest() { # core or cuda
     [[ $1 == core ]] || folders=(src/base kernels tests/emulation/*.cu tests/emulation/*.h)
     find "${folders[@]}" -type f ! -name '*.py' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
+
+mpi_folder() { ompi_info --path "$1" --parsable | sed -n "1s/^path:$1://p"; }
 
 # What a machine with a compiler has, and what comes with the GPU.
 belongs_to_machine() {
@@ -74,7 +74,8 @@ WRAPPER
 main() {
     local stage programs=("ringreel" "$BUILD"/tests/gpu/{bench_gpu,check_ops,random_checkpoint}) extra file version
     local tests=("$BUILD"/cuda/tests/emulation/test_*[!.o])
-    [[ -d $components_from ]] || fail 'mpirun and ompi_info are needed here'
+    command -v mpirun ompi_info >/dev/null || fail 'mpirun and ompi_info are needed here'
+    components_from=$(mpi_folder pkglibdir)
     stage=$(mktemp -d)
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$stage'" EXIT
@@ -83,7 +84,7 @@ main() {
     cp "${programs[@]}" libringreel_cuda.so "$stage/libexec"
     cp "$(readlink -f "$(command -v mpirun)")" "$stage/libexec/mpirun"
     cp "${tests[@]}" "$stage/tests"
-    cp -rL "$help_from" "$stage/share/openmpi"
+    cp -rL "$(mpi_folder pkgdatadir)" "$stage/share/openmpi"
     cp -L /etc/openmpi/openmpi-mca-params.conf "$stage/share/openmpi" 2>/dev/null || true
     extra=$(find "$components_from" -name 'mca_pmix_ext*.so') # how ranks find each other; has libraries of its own
     # shellcheck disable=SC2086 # none, or one word

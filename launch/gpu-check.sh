@@ -13,6 +13,7 @@
 #                           render step13b torch
 #   GPU_CHECK_REHEARSAL=1   no GPU: RINGREEL_CUDA_LIBRARY is an emulated one; sizes are tiny and nothing is a speed
 #   GPU_CHECK_TESTS='…'     the kernels' test programs, in place of those that are built here or packed
+#   GPU_CHECK_ARCH=90a      what to compile for, in place of what the card says
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 . launch/gpu-sections.sh
@@ -41,18 +42,30 @@ gpu_says() { nvidia-smi --id=0 --query-gpu="$1" --format=csv,noheader,nounits 2>
 
 # What CUDA_ARCHS takes for this device; nothing if it cannot be told.
 find_arch() {
-    local capability
-    capability=$(gpu_says compute_cap | tr -d .)
+    local capability=${GPU_CHECK_ARCH:-}
+    [[ -n $capability ]] || capability=$(gpu_says compute_cap | tr -d .)
     [[ -n $capability ]] || capability=$("$CUDA_HOME/bin/__nvcc_device_query" 2>/dev/null | sed 's/[^0-9].*//')
     [[ $capability != 90 ]] || capability=90a
     printf '%s' "$capability"
+}
+
+# The toolkit in PATH where CUDA_HOME has none; its libraries, and last those that Python's packages bring.
+find_cuda() {
+    local compiler folder packaged
+    compiler=$(command -v nvcc)
+    [[ -x $CUDA_HOME/bin/nvcc || -z $compiler ]] || CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$compiler")")")
+    packaged=$(python3 -c 'import glob, nvidia
+print(*(f for p in nvidia.__path__ for f in sorted(glob.glob(p + "/*/lib"))))' 2>/dev/null)
+    for folder in "$CUDA_HOME"/{lib64,lib,targets/x86_64-linux/lib} $packaged; do
+        [[ ! -d $folder ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+    done
 }
 
 cuda_major() { "$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\).*/\1/p'; }
 
 find_bundle() {
     local file
-    for file in "${GPU_BUNDLE:-}" out/gpu-bundle.tar.xz out/gpu-bundle.tar.gz; do
+    for file in "${GPU_BUNDLE:-}" out/gpu-bundle.tar.xz out/gpu-bundle.tar.gz out/gpu-bundle.tar; do
         [[ -z $file || ! -f $file ]] || { printf '%s' "$file" && return; }
     done
 }
@@ -73,7 +86,8 @@ unpack() { # file
     case $1 in
     *.xz) xz -dc "$1" 2>/dev/null || python3 -c 'import lzma, shutil, sys
 shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1" ;;
-    *) gzip -dc "$1" ;;
+    *.gz) gzip -dc "$1" ;;
+    *) cat "$1" ;;
     esac | tar -x -C "$unpacked"
 }
 
@@ -113,9 +127,8 @@ prepare() {
     archs=$(cat "$BUILD/cuda/archs" 2>/dev/null) # what was compiled before will do, if it has this device's
     [[ " $archs " == *" $arch "* ]] || archs=$arch
     bundle=$(find_bundle)
-    if [[ $rehearsal == 1 ]]; then
+    if [[ $rehearsal == 1 && -z ${GPU_BUNDLE:-} ]]; then
         bin=$BUILD/tests/gpu
-        read -ra cuda_tests <<<"${GPU_CHECK_TESTS:-}"
     elif can_build && [[ -z ${GPU_BUNDLE:-} ]]; then
         say "building for sm_$arch"
         make_here 300 gpu-programs || stop "the build failed: $(tail -n 1 "$results/build.log") ($results/build.log)"
@@ -127,9 +140,9 @@ prepare() {
         stop 'the libraries to build with are missing (launch/install-deps.sh installs them) and so is out/gpu-bundle.tar.xz:' \
             "run 'make gpu-bundle' where they are, and bring the file (git ignores out/) or set GPU_BUNDLE"
     fi
-    [[ -z ${bundle:-} || ! -x $bin/ringreel ]] || export RINGREEL=$PWD/$bin/ringreel
+    [[ -z ${GPU_CHECK_TESTS+set} ]] || read -ra cuda_tests <<<"$GPU_CHECK_TESTS"
+    [[ -z $bundle || ! -x $bin/ringreel ]] || export RINGREEL=$PWD/$bin/ringreel
     export RINGREEL=${RINGREEL:-$PWD/ringreel}
-    [[ $rehearsal == 1 ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$CUDA_HOME/lib64
 }
 
 device_facts() {
@@ -137,7 +150,7 @@ device_facts() {
     isa=$(limited 60 "$bin/bench_gpu" "${sizes[@]}" device 2>"$results/device.log") ||
         stop "no device: $(tail -n 1 "$results/device.log")"
     fact 'device' "$(gpu_says name) ${isa##*$'\t'} $([[ $rehearsal == 0 ]] || echo '(emulated: nothing below is a speed)')"
-    fact 'memory, driver' "$(gpu_says memory.total) MiB, $(gpu_says driver_version)"
+    [[ -z $(gpu_says name) ]] || fact 'memory, driver' "$(gpu_says memory.total) MiB, $(gpu_says driver_version)"
     fact 'CUDA' "$("$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\), \(.*\)/\1 (\2)/p')"
     fact 'processors' "$(nproc), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | sed -n 1p)"
     fact 'date' "$(date -u '+%Y-%m-%d %H:%M UTC')"
@@ -151,6 +164,8 @@ main() {
     work=$(mktemp -d "$(roomy_folder)/gpu-check.XXXXXX") || stop 'no room for temporary files'
     trap 'rm -rf "$work"' EXIT
     ((EUID != 0)) || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    system_libraries=${LD_LIBRARY_PATH:-}
+    [[ $rehearsal == 1 ]] || find_cuda
     prepare
     device_facts
     local section

@@ -193,9 +193,14 @@ random_model() { # file, width, blocks, heads, channels of the VAE, GB
         no_model="$6 GB are not free in $work"
         return 1
     fi
-    limited 90 "$bin/random_checkpoint" "$1" "$2" "$3" "$4" 64 "$5" >"$results/random-model.log" 2>&1 || code=$?
-    ((code == 0)) || no_model="random weights: $(reason "$code" "$results/random-model.log")"
-    return "$code"
+    limited 90 "$bin/random_checkpoint" "$1.part" "$2" "$3" "$4" 64 "$5" >"$results/random-model.log" 2>&1 || code=$?
+    case $code in
+    0) mv "$1.part" "$1" && return ;;
+    "$no_time") no_model='no time was left' ;;
+    *) no_model="random weights: $(reason "$code" "$results/random-model.log")" ;;
+    esac
+    rm -f "$1.part"
+    return 1
 }
 
 # Latents of 768x512x121; picture and frames for the program.
@@ -271,7 +276,7 @@ section_render() {
 
 section_torch() {
     local code=0 log=$results/torch.log
-    limited 90 python3 tools/bench_gpu_reference.py "${sizes[@]}" >"$log" 2>&1 </dev/null || code=$?
+    limited 90 env LD_LIBRARY_PATH="$system_libraries" python3 tools/bench_gpu_reference.py "${sizes[@]}" >"$log" 2>&1 </dev/null || code=$?
     sed -n $'s/^timing\t.*/&\ttorch/p' "$log" >>"$results/results.tsv"
     case $code in
     0) check 'PyTorch, for comparison' passed '' ;;

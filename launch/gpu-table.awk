@@ -51,12 +51,12 @@ END {
     }
     print ""
     for (i = 1; i <= nf; i++) { split(facts[i], f, "\t"); printf "%-16s %s\n", f[1], f[2] }
-    printf "\n%-54s %-8s %s\n", "check", "", ""
-    for (i = 1; i <= nc; i++) { split(checks[i], c, "\t"); printf "%-54s %-8s %s\n", c[1], c[2], c[3] }
-    printf "\n%-54s %12s %14s %10s %14s %10s\n", "timing", "time", "", "ceiling", "target", "PyTorch/us"
+    printf "\n%-64s %-8s %s\n", "check", "", ""
+    for (i = 1; i <= nc; i++) { split(checks[i], c, "\t"); printf "%-64s %-8s %s\n", c[1], c[2], c[3] }
+    printf "\n%-64s %12s %14s %10s %14s %10s\n", "timing", "time", "", "ceiling", "target", "PyTorch/us"
     for (i = 1; i <= nt; i++) {
         n = order[i]
-        printf "%-54s %12s %14s %10s %14s %10s\n", n, duration(seconds[n]), rate(n, seconds[n]), percent(share(n)), aim(n), times(n)
+        printf "%-64s %12s %14s %10s %14s %10s\n", n, duration(seconds[n]), rate(n, seconds[n]), percent(share(n)), aim(n), times(n)
     }
     printf "\n%d passed, %d failed, %d not run\n", count["passed"], count["failed"], count["not run"]
 }

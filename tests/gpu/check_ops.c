@@ -279,33 +279,37 @@ static void patches(struct side *s)
 
 /* ---- comparing ------------------------------------------------------------------------------- */
 
+/* Largest root mean square of the error, relative to the values'. Tensor cores may round their fp32 sums
+ * down, and approximate functions are right to some 1e-4; one wrong term of 2048 makes 2e-2. */
+static const double exact = 0, sums = 1e-5, tensor_sums = 1e-4, functions = 1e-3,
+                    rounded = 1e-2; /* inputs to bf16, which the CPU does not do */
+
 static const struct check {
     const char *name;
     void (*run)(struct side *s);
-    double products,
-        fp32; /* largest root mean square of the error, relative, in either precision */
+    const double *bf16, *fp32;
 } checks[] = {
-    {"linear", linear_square, 1e-5, 3e-6},
-    {"linear with gelu", linear_gelu, 1e-5, 3e-6},
-    {"linear with silu, few rows", linear_silu, 1e-5, 3e-6},
-    {"linear from the checkpoint at every call", linear_streamed, 1e-5, 3e-6},
-    {"attention, heads of 64", attention_64, 1e-2, 1e-2},
-    {"attention, heads of 128", attention_128, 1e-2, 1e-2},
-    {"attention, heads of 32", attention_32, 1e-2, 1e-2},
-    {"attention to a text", attention_text, 1e-2, 1e-2},
-    {"attention of T5", attention_t5, 1e-5, 1e-5},
-    {"convolution with a sum", conv_wide, 1e-2, 1e-5},
-    {"convolution to 48 channels", conv_narrow, 1e-2, 1e-5},
-    {"convolution with strides", conv_strided, 1e-2, 1e-5},
-    {"convolution of single positions", conv_point, 1e-2, 1e-5},
-    {"rms norm, modulated", norm_rms, 1e-5, 1e-5},
-    {"layer norm, modulated", norm_layer, 1e-5, 1e-5},
-    {"rms norm, weighted", rms_weighted, 1e-5, 1e-5},
-    {"gates, gelu, silu", gates, 1e-5, 1e-5},
-    {"linear combination", lincomb, 1e-6, 1e-6},
-    {"pixel norm and silu", pixel_norm, 1e-5, 1e-5},
-    {"depth to space and back", pixels, 0, 0},
-    {"pixels from patches", patches, 0, 0},
+    {"linear", linear_square, &tensor_sums, &sums},
+    {"linear with gelu", linear_gelu, &functions, &functions},
+    {"linear with silu, few rows", linear_silu, &functions, &functions},
+    {"linear from the checkpoint at every call", linear_streamed, &tensor_sums, &sums},
+    {"attention, heads of 64", attention_64, &rounded, &rounded},
+    {"attention, heads of 128", attention_128, &rounded, &rounded},
+    {"attention, heads of 32", attention_32, &rounded, &rounded},
+    {"attention to a text", attention_text, &rounded, &rounded},
+    {"attention of T5", attention_t5, &tensor_sums, &tensor_sums},
+    {"convolution with a sum", conv_wide, &rounded, &sums},
+    {"convolution to 48 channels", conv_narrow, &rounded, &sums},
+    {"convolution with strides", conv_strided, &rounded, &sums},
+    {"convolution of single positions", conv_point, &rounded, &sums},
+    {"rms norm, modulated", norm_rms, &sums, &sums},
+    {"layer norm, modulated", norm_layer, &sums, &sums},
+    {"rms norm, weighted", rms_weighted, &sums, &sums},
+    {"gates, gelu, silu", gates, &functions, &functions},
+    {"linear combination", lincomb, &sums, &sums},
+    {"pixel norm and silu", pixel_norm, &functions, &functions},
+    {"depth to space and back", pixels, &exact, &exact},
+    {"pixels from patches", patches, &exact, &exact},
 };
 
 /* The worst element may be this much farther off than the root mean square: one that is wrong, among
@@ -340,7 +344,7 @@ static bool check(const struct check *c, enum precision precision)
     c->run(&cpu);
     c->run(&cuda);
     CHECK(cpu.results == cuda.results, "%s: as many results on both", c->name);
-    bool good = compare(c->name, fp32 ? "fp32" : "bf16", &cuda, &cpu, fp32 ? c->fp32 : c->products);
+    bool good = compare(c->name, fp32 ? "fp32" : "bf16", &cuda, &cpu, fp32 ? *c->fp32 : *c->bf16);
     side_end(&cpu);
     side_end(&cuda);
     device_close(cuda.dev);
