@@ -100,7 +100,7 @@ use_bundle() { # file
     unpack "$1" || stop "$1 cannot be unpacked (needs xz or python3, and tar)"
     bin=$unpacked/bin cuda_tests=("$unpacked"/tests/test_*)
     export PATH=$PWD/$unpacked/bin:$PATH
-    ldconfig -p 2>/dev/null | grep -q 'libgomp\.so\.1 ' || ln -sf ../spare/libgomp.so.1 "$unpacked/lib/libgomp.so.1"
+    ldconfig -p 2>/dev/null | grep 'libgomp\.so\.1 ' >/dev/null || ln -sf ../spare/libgomp.so.1 "$unpacked/lib/libgomp.so.1"
     if ! line=$("$bin/ringreel" --version 2>&1); then
         stop "the packed programs do not start here (they were built with glibc $(stamp glibc)): ${line%%$'\n'*}"
     fi

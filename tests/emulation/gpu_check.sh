@@ -45,7 +45,7 @@ has_line 'rows for the docs' "$work/results/rows.md" '^\| linear 8192 x 8192 -> 
 has_line 'nothing there is a speed' "$work/out" 'emulated: nothing below is a speed'
 if [[ ${SANITIZE:-0} != 1 ]]; then
     row 'ops against the CPU' passed '[0-9]+ cases'
-    row 'tiny render, two ranks on the device' passed 'the same bytes'
+    row 'tiny render, three ranks on the device' passed 'the same bytes'
     row 'step 13B, 6144 tokens' '[0-9.]+ m?s' '.*TFLOP/s'
     row 'VAE decode 768x512x121' '[0-9.]+ m?s' '.*TFLOP/s'
     row 'render 768x512x121, 20 steps, guidance of both kinds: denoise' '[0-9.]+ m?s' ''
