@@ -1,13 +1,13 @@
-/* bench_gpu [--small] WHAT ...: times what users of a GPU get, through kernels/ops.h and the model's own
- * code. launch/gpu-check.sh runs it, section by section, and makes the table.
+/* bench_gpu [--small] WHAT ...: times what users of a GPU get, through kernels/ops.h and the
+ * model's own code. launch/gpu-check.sh runs it, section by section, and makes the table.
  *
  *     bench_gpu device                     what --backend cuda would open; exit code 3 without one
  *     bench_gpu ceilings|attention|linear|conv|rows
  *     bench_gpu step CHECKPOINT NAME F H W   one step without guidance of F x H x W latents
  *     bench_gpu vae CHECKPOINT NAME F H W    decoding them, the frames staying on the device
  *
- * A line for each, separated by tabs: timing, name, seconds (median), TFLOP and GB of one run. --small
- * is for devices that are emulated: the same work in sizes that end. */
+ * A line for each, separated by tabs: timing, name, seconds (median), TFLOP and GB of one run.
+ * --small is for devices that are emulated: the same work in sizes that end. */
 #include "base/error.h"
 #include "base/log.h"
 #include "model/vae.h"
@@ -60,8 +60,8 @@ struct row {
         }                                                                                          \
     }
 
-/* Tokens: 768x512x121 has 6144. Convolutions: those of the decoder of 768x512, four latent frames at a
- * time, at each of its widths. */
+/* Tokens: 768x512x121 has 6144. Convolutions: those of the decoder of 768x512, four latent frames
+ * at a time, at each of its widths. */
 static const struct row table[] = {
     {"ceilings", "copy within the device, 1 GiB", timed_copy, {1 << 30}, {1 << 16}},
     LINEAR("ceilings", 8192, 8192, 8192, NONE),

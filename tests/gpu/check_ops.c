@@ -1,10 +1,11 @@
-/* check_ops [--small]: ops of kernels/ops.h on the first CUDA device against the CPU, on the same random
- * numbers, in sizes of the 2B and of no round number (--small: for devices that are emulated). What only
- * they go through is cuBLASLt and the library's own host code; the kernels by themselves are compared in
- * tests/emulation/test_*.cu. Speaks TAP. */
+/* check_ops [--small]: ops of kernels/ops.h on the first CUDA device against the CPU, on the same
+ * random numbers, in sizes of the 2B and of no round number (--small: for emulated devices).
+ * What only they go through is cuBLASLt and the library's own host code; the kernels by themselves
+ * are compared in tests/emulation/test_*.cu. Speaks TAP. */
 #include "base/error.h"
 #include "base/log.h"
 #include "kernels/ops.h"
+#include "tests/support/held.h"
 
 #include <math.h>
 #include <omp.h>
@@ -12,19 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 16 };
 static bool small;
 
-/* ---- a case's operands, on whichever device it runs ------------------------------------------- */
+/* ---- a case's operands, on whichever device it runs ------------------------------------------ */
 
 struct side {
     struct device *dev;
     uint32_t seed;
-    struct {
-        void *p;
-        size_t bytes;
-    } taken[MOST];
-    int count;
+    struct held held;
     float *result; /* in host memory */
     int64_t results;
 };
@@ -33,15 +29,6 @@ static float uniform(struct side *s) /* [-1, 1) */
 {
     s->seed = s->seed * 1664525u + 1013904223u;
     return (float)(int32_t)s->seed * 0x1p-31f;
-}
-
-static void *take(struct side *s, size_t bytes)
-{
-    void *p = device_memory(s->dev)->take(bytes, "check");
-    CHECK(p && s->count < MOST, "check_ops: no device memory for %zu bytes", bytes);
-    s->taken[s->count].p = p;
-    s->taken[s->count++].bytes = bytes;
-    return p;
 }
 
 static float *host_floats(struct side *s, int64_t n, float amplitude)
@@ -53,7 +40,7 @@ static float *host_floats(struct side *s, int64_t n, float amplitude)
 
 static float *floats(struct side *s, int64_t n)
 {
-    float *values = host_floats(s, n, 1), *p = take(s, (size_t)n * sizeof *p);
+    float *values = host_floats(s, n, 1), *p = held_take(&s->held, (size_t)n * sizeof *p);
     op_upload(s->dev, p, values, (size_t)n * sizeof *p);
     free(values);
     return p;
@@ -68,7 +55,7 @@ static struct clip clip(struct side *s, int64_t t, int64_t h, int64_t w, int64_t
 {
     struct clip clip = {.t = t, .h = h, .w = w, .c = c, .pad = pad};
     int64_t n = clip_count(&clip), row = clip_row(&clip);
-    float *values = host_floats(s, n, 1), *p = take(s, (size_t)n * sizeof *p);
+    float *values = host_floats(s, n, 1), *p = held_take(&s->held, (size_t)n * sizeof *p);
     for (int64_t i = 0; i < n; i++) /* border columns are zero */
         if (i % row < pad * c || i % row >= row - pad * c) values[i] = 0;
     op_upload(s->dev, p, values, (size_t)n * sizeof *p);
@@ -103,10 +90,7 @@ static void give_clip(struct side *s, const struct clip *c) { give_result(s, c->
 static void side_end(struct side *s)
 {
     free(s->result);
-    while (s->count > 0) {
-        s->count--;
-        device_memory(s->dev)->give(s->taken[s->count].p, s->taken[s->count].bytes);
-    }
+    held_give(&s->held);
 }
 
 static int64_t sized(int64_t real, int64_t tiny) { return small ? tiny : real; }
@@ -279,8 +263,9 @@ static void patches(struct side *s)
 
 /* ---- comparing ------------------------------------------------------------------------------- */
 
-/* Largest root mean square of the error, relative to the values'. Tensor cores may round their fp32 sums
- * down, and approximate functions are right to some 1e-4; one wrong term of 2048 makes 2e-2. */
+/* Largest root mean square of the error, relative to the values'. Tensor cores may round their fp32
+ * sums down, and approximate functions are right to some 1e-4; one wrong term of 2048
+ * makes 2e-2. */
 static const double exact = 0, sums = 1e-5, tensor_sums = 1e-4, functions = 1e-3,
                     rounded = 1e-2; /* inputs to bf16, which the CPU does not do */
 
@@ -312,8 +297,8 @@ static const struct check {
     {"pixels from patches", patches, &exact, &exact},
 };
 
-/* The worst element may be this much farther off than the root mean square: one that is wrong, among
- * a million, would not show in that. */
+/* The worst element may be this much farther off than the root mean square: one that is wrong,
+ * among a million, would not show in that. */
 enum { WORST = 12 };
 
 static bool compare(const char *name, const char *kind, const struct side *got,
@@ -339,16 +324,18 @@ static bool compare(const char *name, const char *kind, const struct side *got,
 static bool check(const struct check *c, enum precision precision)
 {
     bool fp32 = precision == PRECISION_F32;
-    struct side cpu = {.dev = device_open_cpu(omp_get_max_threads(), NULL, precision), .seed = 1},
-                cuda = {.dev = device_open_cuda(0, 1, precision), .seed = 1};
+    struct device *host = device_open_cpu(omp_get_max_threads(), NULL, precision),
+                  *gpu = device_open_cuda(0, 1, precision);
+    struct side cpu = {.dev = host, .held.dev = host, .seed = 1},
+                cuda = {.dev = gpu, .held.dev = gpu, .seed = 1};
     c->run(&cpu);
     c->run(&cuda);
     CHECK(cpu.results == cuda.results, "%s: as many results on both", c->name);
     bool good = compare(c->name, fp32 ? "fp32" : "bf16", &cuda, &cpu, fp32 ? *c->fp32 : *c->bf16);
     side_end(&cpu);
     side_end(&cuda);
-    device_close(cuda.dev);
-    device_close(cpu.dev);
+    device_close(gpu);
+    device_close(host);
     return good;
 }
 

@@ -1,5 +1,5 @@
-/* random_checkpoint FILE WIDTH BLOCKS HEADS CAPTION VAE_CHANNELS: a model in the structure of 0.9.5 to
- * 0.9.8 with random weights, for timing (tests/support/released.h). */
+/* random_checkpoint FILE WIDTH BLOCKS HEADS CAPTION VAE_CHANNELS: a model in the structure of 0.9.5
+ * to 0.9.8 with random weights, for timing (tests/support/released.h). */
 #include "tests/support/released.h"
 
 #include <stdio.h>

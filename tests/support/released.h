@@ -1,5 +1,5 @@
-/* Checkpoints with the names, shapes and types (BF16) of LTX-Video's releases, for tests and benches of
- * their sizes. */
+/* Checkpoints with the names, shapes and types (BF16) of LTX-Video's releases, for tests and
+ * benches of their sizes. */
 #ifndef RINGREEL_TESTS_RELEASED_H
 #define RINGREEL_TESTS_RELEASED_H
 

@@ -12,22 +12,12 @@ enum { TEXT = 64, BLOCK = 1 << 20 }; /* tokens of the prompt; numbers made at a 
 
 static float number(int64_t i) { return (float)((i * 7919) % 2003) * 1e-3f - 1.0f; }
 
-static void *take(struct timed *t, size_t bytes)
-{
-    void *p = device_memory(t->dev)->take(bytes, "bench");
-    CHECK(p && t->count < (int)(sizeof t->taken / sizeof *t->taken),
-          "bench: no device memory for %zu bytes", bytes);
-    t->taken[t->count].p = p;
-    t->taken[t->count++].bytes = bytes;
-    return p;
-}
-
 /* n numbers in device memory: some from the host, which are doubled there until they are enough. */
 static void *random_on(struct timed *t, int64_t n, enum dtype type)
 {
     size_t size = dtype_size(type), bytes = (size_t)n * size;
     int64_t made = n < BLOCK ? n : BLOCK;
-    unsigned char *to = take(t, bytes);
+    unsigned char *to = held_take(&t->held, bytes);
     float *numbers = xmalloc((size_t)made * sizeof *numbers);
     uint16_t *halves = (uint16_t *)(void *)numbers; /* over them: each is read before */
     for (int64_t i = 0; i < made; i++) {
@@ -80,10 +70,7 @@ void timed_close(struct timed *t)
     device_finish(t->dev);
     if (t->linear.packed) op_linear_unpack(t->dev, &t->linear);
     if (t->conv.packed) op_conv_unpack(t->dev, &t->conv);
-    while (t->count > 0) {
-        t->count--;
-        device_memory(t->dev)->give(t->taken[t->count].p, t->taken[t->count].bytes);
-    }
+    held_give(&t->held);
     free((void *)t->weight.data);
     *t = (struct timed){0};
 }
@@ -98,8 +85,11 @@ static void linear_once(struct timed *t)
 void timed_linear(struct timed *t, struct device *dev, const int64_t *size)
 {
     int64_t rows = size[0], out = size[1], in = size[2];
-    *t = (struct timed){
-        .dev = dev, .once = linear_once, .tile = size[3], .epilogue = (enum epilogue)size[4]};
+    *t = (struct timed){.dev = dev,
+                        .held.dev = dev,
+                        .once = linear_once,
+                        .tile = size[3],
+                        .epilogue = (enum epilogue)size[4]};
     t->flop = 2.0 * (double)rows * (double)in * (double)out;
     t->weight = random_weight(2, (int64_t[]){out, in});
     t->linear = linear_make(&t->weight, NULL);
@@ -119,7 +109,8 @@ static void attention_once(struct timed *t)
 void timed_attention(struct timed *t, struct device *dev, const int64_t *size)
 {
     int64_t tokens = size[0], heads = size[1], head_dim = size[2], granule = size[3];
-    *t = (struct timed){.dev = dev, .once = attention_once, .heads = heads, .tile = granule};
+    *t = (struct timed){
+        .dev = dev, .held.dev = dev, .once = attention_once, .heads = heads, .tile = granule};
     int64_t granules = (tokens + granule - 1) / granule;
     t->flop = 4.0 * (double)tokens * (double)tokens * (double)(heads * head_dim);
     t->x = random_mat(t, tokens, heads * head_dim);
@@ -137,7 +128,7 @@ static void conv_once(struct timed *t)
 void timed_conv(struct timed *t, struct device *dev, const int64_t *size)
 {
     int64_t channels = size[0], frames = size[1], h = size[2], w = size[3], k = size[4];
-    *t = (struct timed){.dev = dev, .once = conv_once};
+    *t = (struct timed){.dev = dev, .held.dev = dev, .once = conv_once};
     t->flop = 2.0 * (double)(k * k * k * channels * channels) * (double)(frames * h * w);
     t->weight = random_weight(5, (int64_t[]){channels, channels, k, k, k});
     t->conv = conv_make(&t->weight, NULL);
@@ -154,7 +145,7 @@ static void norm_once(struct timed *t)
 static void open_rows(struct timed *t, struct device *dev, int64_t rows, int64_t cols,
                       void (*once)(struct timed *))
 {
-    *t = (struct timed){.dev = dev, .once = once};
+    *t = (struct timed){.dev = dev, .held.dev = dev, .once = once};
     t->x = random_mat(t, rows, cols);
     t->y = random_mat(t, rows, cols);
     t->bytes = 2.0 * (double)(rows * cols) * (double)dtype_size(t->x.dtype);
@@ -243,7 +234,7 @@ double step_model_seconds(struct step_model *m, int runs)
     const float level = 0.7f;
     const struct timesteps times = {.count = 1, .values = &level};
     int64_t channels = transformer_channels(m->transformer);
-    struct timed memory = {.dev = m->dev};
+    struct timed memory = {.dev = m->dev, .held.dev = m->dev};
     struct mat x = mat_f32(random_on(&memory, m->tokens * channels, DTYPE_F32), m->tokens,
                            channels),
                v = mat_f32(random_on(&memory, m->tokens * channels, DTYPE_F32), m->tokens,
