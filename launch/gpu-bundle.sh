@@ -20,7 +20,7 @@ fail() {
 digest() { # core or cuda
     local folders=(src kernels/*.[ch] kernels/cpu tests/gpu tests/support)
     [[ $1 == core ]] || folders=(src/base kernels tests/emulation/*.cu tests/emulation/*.h)
-    find "${folders[@]}" -type f ! -name '*.py' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
+    find "${folders[@]}" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
 
 mpi_folder() { ompi_info --path "$1" --parsable | sed -n "1s/^path:$1://p"; }
@@ -29,8 +29,8 @@ mpi_folder() { ompi_info --path "$1" --parsable | sed -n "1s/^path:$1://p"; }
 belongs_to_machine() {
     case $1 in
     ld-linux* | libc.so.* | libm.so.* | libpthread.so.* | libdl.so.* | librt.so.* | libutil.so.* | libresolv.so.* | \
-        libanl.so.* | libstdc++.so.* | libgcc_s.so.* | libcuda.so.* | libcudart.so.* | libcublas*.so.* | libnccl.so.* | \
-        libnvidia-*) return 0 ;;
+        libanl.so.* | libstdc++.so.* | libgcc_s.so.* | libcuda.so.* | libcudart.so.* | \
+        libcublas*.so.* | libnccl.so.* | libnvidia-*) return 0 ;;
     esac
     return 1
 }
@@ -54,7 +54,8 @@ pack_components() { # folder, packed libraries
         done)
         [[ -n $needs ]] || cp "$component" "$1"
     done
-    [[ -e $1/mca_pml_ob1.so && -e $1/mca_btl_vader.so ]] || fail "MPI's components are not where ompi_info says, $components_from"
+    [[ -e $1/mca_pml_ob1.so && -e $1/mca_btl_vader.so ]] ||
+        fail "MPI's components are not where ompi_info says, $components_from"
 }
 
 # Starts a program with the libraries beside it; those that LD_LIBRARY_PATH names come after.
@@ -72,7 +73,8 @@ WRAPPER
 }
 
 main() {
-    local stage programs=("ringreel" "$BUILD"/tests/gpu/{bench_gpu,check_ops,random_checkpoint}) extra file version
+    local stage extra file version bytes
+    local programs=(ringreel "$BUILD"/tests/gpu/{bench_gpu,check_ops,random_checkpoint})
     local tests=("$BUILD"/cuda/tests/emulation/test_*[!.o])
     command -v mpirun ompi_info >/dev/null || fail 'mpirun and ompi_info are needed here'
     components_from=$(mpi_folder pkglibdir)
@@ -111,9 +113,10 @@ STAMP
     mkdir -p "$(dirname "$archive")"
     tar -c --owner=0 --group=0 -C "$stage" . | xz -T0 --lzma2=preset=6,dict=64MiB >"$archive.part-$$"
     mv "$archive.part-$$" "$archive"
-    printf '%s: %d bytes, %d libraries, %d components of MPI, %d tests of kernels\n' "$archive" "$(stat -c %s "$archive")" \
+    bytes=$(stat -c %s "$archive")
+    printf '%s: %d bytes, %d libraries, %d components of MPI, %d tests of kernels\n' "$archive" "$bytes" \
         "$(find "$stage/lib" -maxdepth 1 -type f | wc -l)" "$(find "$stage/lib/openmpi" -type f | wc -l)" "${#tests[@]}"
-    (($(stat -c %s "$archive") <= most_bytes)) || fail "that is more than $most_bytes bytes; fewer CUDA_ARCHS make it smaller"
+    ((bytes <= most_bytes)) || fail "that is more than $most_bytes bytes; fewer CUDA_ARCHS make it smaller"
 }
 
 if [[ ${1:-} == --digest ]]; then digest "$2"; else main; fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # `make gpu-check`: what a machine with a GPU says of the CUDA backend, in at most eight minutes. Every kernel and op
 # against the CPU, renders end to end, then timings beside the device's own ceilings and PyTorch. A section that fails
-# or takes too long stops no other. Ends with one table, also in out/gpu-check/table.txt and, for docs/SPEED.md, rows.md;
-# exit code 1 if a check failed, 2 if nothing could be run.
+# or takes too long stops no other. Ends with one table, also in out/gpu-check/table.txt and, for docs/SPEED.md, in
+# rows.md; exit code 1 if a check failed, 2 if nothing could be run.
 #
 # Where the libraries that ringreel is built with are missing, it takes the programs of `make gpu-bundle` from
 # out/gpu-bundle.tar.* or GPU_BUNDLE=FILE (docs/GPU.md).
@@ -77,7 +77,8 @@ can_build() { pkg-config --exists ompi-c yaml-0.1 jansson libavformat libavcodec
 make_here() { # time limit, targets
     local limit=$1
     shift
-    limited "$limit" make -j"$(nproc)" CUDA=1 CUDA_HOME="$CUDA_HOME" ${archs:+CUDA_ARCHS="$archs"} "$@" >"$results/build.log" 2>&1
+    limited "$limit" make -j"$(nproc)" CUDA=1 CUDA_HOME="$CUDA_HOME" ${archs:+CUDA_ARCHS="$archs"} "$@" \
+        >"$results/build.log" 2>&1
 }
 
 unpack() { # file
@@ -100,7 +101,8 @@ use_bundle() { # file
     unpack "$1" || stop "$1 cannot be unpacked (needs xz or python3, and tar)"
     bin=$unpacked/bin cuda_tests=("$unpacked"/tests/test_*)
     export PATH=$PWD/$unpacked/bin:$PATH
-    ldconfig -p 2>/dev/null | grep 'libgomp\.so\.1 ' >/dev/null || ln -sf ../spare/libgomp.so.1 "$unpacked/lib/libgomp.so.1"
+    ldconfig -p 2>/dev/null | grep 'libgomp\.so\.1 ' >/dev/null ||
+        ln -sf ../spare/libgomp.so.1 "$unpacked/lib/libgomp.so.1"
     if ! line=$("$bin/ringreel" --version 2>&1); then
         stop "the packed programs do not start here (they were built with glibc $(stamp glibc)): ${line%%$'\n'*}"
     fi
@@ -137,8 +139,9 @@ prepare() {
     elif [[ -n $bundle ]]; then
         use_bundle "$bundle"
     else
-        stop 'the libraries to build with are missing (launch/install-deps.sh installs them) and so is out/gpu-bundle.tar.xz:' \
-            "run 'make gpu-bundle' where they are, and bring the file (git ignores out/) or set GPU_BUNDLE"
+        stop 'the libraries to build with are missing (launch/install-deps.sh installs them), and so is' \
+            "out/gpu-bundle.tar.xz: run 'make gpu-bundle' where they are, and bring the file (git ignores out/)," \
+            'or set GPU_BUNDLE'
     fi
     [[ -z ${GPU_CHECK_TESTS+set} ]] || read -ra cuda_tests <<<"$GPU_CHECK_TESTS"
     [[ -z $bundle || ! -x $bin/ringreel ]] || export RINGREEL=$PWD/$bin/ringreel
@@ -146,10 +149,11 @@ prepare() {
 }
 
 device_facts() {
-    local isa
+    local isa emulated=''
+    [[ $rehearsal == 0 ]] || emulated=' (emulated: nothing below is a speed)'
     isa=$(limited 60 "$bin/bench_gpu" "${sizes[@]}" device 2>"$results/device.log") ||
         stop "no device: $(tail -n 1 "$results/device.log")"
-    fact 'device' "$(gpu_says name) ${isa##*$'\t'} $([[ $rehearsal == 0 ]] || echo '(emulated: nothing below is a speed)')"
+    fact 'device' "$(gpu_says name) ${isa##*$'\t'}$emulated"
     [[ -z $(gpu_says name) ]] || fact 'memory, driver' "$(gpu_says memory.total) MiB, $(gpu_says driver_version)"
     fact 'CUDA' "$("$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\), \(.*\)/\1 (\2)/p')"
     fact 'processors' "$(nproc), $(sed -n 's/^model name.*: //p' /proc/cpuinfo | sed -n 1p)"

@@ -155,9 +155,10 @@ section_tiny() {
     tiny_digest=$one
 }
 
-# Three, of which two denoise: several ranks on one device are more than NCCL promises: a host's name of its own for each, and sockets.
+# Three, of which two denoise. Several ranks on one device are more than NCCL promises, so each has a host's name of its
+# own, and they go through sockets.
 section_nccl() {
-    local code=0 digest name='three ranks through NCCL'
+    local code=0 digest refusal name='three ranks through NCCL'
     if ! "$RINGREEL" render --help 2>/dev/null | grep -e --transport >/dev/null; then
         check "$name" 'not run' 'this program has no --transport'
         return
@@ -170,8 +171,9 @@ section_nccl() {
     chmod +x "$work/own-host"
     digest=$(NCCL_SOCKET_IFNAME=lo NCCL_IB_DISABLE=1 NCCL_MAX_CTAS=1 RINGREEL=$work/own-host \
         render_tiny tiny-nccl 3 --backend cuda --transport nccl --timeout 30) || code=$?
-    if ((code != 0)) && grep -Eqi 'duplicate|share a device|invalid usage' "$results/tiny-nccl.log"; then
-        check "$name" 'not run' "refused: $(grep -Ei 'duplicate|share a device|invalid usage' "$results/tiny-nccl.log" | sed -n 1p)"
+    refusal=$(grep -Ei 'duplicate|share a device|invalid usage' "$results/tiny-nccl.log" | sed -n 1p)
+    if [[ $code != 0 && -n $refusal ]]; then
+        check "$name" 'not run' "refused: $refusal"
     else
         same_bytes "$name" "$tiny_digest" "$code" "$digest" tiny-nccl
     fi
@@ -276,7 +278,8 @@ section_render() {
 
 section_torch() {
     local code=0 log=$results/torch.log
-    limited 90 env LD_LIBRARY_PATH="$system_libraries" python3 tools/bench_gpu_reference.py "${sizes[@]}" >"$log" 2>&1 </dev/null || code=$?
+    limited 90 env LD_LIBRARY_PATH="$system_libraries" python3 tools/bench_gpu_reference.py "${sizes[@]}" \
+        >"$log" 2>&1 </dev/null || code=$?
     sed -n $'s/^timing\t.*/&\ttorch/p' "$log" >>"$results/results.tsv"
     case $code in
     0) check 'PyTorch, for comparison' passed '' ;;

@@ -45,7 +45,8 @@ END {
         print "\n\n| | time | | of the ceiling | target | PyTorch's time / ours |\n|---|---|---|---|---|---|"
         for (i = 1; i <= nt; i++) {
             n = order[i]
-            printf "| %s | %s | %s | %s | %s | %s |\n", n, duration(seconds[n]), rate(n, seconds[n]), percent(share(n)), aim(n), times(n)
+            printf "| %s | %s | %s | %s | %s | %s |\n", n, duration(seconds[n]), rate(n, seconds[n]), \
+                percent(share(n)), aim(n), times(n)
         }
         exit
     }
@@ -56,7 +57,8 @@ END {
     printf "\n%-64s %12s %14s %10s %14s %10s\n", "timing", "time", "", "ceiling", "target", "PyTorch/us"
     for (i = 1; i <= nt; i++) {
         n = order[i]
-        printf "%-64s %12s %14s %10s %14s %10s\n", n, duration(seconds[n]), rate(n, seconds[n]), percent(share(n)), aim(n), times(n)
+        printf "%-64s %12s %14s %10s %14s %10s\n", n, duration(seconds[n]), rate(n, seconds[n]), \
+            percent(share(n)), aim(n), times(n)
     }
     printf "\n%d passed, %d failed, %d not run\n", count["passed"], count["failed"], count["not run"]
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make gpu-check` rehearsed on the emulated device: every section, a check that fails, a program that hangs, pieces that
-# are missing, the table. What it would say of a GPU is for a GPU.
+# `make gpu-check` rehearsed on the emulated device: every section, a check that fails, a program that hangs, pieces
+# that are missing, the table. What it would say of a GPU is for a GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/support/cases.sh
@@ -35,7 +35,8 @@ row 'kernels: hanging' failed 'took too long after 1 cases'
 has_line 'they are counted' "$work/out" '^1 passed, 3 failed, 0 not run$'
 
 sections='ops tiny nccl ceilings linear attention conv rows step vae render step13b torch'
-[[ ${SANITIZE:-0} != 1 ]] || sections='ceilings linear rows torch' # the sanitizers make the emulator twenty times slower
+# The sanitizers make the emulator twenty times slower.
+[[ ${SANITIZE:-0} != 1 ]] || sections='ceilings linear rows torch'
 run_check GPU_CHECK_ONLY="kernels $sections" GPU_CHECK_TESTS=
 equal 'all sections: exit code' 0 "$code"
 row 'kernels' 'not run' 'no test programs'
