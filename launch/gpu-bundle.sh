@@ -67,6 +67,8 @@ export LD_LIBRARY_PATH="$root/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export OPAL_PREFIX="$root" OPAL_BINDIR="$root/bin" OPAL_LIBDIR="$root/lib" OPAL_PKGLIBDIR="$root/lib/openmpi"
 export OPAL_PKGDATADIR="$root/share/openmpi" OPAL_SYSCONFDIR="$root/share/openmpi"
 export OMPI_MCA_mca_base_component_path="$root/lib/openmpi" OMPI_MCA_plm=isolated
+# Whatever the machine has of its own for these is of another version.
+export PMIX_MCA_mca_base_component_disable_dlopen=1 HWLOC_PLUGINS_PATH="$root/lib/hwloc"
 exec "$root/libexec/$(basename "$0")" "$@"
 WRAPPER
     chmod +x "$1"
@@ -81,7 +83,7 @@ main() {
     stage=$(mktemp -d)
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$stage'" EXIT
-    mkdir -p "$stage"/{bin,lib/openmpi,libexec,spare,share,tests}
+    mkdir -p "$stage"/{bin,lib/{openmpi,hwloc},libexec,spare,share,tests}
 
     cp "${programs[@]}" libringreel_cuda.so "$stage/libexec"
     cp "$(readlink -f "$(command -v mpirun)")" "$stage/libexec/mpirun"
