@@ -5,6 +5,7 @@
 # NVIDIA driver and the CUDA toolkit.
 #
 #   gpu-bundle.sh --digest core|cuda    of the sources that a part is made of
+#   gpu-bundle.sh --tests               those of the kernels that nvcc has compiled
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,6 +23,8 @@ digest() { # core or cuda
     [[ $1 == core ]] || folders=(src/base kernels tests/emulation/*.cu tests/emulation/*.h)
     find "${folders[@]}" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
+
+built_tests() { find "$BUILD/cuda/tests/emulation" -name 'test_*' -type f -perm -u+x | sort; }
 
 mpi_folder() { ompi_info --path "$1" --parsable | sed -n "1s/^path:$1://p"; }
 
@@ -104,7 +107,8 @@ WRAPPER
 main() {
     local stage extra file version bytes
     local programs=(ringreel "$BUILD"/tests/gpu/{bench_gpu,check_ops,random_checkpoint})
-    local tests=("$BUILD"/cuda/tests/emulation/test_*[!.o])
+    local tests
+    mapfile -t tests < <(built_tests)
     command -v mpirun ompi_info >/dev/null || fail 'mpirun and ompi_info are needed here'
     components_from=$(mpi_folder pkglibdir)
     stage=$(mktemp -d)
@@ -146,4 +150,8 @@ STAMP
     ((bytes <= most_bytes)) || fail "that is more than $most_bytes bytes; fewer CUDA_ARCHS make it smaller"
 }
 
-if [[ ${1:-} == --digest ]]; then digest "$2"; else main; fi
+case ${1:-} in
+--digest) digest "$2" ;;
+--tests) built_tests ;;
+*) main ;;
+esac

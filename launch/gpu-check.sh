@@ -18,7 +18,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 . launch/gpu-sections.sh
 
-BUILD=${BUILD:-build} CUDA_HOME=${CUDA_HOME:-/usr/local/cuda}
+export BUILD=${BUILD:-build} CUDA_HOME=${CUDA_HOME:-/usr/local/cuda}
 rehearsal=${GPU_CHECK_REHEARSAL:-0}
 results=${GPU_CHECK_OUT:-out/gpu-check}
 deadline=$((SECONDS + ${GPU_CHECK_SECONDS:-480}))
@@ -116,7 +116,7 @@ use_bundle() { # file
     say "compiling the CUDA sources for sm_$arch, CUDA $(cuda_major)"
     if make_here 240 libringreel_cuda.so gpu-tests; then
         cp libringreel_cuda.so "$unpacked/libexec/"
-        cuda_tests=("$BUILD"/cuda/tests/emulation/test_*[!.o])
+        mapfile -t cuda_tests < <(launch/gpu-bundle.sh --tests)
         fact 'CUDA sources' "compiled here for sm_$arch"
     else
         check 'CUDA sources compile' failed "see $results/build.log"
@@ -134,7 +134,8 @@ prepare() {
     elif can_build && [[ -z ${GPU_BUNDLE:-} ]]; then
         say "building for sm_$arch"
         make_here 300 gpu-programs || stop "the build failed: $(tail -n 1 "$results/build.log") ($results/build.log)"
-        bin=$BUILD/tests/gpu cuda_tests=("$BUILD"/cuda/tests/emulation/test_*[!.o])
+        bin=$BUILD/tests/gpu
+        mapfile -t cuda_tests < <(launch/gpu-bundle.sh --tests)
         fact 'programs' "built here, $(git describe --always --dirty 2>/dev/null)"
     elif [[ -n $bundle ]]; then
         use_bundle "$bundle"
