@@ -85,21 +85,21 @@ static void spread_input(const struct task *k)
     int64_t value = k->tiles * CONV_BLOCK;
     for (int64_t tile = 0; tile < k->tiles; tile++) {
         struct corner at = corner_of(k, k->tile + tile);
-        int64_t offset[VALUES];
-        bool there[VALUES];
+        const float *from[VALUES];
+        int64_t step[VALUES]; /* to the next frame */
         for (int i = 0; i < VALUES; i++) {
             int64_t row = at.row - 1 + i / 4, column = at.column - 1 + i % 4;
-            there[i] = row >= -x->above && row < x->h + x->below && column >= -x->pad &&
-                       column < x->w + x->pad;
-            offset[i] = row * clip_row(x) + (column + x->pad) * x->c + k->input;
+            bool there = row >= -x->above && row < x->h + x->below && column >= -x->pad &&
+                         column < x->w + x->pad;
+            step[i] = there ? clip_frame(x) : 0;
+            from[i] = there ? x->p + first * step[i] + row * clip_row(x) +
+                                  (column + x->pad) * x->c + k->input
+                            : zeros;
         }
-        for (int64_t t = first; t <= last; t++) {
-            const float *from[VALUES];
-            for (int i = 0; i < VALUES; i++)
-                from[i] = there[i] ? x->p + t * clip_frame(x) + offset[i] : zeros;
-            k->j->cpu->winograd->input(k->room.input + (t - first) * VALUES * value +
-                                           tile * CONV_BLOCK,
-                                       value, from, k->inputs);
+        float *to = k->room.input + tile * CONV_BLOCK;
+        for (int64_t t = first; t <= last; t++, to += VALUES * value) {
+            k->j->cpu->winograd->input(to, value, from, k->inputs);
+            for (int i = 0; i < VALUES; i++) from[i] += step[i];
         }
     }
 }
@@ -136,16 +136,17 @@ static void multiply(const struct task *k, float *sums, int64_t panel, int panel
     for (int64_t e = 0; e < VALUES; e++) {
         const float *init = k->input > 0 ? NULL : e == CENTER ? bias : zeros;
         g.b = k->room.weights + e * WEIGHTS_VALUE;
-        for (int64_t f = 0; f < k->frames; f++)
+        for (int64_t f = 0; f < k->frames; f++) {
+            for (int kt = 0; kt < 3; kt++)
+                a[kt] = k->room.input + ((frame_of(k, k->frame + f, kt) - first) * VALUES + e) *
+                                            k->tiles * CONV_BLOCK;
             for (int64_t cut = 0; cut < cuts; cut++) { /* of nearly equal height */
-                int64_t from = cut * k->tiles / cuts, rows = (cut + 1) * k->tiles / cuts - from;
-                for (int kt = 0; kt < 3; kt++) {
-                    int64_t frame = frame_of(k, k->frame + f, kt) - first;
-                    a[kt] = k->room.input + ((frame * VALUES + e) * k->tiles + from) * CONV_BLOCK;
-                }
+                int64_t rows = (cut + 1) * k->tiles / cuts - cut * k->tiles / cuts;
                 gemm->tile((int)rows, panels, false, &g, sums, columns, init);
                 sums += rows * columns;
+                for (int kt = 0; kt < 3; kt++) a[kt] += rows * CONV_BLOCK;
             }
+        }
     }
 }
 
@@ -165,18 +166,18 @@ static void gather(const struct task *k, const float *sums, int64_t panel, int p
                        column < s->column + s->columns;
             offset[i] = (row * y->w + column) * y->c + panel * PANEL;
         }
-        for (int64_t n = 0; n < k->frames * panels; n++) {
-            int64_t f = n / panels, p = n % panels;
-            int64_t frame = (k->frame + f) * clip_frame(y) + p * PANEL;
-            float *to[4];
-            const float *plus[4];
-            for (int i = 0; i < 4; i++) {
-                to[i] = there[i] ? y->p + frame + offset[i] : NULL;
-                plus[i] = there[i] && add ? add->p + frame + offset[i] : NULL;
+        for (int64_t f = 0; f < k->frames; f++)
+            for (int p = 0; p < panels; p++) {
+                int64_t frame = (k->frame + f) * clip_frame(y) + p * PANEL;
+                float *to[4];
+                const float *plus[4];
+                for (int i = 0; i < 4; i++) {
+                    to[i] = there[i] ? y->p + frame + offset[i] : NULL;
+                    plus[i] = there[i] && add ? add->p + frame + offset[i] : NULL;
+                }
+                const float *from = sums + (f * k->tiles + tile) * columns + p * PANEL;
+                k->j->cpu->winograd->output(to, plus, from, value);
             }
-            k->j->cpu->winograd->output(to, plus,
-                                        sums + (f * k->tiles + tile) * columns + p * PANEL, value);
-        }
     }
 }
 
