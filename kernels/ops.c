@@ -503,6 +503,8 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     }
     struct conv_span all = {.rows = y->h, .columns = y->w};
     if (!span) span = &all;
+    CHECK(span->top >= 0 && span->left >= 0, "conv3d %s: y begins at row %lld, column %lld",
+          c->weight->name, (long long)span->top, (long long)span->left);
     CHECK(span->row >= 0 && span->rows > 0 && span->row + span->rows <= y->h && span->column >= 0 &&
               span->columns > 0 && span->column + span->columns <= y->w,
           "conv3d %s: rows %lld + %lld, columns %lld + %lld of %lldx%lld", c->weight->name,

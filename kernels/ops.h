@@ -232,17 +232,22 @@ void op_conv_pack(struct device *dev, struct conv *c);
 void op_conv_unpack(struct device *dev, struct conv *c);
 size_t op_conv_packed_bytes(const struct device *dev, const struct conv *c);
 
-/* A rectangle of y's picture. */
+/* A rectangle of y's picture. Where ranks share a picture, y's begins at row `top` and column `left` of
+ * the whole: backends may compute pairs of lines (2i, 2i + 1) together, so parity matters, and a span
+ * that cuts a pair may cost as much as one that has both. */
 struct conv_span {
     int64_t row, rows, column, columns;
+    int64_t top, left;
 };
 
 /* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself), within `span` (NULL:
  * everywhere). Frame t of y reads the frames stride_t * t - front + {0,1,2} of x, those outside
  * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal;
  * a kernel of 1 reads frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above
- * and below are zero. y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. Order of
- * summation per output element: bias, then input-channel blocks, kt, ky, kx, ci: fixed. Polls. */
+ * and below are zero. y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. The
+ * arithmetic of an output element is fixed by the layer's shape (channels, kernel, strides) and the
+ * parity of its row and column in the whole picture, whatever the span and however pictures are cut.
+ * Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span);
 

@@ -15,6 +15,7 @@ struct cpu {
     const struct rows_simd *rows;
     const struct gemm_simd *gemm;      /* fp32 */
     const struct gemm_simd *gemm_bf16; /* of linear layers at PRECISION_BF16 */
+    const struct winograd_simd *winograd;
     const struct attention_simd *attention;
     struct scratch shared;   /* what all threads read during one op */
     struct scratch *threads; /* [threads] a thread's own */

@@ -14,6 +14,7 @@
 static const struct rows_simd *const rows_tables[] = EVERY_ISA(rows);
 static const struct gemm_simd *const gemm_tables[] = EVERY_ISA(gemm);
 static const struct gemm_simd *const gemm_bf16_tables[] = EVERY_ISA(gemm_bf16);
+static const struct winograd_simd *const winograd_tables[] = EVERY_ISA(winograd);
 static const struct attention_simd *const attention_tables[] = EVERY_ISA(attention);
 
 float *cpu_floats(size_t count)
@@ -142,6 +143,7 @@ struct device *device_open_cpu(int threads, const char *isa, enum precision prec
     cpu->rows = rows_tables[level];
     cpu->gemm = gemm_tables[level];
     cpu->gemm_bf16 = gemm_bf16_tables[level];
+    cpu->winograd = winograd_tables[level];
     cpu->attention = attention_tables[level];
     cpu->threads = xcalloc((size_t)threads, sizeof *cpu->threads);
     struct device *dev = xcalloc(1, sizeof *dev);

@@ -103,24 +103,27 @@ static void convolve(struct vae_stream *s, struct filter *f, const struct clip *
         op_conv3d(s->v->dev, y, window, f->conv, front, add, &span);
 }
 
-/* The lines that need no neighbour first, while the others' are under way. */
+/* The lines that need no neighbour first, while the others' are under way: pairs of the whole picture's
+ * lines stay together, see struct conv_span. */
 static void convolve_sharing(struct vae_stream *s, struct filter *f, const struct clip *y,
                              const struct clip *window, const struct clip *fresh, int front,
-                             const struct clip *add)
+                             const struct clip *add, struct conv_span span)
 {
     struct halo *h = &s->halo;
     bool rows = h->axis == VAE_ROWS;
-    int64_t extent = rows ? y->h : y->w, first = h->before >= 0, end = extent - (h->after >= 0);
-    struct conv_span inside = {.rows = y->h, .columns = y->w}, edge = inside;
-    *(rows ? &inside.row : &inside.column) = first;
-    *(rows ? &inside.rows : &inside.columns) = end - first;
-    *(rows ? &edge.rows : &edge.columns) = 1;
+    int64_t extent = rows ? y->h : y->w, place = rows ? span.top : span.left;
+    int64_t first = h->before >= 0 ? 2 - place % 2 : 0;
+    int64_t last = h->after >= 0 ? 2 - (place + extent) % 2 : 0;
+    if (first > extent) first = extent;
+    int64_t end = extent - last > first ? extent - last : first;
+    const int64_t part[3][2] = {{first, end}, {0, first}, {end, extent}};
     if (fresh->t > 0) halo_start(h, s->v->dev, fresh);
-    convolve(s, f, y, window, front, add, inside);
-    if (fresh->t > 0) halo_finish(h, s->v->dev, fresh);
-    if (first > 0) convolve(s, f, y, window, front, add, edge);
-    *(rows ? &edge.row : &edge.column) = extent - 1;
-    if (end < extent && extent - 1 >= first) convolve(s, f, y, window, front, add, edge);
+    for (int i = 0; i < 3; i++) {
+        *(rows ? &span.row : &span.column) = part[i][0];
+        *(rows ? &span.rows : &span.columns) = part[i][1] - part[i][0];
+        convolve(s, f, y, window, front, add, span);
+        if (i == 0 && fresh->t > 0) halo_finish(h, s->v->dev, fresh);
+    }
 }
 
 /* Frames that can be known after `seen` frames. */
@@ -145,7 +148,9 @@ struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
     int64_t front = before + (s->coder->causal ? 2 : 1) - c->stride_t * f->given;
     f->given += y.t;
     if (!s->coder->resident) op_conv_pack(s->v->dev, f->conv);
-    convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL);
+    struct conv_span span = {
+        .rows = y.h, .columns = y.w, .top = g->top / c->stride_s, .left = g->left / c->stride_s};
+    convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL, span);
     if (!s->coder->resident) op_conv_unpack(s->v->dev, f->conv);
     keep(s->v->dev, f, &window);
     s->work_done += clip_count(&y) * c->in * 27;

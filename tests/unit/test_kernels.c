@@ -539,6 +539,9 @@ static void test_conv(void **state)
         {5, 3, 6, 70, 33, 3, 1, 1, DTYPE_F16, false, false},
         {5, 3, 9, 64, 32, 3, 1, 2, DTYPE_F32, true, true},
         {2, 2, 400, 4, 17, 3, 1, 1, DTYPE_F32, true, true},
+        {1, 1, 1, 32, 16, 3, 1, 1, DTYPE_F32, false, false},
+        {12, 7, 5, 48, 48, 3, 1, 2, DTYPE_BF16, true, false},
+        {1, 11, 50, 32, 144, 3, 1, 1, DTYPE_F16, true, true},
         {3, 4, 5, 300, 48, 1, 0, 1, DTYPE_F32, true, false},
         {2, 4, 5, 16, 130, 1, 1, 2, DTYPE_BF16, true, true},
     };
