@@ -10,6 +10,7 @@ struct ops {
     const struct arena_memory *memory, *staging;
     bool memory_is_host;
     void (*finish)(struct device *dev); /* NULL: ops are done when they return */
+    const struct link_ops *links;       /* messages between devices; NULL: by way of the host */
 
     /* Around every op, and whether an op may be given this memory; NULL: nothing to do, nothing is
      * asked. */
@@ -91,7 +92,7 @@ struct device {
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
  * Both numbers must be those of the program: tables of another version are not called. */
-enum { BACKEND_VERSION = 1 };
+enum { BACKEND_VERSION = 2 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

@@ -49,6 +49,7 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument)
 const struct arena_memory *device_memory(const struct device *dev) { return dev->ops->memory; }
 const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
 bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
+const struct link_ops *device_links(const struct device *dev) { return dev->ops->links; }
 void device_finish(struct device *dev)
 {
     if (dev->ops->finish) dev->ops->finish(dev);

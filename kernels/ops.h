@@ -66,6 +66,9 @@ bool device_memory_is_host(const struct device *dev);
  * message is sent from device memory. */
 void device_finish(struct device *dev);
 
+/* Messages between devices past the host (kernels/link.h); NULL where the device has no such thing. */
+const struct link_ops *device_links(const struct device *dev);
+
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
  * rate. The other ops are too short to poll. May be NULL. */

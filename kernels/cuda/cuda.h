@@ -59,6 +59,9 @@ void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what);
 /* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16. */
 void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t);
 
+/* nccl.c */
+extern const struct link_ops cuda_links;
+
 /* linear.c */
 void cuda_linear_pack(struct device *dev, struct linear *l);
 void cuda_linear_unpack(struct device *dev, struct linear *l);

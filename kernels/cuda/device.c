@@ -331,6 +331,7 @@ static const struct ops cuda_ops = {
     .staging = &pinned_arena,
     .memory_is_host = false,
     .finish = finish,
+    .links = &cuda_links,
     .upload = upload,
     .download = download,
     .copy = copy,

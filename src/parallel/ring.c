@@ -86,11 +86,13 @@ static void attend_ring(struct ring *r, struct mat q, float scale)
         int owner = (me + ranks - j) % ranks, incoming_owner = (owner + ranks - 1) % ranks;
         float *incoming = r->incoming[j % 2];
         if (j + 1 < ranks) {
+            comm_batch_begin(r->group);
             comm_receive_start(r->group, &hop.transfers[0], incoming,
                                shard_granules(&r->plan, incoming_owner), r->granule_floats,
                                previous, TAG_RING);
             comm_send_start(r->group, &hop.transfers[1], block, shard_granules(&r->plan, owner),
                             r->granule_floats, next, TAG_RING);
+            comm_batch_end(r->group);
         }
         attend_block(r, q, block, owner, scale, &hop);
         wait_for_hop(r, &hop, j);
