@@ -145,7 +145,7 @@ static enum link_state state(struct link *l)
     ncclResult_t now = ncclSuccess;
     if (has_failed(l)) return LINK_FAILED;
     note(l, "ncclCommGetAsyncError", nccl.CommGetAsyncError(l->comm, &now));
-    note(l, "NCCL", now);
+    note(l, "asynchronous error", now);
     if (has_failed(l)) return LINK_FAILED;
     return now == ncclInProgress ? LINK_BUSY : LINK_READY;
 }

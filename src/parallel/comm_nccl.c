@@ -6,7 +6,6 @@
 #include "parallel/heartbeat.h"
 #include "parallel/patience.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +26,9 @@ struct nccl_group {
     const struct link_ops *ops;
     struct link *link;
     struct batch batches[LINK_BATCHES];
-    int64_t marked, arrived;   /* batches */
-    bool filling, has_message; /* a batch between comm_batch_begin and comm_batch_end */
-    struct patience patience;  /* with the batch that is under way */
+    int64_t marked, begun, arrived; /* batches; begun: nothing but other ranks can hold them up */
+    bool filling, has_message;      /* a batch between comm_batch_begin and comm_batch_end */
+    struct patience patience;       /* with the batch that is under way */
 };
 
 static struct nccl_group *groups;
@@ -39,41 +38,37 @@ static struct comm *mpi_of(struct comm *c) { return group_of(c)->mpi; }
 
 /* ---- looking after --------------------------------------------------------------------------- */
 
-#define FAIL(g, what, ...)                                                                         \
-    CHECK(false, "NCCL in group \"%s\", whose rank %d this is: %s: %s", (g)->name, (g)->rank,      \
-          what, why_of(__VA_ARGS__))
-
-static const char *why_of(const char *format, ...)
+static const char *describe(const struct batch *b)
 {
-    static char text[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    return text;
+    static char text[sizeof *b + 32];
+    snprintf(text, sizeof text, "%s, asked for during %s", b->what, b->phase);
+    return b->phase[0] ? text : b->what;
 }
 
-static void check_state(struct nccl_group *g, enum link_state state, const char *what)
+#define FAIL(g, b, format, ...)                                                                    \
+    CHECK(false, "NCCL in group \"%s\", whose rank %d this is: %s: " format, (g)->name, (g)->rank, \
+          describe(b), __VA_ARGS__)
+
+static void check_state(struct nccl_group *g, enum link_state state, const struct batch *b)
 {
-    if (state == LINK_FAILED) FAIL(g, what, "%s", g->ops->problem(g->link));
+    if (state == LINK_FAILED) FAIL(g, b, "%s", g->ops->problem(g->link));
 }
 
-static void check_patience(struct nccl_group *g, struct patience *p, const char *what)
+static void check_patience(struct nccl_group *g, struct patience *p, const struct batch *b)
 {
-    if (patience_is_over(p))
-        FAIL(g, what, "nothing has happened for %.0f s (timeout)", g->timeout_s);
+    if (patience_is_over(p)) FAIL(g, b, "nothing has happened for %.0f s (timeout)", g->timeout_s);
 }
 
 /* What was begun last is complete, or the job ends. */
-static void settle(struct nccl_group *g, const char *what)
+static void settle(struct nccl_group *g, const struct batch *b)
 {
     enum link_state state;
-    struct patience p = patience_for(g->name, what, -1, g->timeout_s);
+    struct patience p = patience_for(g->name, NULL, -1, g->timeout_s);
     while ((state = g->ops->state(g->link)) == LINK_BUSY) {
         patience_pause(&p);
-        check_patience(g, &p, what);
+        check_patience(g, &p, b);
     }
-    check_state(g, state, what);
+    check_state(g, state, b);
 }
 
 static struct batch *batch_of(struct nccl_group *g, int64_t number)
@@ -86,11 +81,17 @@ static void restart_patience(struct nccl_group *g)
     g->patience = patience_for(g->name, NULL, -1, g->timeout_s);
 }
 
+/* That the device has come this far is a sign of work, also while the host waits for something else. */
 static void look(struct nccl_group *g)
 {
     int64_t arrived = g->ops->arrived(g->link);
-    if (arrived != g->arrived) restart_patience(g);
+    int64_t begun = arrived + (arrived < g->marked && g->ops->under_way(g->link));
+    bool moved = arrived > g->arrived || begun > g->begun;
     g->arrived = arrived;
+    g->begun = begun;
+    if (!moved) return;
+    heartbeat_worked();
+    restart_patience(g);
 }
 
 /* Batches follow one another: only the first that is not complete can wait for other ranks. */
@@ -99,14 +100,12 @@ static bool is_held_up(struct nccl_group *g)
     look(g);
     if (g->arrived == g->marked) return false;
     const struct batch *b = batch_of(g, g->arrived + 1);
-    char what[sizeof *b + 24];
-    snprintf(what, sizeof what, "%s, asked for during %s", b->what, b->phase);
-    check_state(g, g->ops->state(g->link), what);
-    if (!g->ops->under_way(g->link)) {
+    check_state(g, g->ops->state(g->link), b);
+    if (g->begun == g->arrived) {
         restart_patience(g);
         return false;
     }
-    check_patience(g, &g->patience, what);
+    check_patience(g, &g->patience, b);
     return true;
 }
 
@@ -140,8 +139,9 @@ static void begin_batch(struct nccl_group *g)
     }
     if (g->arrived == g->marked) restart_patience(g);
     g->ops->batch(g->link);
-    *batch_of(g, g->marked + 1) = (struct batch){.what = ""};
-    snprintf(batch_of(g, g->marked + 1)->phase, sizeof(struct batch){0}.phase, "%s", phase_get());
+    struct batch *b = batch_of(g, g->marked + 1);
+    b->what[0] = '\0';
+    snprintf(b->phase, sizeof b->phase, "%s", phase_get());
     g->has_message = true;
 }
 
@@ -150,7 +150,7 @@ static void end_batch(struct nccl_group *g)
     if (!g->has_message) return;
     g->has_message = false;
     g->ops->start(g->link);
-    settle(g, batch_of(g, g->marked + 1)->what);
+    settle(g, batch_of(g, g->marked + 1));
     g->marked = g->ops->mark(g->link);
 }
 
@@ -244,8 +244,6 @@ static void nccl_wait(struct comm *c, struct transfer *t)
     if (!t->active) return;
     int64_t number = number_of(t);
     CHECK(number <= g->marked, "group \"%s\": waiting within a batch", c->name);
-    if (number > g->arrived)
-        snprintf(batch_of(g, number)->phase, sizeof(struct batch){0}.phase, "%s", phase_get());
     g->ops->wait(g->link, number);
     t->active = false;
     comm_nccl_watch();
@@ -310,7 +308,7 @@ static void nccl_close(struct comm *c)
     struct nccl_group *g = group_of(c), **at = &groups;
     device_finish(g->dev); /* ops have waited for all that was started */
     g->ops->finish(g->link);
-    settle(g, "leaving");
+    settle(g, &(struct batch){.what = "leaving"});
     while (*at != g) at = &(*at)->next;
     *at = g->next;
     g->ops->close(g->link);
@@ -385,6 +383,7 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev)
 {
     struct comm *c = xcalloc(1, sizeof *c);
     struct nccl_group *g = xcalloc(1, sizeof *g);
+    const struct batch opening = {.what = "opening"};
     struct link_id id = {{0}};
     const char *why = "";
     *c = *mpi;
@@ -396,13 +395,13 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev)
                              .timeout_s = mpi->timeout_s,
                              .dev = dev,
                              .ops = device_links(dev)};
-    if (mpi->rank == 0 && !g->ops->make_id(&id, &why)) FAIL(g, "opening", "%s", why);
+    if (mpi->rank == 0 && !g->ops->make_id(&id, &why)) FAIL(g, &opening, "%s", why);
     comm_broadcast_bytes(mpi, &id, sizeof id, 0);
     g->link = g->ops->open(dev, &id, mpi->rank, mpi->size);
-    settle(g, "opening");
-    restart_patience(g);
     g->next = groups;
     groups = g;
+    restart_patience(g);
+    settle(g, &opening);
     try_out(c);
     return c;
 }
