@@ -1,6 +1,6 @@
-/* Messages from the memory of one rank's device to another's, past the host: what a backend provides
- * that can (CUDA, by NCCL) and what src/parallel/comm_nccl.c makes a communicator of. A link is this
- * rank's end of a group of devices.
+/* Messages from the memory of one rank's device to another's, past the host: what a backend
+ * provides that can (CUDA, by NCCL) and what src/parallel/comm_nccl.c makes a communicator of. A
+ * link is this rank's end of a group of devices.
  *
  * Messages go in batches. All of a batch begin together, so that a send and a receive may cross;
  * batches follow each other as they were asked for, beside the ops. A batch waits for the ops that
@@ -38,8 +38,8 @@ struct link_ops {
 
     /* Begins to; it is open when `state` says LINK_READY. */
     struct link *(*open)(struct device *dev, const struct link_id *id, int rank, int size);
-    /* LINK_BUSY: what was begun last (open, start, finish) is not complete. LINK_FAILED is for good;
-     * then `problem` says why. */
+    /* LINK_BUSY: what was begun last (open, start, finish) is not complete. LINK_FAILED is for
+     * good; then `problem` says why. */
     enum link_state (*state)(struct link *l);
     const char *(*problem)(struct link *l);
 

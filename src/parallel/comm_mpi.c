@@ -154,7 +154,7 @@ void comm_mpi_advance_background(void)
 static void keep_waiting(struct patience *p)
 {
     patience_pause(p);
-    /* A device that waits for another rank knows better for whom: comm_nccl.c has a deadline too. */
+    /* A device that waits for another rank knows better for whom, and has a deadline too. */
     if (!patience_is_over(p) || comm_nccl_watch()) return;
     if (p->peer >= 0)
         CHECK(false, "%s with rank %d of group \"%s\": nothing has happened for %.0f s (timeout)",

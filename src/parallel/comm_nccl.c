@@ -81,7 +81,8 @@ static void restart_patience(struct nccl_group *g)
     g->patience = patience_for(g->name, NULL, -1, g->timeout_s);
 }
 
-/* That the device has come this far is a sign of work, also while the host waits for something else. */
+/* That the device has come this far is a sign of work, also while the host waits for something
+ * else. */
 static void look(struct nccl_group *g)
 {
     int64_t arrived = g->ops->arrived(g->link);

@@ -17,15 +17,15 @@ struct transport_rank {
 enum { TRANSPORT_GROUPS = 3 };
 extern const char *const transport_group_names[TRANSPORT_GROUPS];
 
-/* Local: can this group of all `count` ranks use NCCL? If not, `why` says who is in the way. A group
- * of one has nothing to send. */
+/* Local: can this group of all `count` ranks use NCCL? If not, `why` says who is in the way. A
+ * group of one has nothing to send. */
 bool transport_possible(const struct transport_rank *ranks, int count, int group, char *why,
                         size_t room);
 
-/* Collective over the world: opens NCCL for the mesh's groups where `wanted` says so, and for auto in
- * each group whose ranks have a device each and the same NCCL. `last_by_all`: everyone will decode
- * together. STATUS_INPUT on all ranks where NCCL is wanted and cannot be. *announcement is one
- * line for the run's header, "" where nothing is exchanged. */
+/* Collective over the world: opens NCCL for the mesh's groups where `wanted` says so, and for auto
+ * in each group whose ranks have a device each and the same NCCL. `last_by_all`: everyone will
+ * decode together. STATUS_INPUT on all ranks where NCCL is wanted and cannot be. *announcement is
+ * one line for the run's header, "" where nothing is exchanged. */
 int transport_open(struct mesh *m, struct device *dev, enum transport wanted, bool last_by_all,
                    char *announcement, size_t room);
 

@@ -395,6 +395,7 @@ int engine_plan_codec(struct engine *e)
     TRY(world_agree(e->world, budget_plan(&budget, e)));
     TRY(world_agree(e->world, budget_decide(&budget, e)));
     if (!e->job->quiet) budget_print(&budget, e);
+    if (e->world->rank == 0 && e->transport[0]) log_info("%s", e->transport);
     TRY(world_agree(e->world, check_outputs(e)));
     take_memory(e);
     return STATUS_OK;
