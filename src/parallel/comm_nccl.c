@@ -20,7 +20,7 @@ struct nccl_group {
     struct nccl_group *next; /* all of this rank */
     struct comm *mpi;        /* host buffers, and all else */
     const char *name;
-    int rank;
+    double *world_ranks; /* [ranks of the group] */
     double timeout_s;
     struct device *dev;
     const struct link_ops *ops;
@@ -46,8 +46,7 @@ static const char *describe(const struct batch *b)
 }
 
 #define FAIL(g, b, format, ...)                                                                    \
-    CHECK(false, "NCCL in group \"%s\", whose rank %d this is: %s: " format, (g)->name, (g)->rank, \
-          describe(b), __VA_ARGS__)
+    CHECK(false, "NCCL in group \"%s\": %s: " format, (g)->name, describe(b), __VA_ARGS__)
 
 static void check_state(struct nccl_group *g, enum link_state state, const struct batch *b)
 {
@@ -190,7 +189,8 @@ static struct nccl_group *begin(struct comm *c, struct transfer *t, const char *
     t->peer = peer;
     char *text = batch_of(g, number)->what;
     size_t used = strlen(text), room = sizeof batch_of(g, number)->what;
-    snprintf(text + used, room - used, "%s%s rank %d", used ? ", " : "", what, peer);
+    snprintf(text + used, room - used, "%s%s rank %.0f", used ? ", " : "", what,
+             g->world_ranks[peer]);
     return g;
 }
 
@@ -314,6 +314,7 @@ static void nccl_close(struct comm *c)
     *at = g->next;
     g->ops->close(g->link);
     comm_close(g->mpi);
+    free(g->world_ranks);
     free(g);
 }
 
@@ -357,8 +358,8 @@ static void expect(struct comm *c, const float *sample, int from)
 {
     for (int i = 0; i < SAMPLE; i++)
         CHECK(sample[i] == (float)(from * SAMPLE + i),
-              "NCCL in group \"%s\": rank %d has from rank %d what that did not send", c->name,
-              c->rank, from);
+              "NCCL in group \"%s\": what came from rank %.0f is not what that sent", c->name,
+              group_of(c)->world_ranks[from]);
 }
 
 /* Connections are made now and not in the first step; and links between GPUs that do not keep what
@@ -380,7 +381,7 @@ static void try_out(struct comm *c)
     memory->give(rows, 3 * SAMPLE * sizeof *rows);
 }
 
-struct comm *comm_open_nccl(struct comm *mpi, struct device *dev)
+struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank)
 {
     struct comm *c = xcalloc(1, sizeof *c);
     struct nccl_group *g = xcalloc(1, sizeof *g);
@@ -392,10 +393,12 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev)
     c->own = g;
     *g = (struct nccl_group){.mpi = mpi,
                              .name = mpi->name,
-                             .rank = mpi->rank,
                              .timeout_s = mpi->timeout_s,
                              .dev = dev,
                              .ops = device_links(dev)};
+    g->world_ranks = xcalloc((size_t)mpi->size, sizeof *g->world_ranks);
+    g->world_ranks[mpi->rank] = world_rank;
+    comm_all_gather_each(mpi, g->world_ranks, 1);
     if (mpi->rank == 0 && !g->ops->make_id(&id, &why)) FAIL(g, &opening, "%s", why);
     comm_broadcast_bytes(mpi, &id, sizeof id, 0);
     g->link = g->ops->open(dev, &id, mpi->rank, mpi->size);

@@ -30,8 +30,8 @@
 
 /* Collective over `mpi`, whose ranks have a device each and a backend with links; takes ownership
  * of it. It sends something around and looks at what came before it returns; CHECK-fails where that
- * does not work. To be closed before the device. */
-struct comm *comm_open_nccl(struct comm *mpi, struct device *dev);
+ * does not work. Messages name ranks of the world. To be closed before the device. */
+struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank);
 
 /* Looks after what is under way in all groups of this rank, at most every 100 us. true: this rank's
  * device waits for another rank. CHECK-fails on errors and past the deadline. Local. */

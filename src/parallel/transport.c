@@ -159,6 +159,6 @@ int transport_open(struct mesh *m, struct device *dev, enum transport wanted, bo
                          choice.other);
     for (int g = 0; g < TRANSPORT_GROUPS; g++)
         if (choice.by_nccl[g] && *slot_of(m, g))
-            *slot_of(m, g) = comm_open_nccl(*slot_of(m, g), dev);
+            *slot_of(m, g) = comm_open_nccl(*slot_of(m, g), dev, w->rank);
     return STATUS_OK;
 }
