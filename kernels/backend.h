@@ -87,6 +87,7 @@ struct device {
     enum precision precision;
     void (*poll)(void *argument);
     void *poll_argument;
+    bool held_up;  /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend; /* the backend's own */
 };
 

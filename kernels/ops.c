@@ -50,6 +50,7 @@ const struct arena_memory *device_memory(const struct device *dev) { return dev-
 const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
 bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
 const struct link_ops *device_links(const struct device *dev) { return dev->ops->links; }
+void device_set_held_up(struct device *dev, bool held_up) { dev->held_up = held_up; }
 void device_finish(struct device *dev)
 {
     if (dev->ops->finish) dev->ops->finish(dev);

@@ -118,6 +118,7 @@ bool comm_nccl_watch(void)
     looked_s = now;
     held_up = false;
     for (struct nccl_group *g = groups; g; g = g->next) held_up |= is_held_up(g);
+    device_set_held_up(groups->dev, held_up);
     return held_up;
 }
 
