@@ -10,6 +10,7 @@ struct ops {
     const struct arena_memory *memory, *staging;
     bool memory_is_host;
     void (*finish)(struct device *dev); /* NULL: ops are done when they return */
+    const struct link_ops *links;       /* messages between devices; NULL: by way of the host */
 
     /* Of a device with memory of its own; NULL: it is a CPU. */
     void (*memory_left)(const struct device *dev, int64_t *left, int64_t *all);
@@ -96,12 +97,13 @@ struct device {
     void *poll_argument;
     double timeout_s;  /* of a wait for the device in which it finishes nothing */
     const char *asked; /* the op that was asked for last; NULL: none yet */
+    bool held_up;      /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend;     /* the backend's own */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
  * Both numbers must be those of the program: tables of another version are not called. */
-enum { BACKEND_VERSION = 3 };
+enum { BACKEND_VERSION = 4 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

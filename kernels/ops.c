@@ -49,6 +49,8 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument)
 const struct arena_memory *device_memory(const struct device *dev) { return dev->ops->memory; }
 const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
 bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
+const struct link_ops *device_links(const struct device *dev) { return dev->ops->links; }
+void device_set_held_up(struct device *dev, bool held_up) { dev->held_up = held_up; }
 bool device_has_memory(const struct device *dev) { return dev->ops->memory_left; }
 
 void device_memory_left(const struct device *dev, int64_t *left, int64_t *all)

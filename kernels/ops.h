@@ -93,6 +93,13 @@ struct device_facts device_describe(const struct device *dev);
 void device_finish(struct device *dev);
 void device_set_timeout(struct device *dev, double timeout_s);
 
+/* Messages between devices past the host (kernels/link.h); NULL where the device has no such
+ * thing. */
+const struct link_ops *device_links(const struct device *dev);
+/* Whoever looks after these says so while the device waits for another rank: that it does not go
+ * on is then no failure of its own, and it is not the device's deadline that counts. */
+void device_set_held_up(struct device *dev, bool held_up);
+
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
  * rate. The other ops are too short to poll. May be NULL. */

@@ -88,6 +88,9 @@ void cuda_watch_close(struct cuda_watch *w);
 int64_t cuda_scratch_bytes(const struct op_sizes *largest);
 struct device *cuda_open_plan(int threads, enum precision precision);
 
+/* nccl.c */
+extern const struct link_ops cuda_links;
+
 /* linear.c */
 void cuda_linear_pack(struct device *dev, struct linear *l);
 void cuda_linear_unpack(struct device *dev, struct linear *l);

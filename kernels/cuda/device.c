@@ -342,6 +342,7 @@ static const struct ops cuda_ops = {
     .staging = &pinned_arena,
     .memory_is_host = false,
     .finish = cuda_finish,
+    .links = &cuda_links,
     .memory_left = memory_left,
     .describe = describe,
     .scratch_bytes = cuda_scratch_bytes,

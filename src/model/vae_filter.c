@@ -44,6 +44,7 @@ static void halo_start(struct halo *h, struct device *dev, const struct clip *x)
 {
     const int neighbour[2] = {h->before, h->after};
     int64_t own[2] = {0, (h->axis == VAE_ROWS ? x->h : x->w) - 1}, line = line_floats(h, x);
+    comm_batch_begin(h->group);
     for (int i = 0; i < 2; i++) {
         if (neighbour[i] < 0) continue;
         CHECK(x->t * line <= h->floats, "halo of %lld frames x %lld floats, room for %lld",
@@ -55,6 +56,7 @@ static void halo_start(struct halo *h, struct device *dev, const struct clip *x)
         comm_send_start(h->group, &h->sends[i], h->out[i], x->t, line, neighbour[i],
                         i == 0 ? TAG_HALO_BEFORE : TAG_HALO_AFTER);
     }
+    comm_batch_end(h->group);
 }
 
 static void halo_finish(struct halo *h, struct device *dev, const struct clip *x)

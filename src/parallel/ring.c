@@ -54,13 +54,17 @@ static void attend_block(struct ring *r, struct mat q, const float *block, int o
     trace_span("denoise", "attention", 0, r->shot, owner, start_s);
 }
 
+/* For messages of what goes wrong. */
+static void name_hop(const struct ring *r, int hop_number)
+{
+    phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block, hop_number);
+}
+
 static void wait_for_hop(struct ring *r, struct hop *hop, int hop_number)
 {
     double start_s = clock_s();
     bool started = hop->transfers[0].active || hop->transfers[1].active;
-    if (started)
-        phase_set("shot %d step %d block %d hop %d", r->shot + 1, r->step + 1, r->block,
-                  hop_number);
+    if (started) name_hop(r, hop_number);
     comm_wait(r->group, &hop->transfers[0]);
     comm_wait(r->group, &hop->transfers[1]);
     if (started) trace_span("comm", "hop wait", 1, r->shot, hop_number, start_s);
@@ -75,9 +79,11 @@ static void attend_canonical(struct ring *r, struct mat q, float scale)
         float *arrived = NULL;
         if (j > 0) wait_for_hop(r, &hop, j - 1);
         if (j > 0) arrived = j - 1 == me ? r->own : r->incoming[(j - 1) % 2];
-        if (j < ranks)
+        if (j < ranks) {
+            name_hop(r, j);
             comm_broadcast_start(r->group, &hop.transfers[0], j == me ? r->own : r->incoming[j % 2],
                                  shard_granules(&r->plan, j), r->granule_floats, j);
+        }
         if (arrived) attend_block(r, q, arrived, j - 1, scale, &hop);
     }
 }
@@ -93,11 +99,14 @@ static void attend_ring(struct ring *r, struct mat q, float scale)
         int owner = (me + ranks - j) % ranks, incoming_owner = (owner + ranks - 1) % ranks;
         float *incoming = r->incoming[j % 2];
         if (j + 1 < ranks) {
+            name_hop(r, j);
+            comm_batch_begin(r->group);
             comm_receive_start(r->group, &hop.transfers[0], incoming,
                                shard_granules(&r->plan, incoming_owner), r->granule_floats,
                                previous, TAG_RING);
             comm_send_start(r->group, &hop.transfers[1], block, shard_granules(&r->plan, owner),
                             r->granule_floats, next, TAG_RING);
+            comm_batch_end(r->group);
         }
         attend_block(r, q, block, owner, scale, &hop);
         wait_for_hop(r, &hop, j);
