@@ -133,7 +133,8 @@ static struct timing run_attention(struct device *dev, const struct row *row)
     int64_t n = row->size[0], heads = row->size[1], d = row->size[2], granule = row->size[3],
             cols = heads * d;
     float *q = floats(n * cols), *state = floats(op_attention_state_floats(n, heads, d));
-    float *packed = floats((n + granule - 1) / granule * op_kv_granule_floats(granule, heads, d));
+    float *packed =
+        floats((n + granule - 1) / granule * op_kv_granule_floats(dev, granule, heads, d));
     struct mat mq = mat_f32(q, n, cols);
     op_kv_pack(dev, packed, mq, mq, heads, granule);
     struct timing t =

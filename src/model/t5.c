@@ -36,11 +36,12 @@ struct t5 {
     struct arena arena;               /* device: all of the following but row */
     struct arena staging;             /* of the host: row */
     float *bias;                      /* [BUCKETS, N] */
-    float *norms; /* [2 * layers + 1, D]: of attention and feed-forward by turns, the last */
-    float *row;   /* [D] */
-    float *x, *n; /* [L, D]: residual stream, normed or projected */
-    float *q, *k, *v, *o; /* [L, N*d] */
-    float *gate, *up;     /* [L, F] */
+    float *norms;        /* [2 * layers + 1, D]: of attention and feed-forward by turns, the last */
+    float *row;          /* [D] */
+    float *x;            /* residual stream [L, D], fp32; the following are of device_activations */
+    void *n;             /* normed or projected [L, D] */
+    void *q, *k, *v, *o; /* [L, N*d] */
+    void *gate, *up;     /* [L, F] */
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -152,16 +153,17 @@ static void lay_out(struct t5 *t)
 {
     struct arena *a = &t->arena;
     int64_t tokens = t->max_tokens;
+    enum dtype type = device_activations(t->dev);
     t->bias = arena_floats(a, BUCKETS * t->heads);
     t->norms = arena_floats(a, (2 * (int64_t)t->layers + 1) * t->width);
     t->x = arena_floats(a, tokens * t->width);
-    t->n = arena_floats(a, tokens * t->width);
-    t->q = arena_floats(a, tokens * t->inner);
-    t->k = arena_floats(a, tokens * t->inner);
-    t->v = arena_floats(a, tokens * t->inner);
-    t->o = arena_floats(a, tokens * t->inner);
-    t->gate = arena_floats(a, tokens * t->hidden);
-    t->up = arena_floats(a, tokens * t->hidden);
+    t->n = arena_values(a, tokens * t->width, type);
+    t->q = arena_values(a, tokens * t->inner, type);
+    t->k = arena_values(a, tokens * t->inner, type);
+    t->v = arena_values(a, tokens * t->inner, type);
+    t->o = arena_values(a, tokens * t->inner, type);
+    t->gate = arena_values(a, tokens * t->hidden, type);
+    t->up = arena_values(a, tokens * t->hidden, type);
     t->row = arena_floats(&t->staging, t->width);
 }
 
@@ -235,6 +237,11 @@ static int embed(struct t5 *t, const int32_t *ids, int count)
     return STATUS_OK;
 }
 
+static struct mat rows_of(const struct t5 *t, void *p, struct mat x, int64_t cols)
+{
+    return mat_of(p, x.rows, cols, device_activations(t->dev));
+}
+
 /* Norm `number` in the order of execution. */
 static void norm(struct t5 *t, struct mat y, struct mat x, int number)
 {
@@ -245,11 +252,11 @@ static void norm(struct t5 *t, struct mat y, struct mat x, int number)
 static void self_attention(struct t5 *t, int layer, struct mat x)
 {
     const struct t5_layer *l = &t->layer[layer];
-    struct mat n = mat_f32(t->n, x.rows, t->width); /* [L, D] */
-    struct mat q = mat_f32(t->q, x.rows, t->inner); /* [L, N*d] */
-    struct mat k = mat_f32(t->k, x.rows, t->inner);
-    struct mat v = mat_f32(t->v, x.rows, t->inner);
-    struct mat o = mat_f32(t->o, x.rows, t->inner);
+    struct mat n = rows_of(t, t->n, x, t->width); /* [L, D] */
+    struct mat q = rows_of(t, t->q, x, t->inner); /* [L, N*d] */
+    struct mat k = rows_of(t, t->k, x, t->inner);
+    struct mat v = rows_of(t, t->v, x, t->inner);
+    struct mat o = rows_of(t, t->o, x, t->inner);
     norm(t, n, x, 2 * layer);
     op_linear(t->dev, q, n, &l->q, EPILOGUE_NONE, TILE);
     op_linear(t->dev, k, n, &l->k, EPILOGUE_NONE, TILE);
@@ -263,9 +270,9 @@ static void self_attention(struct t5 *t, int layer, struct mat x)
 static void feed_forward(struct t5 *t, int layer, struct mat x)
 {
     const struct t5_layer *l = &t->layer[layer];
-    struct mat n = mat_f32(t->n, x.rows, t->width);        /* [L, D] */
-    struct mat gate = mat_f32(t->gate, x.rows, t->hidden); /* [L, F] */
-    struct mat up = mat_f32(t->up, x.rows, t->hidden);
+    struct mat n = rows_of(t, t->n, x, t->width);        /* [L, D] */
+    struct mat gate = rows_of(t, t->gate, x, t->hidden); /* [L, F] */
+    struct mat up = rows_of(t, t->up, x, t->hidden);
     norm(t, n, x, 2 * layer + 1);
     op_linear(t->dev, gate, n, &l->wi_0, EPILOGUE_NONE, TILE);
     op_linear(t->dev, up, n, &l->wi_1, EPILOGUE_NONE, TILE);
@@ -284,9 +291,8 @@ int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
         self_attention(t, i, x);
         feed_forward(t, i, x);
     }
-    struct mat n = mat_f32(t->n, count, t->width);
-    norm(t, n, x, 2 * t->layers);
-    op_download(t->dev, embeds, n.p, (size_t)(n.rows * n.cols) * sizeof *embeds);
+    norm(t, x, x, 2 * t->layers);
+    op_download(t->dev, embeds, x.p, (size_t)(x.rows * x.cols) * sizeof *embeds);
     device_finish(t->dev);
     return STATUS_OK;
 }
