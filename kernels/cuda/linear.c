@@ -21,6 +21,7 @@ enum { NOMINAL_TILES = 32, ALIGNMENT = 16 };
 #define CHECK_BLAS(call)                                                                           \
     do {                                                                                           \
         cublasStatus_t status_ = (call);                                                           \
+        if (status_ != CUBLAS_STATUS_SUCCESS) CHECK_CUDA(cudaPeekAtLastError());                   \
         CHECK(status_ == CUBLAS_STATUS_SUCCESS, "cuBLASLt: %s", cublasLtGetStatusString(status_)); \
     } while (0)
 
@@ -219,7 +220,7 @@ static void multiply(struct device *dev, struct mat y, struct mat x, const struc
 void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
                  enum epilogue e, int64_t tile)
 {
-    device_poll(dev);
+    cuda_long_op(dev);
     char *packed = l->packed;
     if (!packed) {
         packed = cuda_scratch(&cuda_of(dev)->weights, packed_bytes(dev, l), "weights of a layer");

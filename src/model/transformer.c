@@ -176,14 +176,27 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     return STATUS_OK;
 }
 
-int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
-                            const struct checkpoint *c, struct comm *group,
+/* What is fp32 before a product of a device that computes in another type is rounded there: the
+ * largest are the shard of the latents and the text. */
+static int64_t rounded_bytes(const struct transformer *t)
+{
+    int64_t shard = t->capacity * t->w.channels,
+            text = t->settings.max_text_tokens * t->w.caption_width;
+    if (t->type == DTYPE_F32) return 0;
+    return (shard > text ? shard : text) * (int64_t)dtype_size(t->type);
+}
+
+int transformer_plan_memory(struct memory_plan *device, struct memory_plan *host,
+                            struct device *dev, const struct checkpoint *c, struct comm *group,
                             const struct transformer_settings *s)
 {
     struct transformer t;
     TRY(prepare(&t, dev, c, group, s));
-    memory_plan_add(plan, t.activations.name, (int64_t)t.activations.used_bytes);
-    memory_plan_add(plan, t.texts.name, (int64_t)t.texts.used_bytes);
+    memory_plan_add(device, t.w.vectors.name, (int64_t)t.w.vectors.size_bytes);
+    memory_plan_add(device, t.activations.name, (int64_t)t.activations.used_bytes);
+    memory_plan_add(device, t.texts.name, (int64_t)t.texts.used_bytes);
+    memory_plan_add(device, "inputs of products", rounded_bytes(&t));
+    memory_plan_add(host, "messages", ring_staging_bytes(&t.ring, t.capacity));
     release(&t);
     return STATUS_OK;
 }
