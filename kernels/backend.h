@@ -41,10 +41,14 @@ struct ops {
                           struct mat shift, struct mat scale, const int32_t *row_index);
     void (*rms_norm)(struct device *dev, struct mat y, struct mat x, float eps,
                      const float *weight);
-    void (*qk_norm_rope)(struct device *dev, struct mat x, float eps, const float *weight,
-                         const struct rope *rope);
+    void (*qk_norm_rope)(struct device *dev, struct mat q, struct mat k, float eps,
+                         const float *q_weight, const float *k_weight, const struct rope *rope);
     void (*gate_residual)(struct device *dev, struct mat x, struct mat y, struct mat gate,
                           const int32_t *row_index);
+    void (*gate_residual_norm)(struct device *dev, struct mat z, struct mat x, struct mat y,
+                               struct mat gate, const struct next_norm *norm,
+                               const int32_t *row_index);
+    void (*modulation)(struct device *dev, struct mat y, const float *table, struct mat e);
     void (*gelu_gate)(struct device *dev, struct mat y, struct mat a, struct mat b);
     void (*silu)(struct device *dev, struct mat y, struct mat x);
     void (*lincomb)(struct device *dev, float *out, float a, const float *x, float b,
@@ -52,6 +56,7 @@ struct ops {
     void (*dot_tiles)(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                       int64_t tile);
 
+    int64_t (*kv_granule_floats)(int64_t granule, int64_t heads, int64_t head_dim);
     void (*kv_pack)(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                     int64_t granule);
     void (*attention_begin)(struct device *dev, float *state, int64_t queries, int64_t heads,
@@ -59,6 +64,9 @@ struct ops {
     void (*attention_block)(struct device *dev, float *state, struct mat q, const float *packed,
                             int64_t keys, int64_t granule, int64_t heads, float scale);
     void (*attention_finish)(struct device *dev, struct mat o, const float *state, int64_t heads);
+    void (*attention_part)(struct device *dev, struct mat o, float *state, struct mat q,
+                           const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                           float scale, bool first, bool last);
     void (*attention_t5)(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                          int64_t heads, const float *bias);
 
@@ -93,6 +101,7 @@ struct device {
     int threads;
     char isa[16]; /* what the kernels were compiled for: device_isa_name, or "sm_90" */
     enum precision precision;
+    enum dtype activations; /* device_activations */
     void (*poll)(void *argument);
     void *poll_argument;
     double timeout_s;  /* of a wait for the device in which it finishes nothing */

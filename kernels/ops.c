@@ -35,6 +35,7 @@ const char *device_name(const struct device *dev) { return dev->ops->name; }
 const char *device_isa(const struct device *dev) { return dev->isa; }
 int device_threads(const struct device *dev) { return dev->threads; }
 enum precision device_precision(const struct device *dev) { return dev->precision; }
+enum dtype device_activations(const struct device *dev) { return dev->activations; }
 void device_close(struct device *dev)
 {
     if (dev) dev->ops->close(dev);
@@ -112,9 +113,16 @@ static void check_mat(const struct device *dev, const char *op, const char *name
 {
     CHECK(m.rows >= 0 && m.cols > 0 && (m.p || m.rows == 0), "%s: %s is [%lld,%lld] at %p", op,
           name, (long long)m.rows, (long long)m.cols, m.p);
-    CHECK(m.dtype == DTYPE_F32, "%s: %s is %s, this backend computes in F32", op, name,
-          dtype_name(m.dtype));
-    check_floats(dev, op, name, m.p, m.rows * m.cols);
+    CHECK(m.dtype == DTYPE_F32 || m.dtype == dev->activations,
+          "%s: %s is %s, this device computes in F32 and %s", op, name, dtype_name(m.dtype),
+          dtype_name(dev->activations));
+    check_device(dev, op, name, m.p, m.rows * m.cols * (int64_t)dtype_size(m.dtype));
+}
+
+static void check_f32(const struct device *dev, const char *op, const char *name, struct mat m)
+{
+    check_mat(dev, op, name, m);
+    CHECK(m.dtype == DTYPE_F32, "%s: %s is %s, not F32", op, name, dtype_name(m.dtype));
 }
 
 static void check_same(const struct device *dev, const char *op, struct mat a, struct mat b)
@@ -123,13 +131,21 @@ static void check_same(const struct device *dev, const char *op, struct mat a, s
     check_mat(dev, op, "second operand", b);
     CHECK(a.rows == b.rows && a.cols == b.cols, "%s: [%lld,%lld] against [%lld,%lld]", op,
           (long long)a.rows, (long long)a.cols, (long long)b.rows, (long long)b.cols);
+    CHECK(a.p != b.p || a.dtype == b.dtype || a.rows == 0, "%s: in place, from %s to %s", op,
+          dtype_name(b.dtype), dtype_name(a.dtype));
+}
+
+static void check_same_type(const struct device *dev, const char *op, struct mat a, struct mat b)
+{
+    check_same(dev, op, a, b);
+    CHECK(a.dtype == b.dtype, "%s: %s against %s", op, dtype_name(a.dtype), dtype_name(b.dtype));
 }
 
 /* Modulation rows [T,cols], picked by row_index; without an index row 0 serves all. */
 static void check_rows(const struct device *dev, const char *op, struct mat rows, int64_t cols)
 {
     if (!rows.p) return;
-    check_mat(dev, op, "modulation", rows);
+    check_f32(dev, op, "modulation", rows);
     CHECK(rows.cols == cols && rows.rows >= 1, "%s: modulation [%lld,%lld] for %lld channels", op,
           (long long)rows.rows, (long long)rows.cols, (long long)cols);
 }
@@ -269,7 +285,8 @@ size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l)
 {
     size_t out = (size_t)whole_panels(l->out), in = (size_t)l->in;
     size_t row = dev->precision == PRECISION_BF16 ? (in + 1) / 2 : in; /* pairs, or floats */
-    return sizeof(float) * out * (row + 1);
+    size_t biases = sizeof(float) + (dev->activations == DTYPE_F32 ? 0 : sizeof(uint16_t));
+    return out * (sizeof(float) * row + biases);
 }
 
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
@@ -317,29 +334,59 @@ static void check_rope(const struct device *dev, const struct rope *rope, struct
                  x.rows * 3 * (int64_t)sizeof *rope->coord);
 }
 
-void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                     const struct rope *rope)
+void op_qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                     const float *q_weight, const float *k_weight, const struct rope *rope)
 {
-    check_mat(dev, "qk_norm_rope", "x", x);
-    CHECK(weight, "qk_norm_rope: no weight");
-    check_floats(dev, "qk_norm_rope", "weight", weight, x.cols);
-    if (rope) check_rope(dev, rope, x);
-    RUN(dev, qk_norm_rope, x, eps, weight, rope);
+    check_mat(dev, "qk_norm_rope", "q", q);
+    if (k.p) check_same_type(dev, "qk_norm_rope", q, k);
+    CHECK(q_weight && !k.p == !k_weight, "qk_norm_rope: a weight for each of them");
+    check_floats(dev, "qk_norm_rope", "weight", q_weight, q.cols);
+    check_floats(dev, "qk_norm_rope", "weight", k_weight, q.cols);
+    if (rope) check_rope(dev, rope, q);
+    RUN(dev, qk_norm_rope, q, k, eps, q_weight, k_weight, rope);
 }
 
 void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                       const int32_t *row_index)
 {
     check_same(dev, "gate_residual", x, y);
+    check_f32(dev, "gate_residual", "x", x);
     check_rows(dev, "gate_residual", gate, x.cols);
     check_row_index(dev, "gate_residual", row_index, x.rows);
     RUN(dev, gate_residual, x, y, gate, row_index);
 }
 
+void op_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                           struct mat gate, const struct next_norm *norm, const int32_t *row_index)
+{
+    check_same(dev, "gate_residual_norm", x, y);
+    check_same(dev, "gate_residual_norm", z, x);
+    check_f32(dev, "gate_residual_norm", "x", x);
+    CHECK(x.rows == 0 || (z.p != x.p && z.p != y.p), "gate_residual_norm: in place");
+    check_rows(dev, "gate_residual_norm", gate, x.cols);
+    if (!norm->none) check_rows(dev, "gate_residual_norm", norm->shift, x.cols);
+    if (!norm->none) check_rows(dev, "gate_residual_norm", norm->scale, x.cols);
+    check_row_index(dev, "gate_residual_norm", row_index, x.rows);
+    RUN(dev, gate_residual_norm, z, x, y, gate, norm, row_index);
+}
+
+void op_modulation(struct device *dev, struct mat y, const float *table, struct mat e)
+{
+    check_f32(dev, "modulation", "y", y);
+    check_f32(dev, "modulation", "e", e);
+    CHECK(e.rows > 0 && y.rows % e.rows == 0 &&
+              (e.cols == y.cols || e.cols == y.rows / e.rows * y.cols),
+          "modulation: y [%lld,%lld], e [%lld,%lld]", (long long)y.rows, (long long)y.cols,
+          (long long)e.rows, (long long)e.cols);
+    CHECK(table, "modulation: no table");
+    check_floats(dev, "modulation", "table", table, y.rows / e.rows * y.cols);
+    RUN(dev, modulation, y, table, e);
+}
+
 void op_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
 {
     check_same(dev, "gelu_gate", y, a);
-    check_same(dev, "gelu_gate", y, b);
+    check_same_type(dev, "gelu_gate", a, b);
     RUN(dev, gelu_gate, y, a, b);
 }
 
@@ -373,9 +420,10 @@ void op_dot_tiles(struct device *dev, double *dots, const float *x, const float 
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-int64_t op_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim)
+int64_t op_kv_granule_floats(const struct device *dev, int64_t granule, int64_t heads,
+                             int64_t head_dim)
 {
-    return granule * heads * (head_dim + whole_panels(head_dim));
+    return dev->ops->kv_granule_floats(granule, heads, head_dim);
 }
 
 int64_t op_attention_state_floats(int64_t queries, int64_t heads, int64_t head_dim)
@@ -397,7 +445,7 @@ void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, i
     CHECK(granule > 0 && granule % PANEL == 0, "kv_pack: granule %lld", (long long)granule);
     check_floats(dev, "kv_pack", "packed", packed,
                  (k.rows + granule - 1) / granule *
-                     op_kv_granule_floats(granule, heads, k.cols / heads));
+                     op_kv_granule_floats(dev, granule, heads, k.cols / heads));
     RUN(dev, kv_pack, packed, k, v, heads, granule);
 }
 
@@ -409,8 +457,8 @@ void op_attention_begin(struct device *dev, float *state, int64_t queries, int64
     RUN(dev, attention_begin, state, queries, heads, head_dim);
 }
 
-void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
-                        int64_t keys, int64_t granule, int64_t heads, float scale)
+static void check_block(const struct device *dev, const float *state, struct mat q,
+                        const float *packed, int64_t keys, int64_t granule, int64_t heads)
 {
     check_mat(dev, "attention", "q", q);
     check_heads("attention", q.cols, heads);
@@ -420,7 +468,13 @@ void op_attention_block(struct device *dev, float *state, struct mat q, const fl
                  op_attention_state_floats(q.rows, heads, q.cols / heads));
     check_floats(dev, "attention", "packed", packed,
                  (keys + granule - 1) / granule *
-                     op_kv_granule_floats(granule, heads, q.cols / heads));
+                     op_kv_granule_floats(dev, granule, heads, q.cols / heads));
+}
+
+void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
+                        int64_t keys, int64_t granule, int64_t heads, float scale)
+{
+    check_block(dev, state, q, packed, keys, granule, heads);
     if (keys > 0 && q.rows > 0)
         RUN(dev, attention_block, state, q, packed, keys, granule, heads, scale);
 }
@@ -432,6 +486,18 @@ void op_attention_finish(struct device *dev, struct mat o, const float *state, i
     check_floats(dev, "attention", "state", state,
                  op_attention_state_floats(o.rows, heads, o.cols / heads));
     RUN(dev, attention_finish, o, state, heads);
+}
+
+void op_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
+                       const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                       float scale, bool first, bool last)
+{
+    check_block(dev, state, q, packed, keys, granule, heads);
+    if (last) check_same(dev, "attention", o, q);
+    if (keys > 0 && q.rows > 0)
+        RUN(dev, attention_part, o, state, q, packed, keys, granule, heads, scale, first, last);
+    if (keys == 0 && first) op_attention_begin(dev, state, q.rows, heads, q.cols / heads);
+    if (keys == 0 && last) op_attention_finish(dev, o, state, heads);
 }
 
 void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,

@@ -60,6 +60,10 @@ int device_isa_level(const char *isa);
 const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
 enum precision device_precision(const struct device *dev);
+/* What model code lays its activations out in, where nothing says fp32: F32, or BF16 on a device that
+ * is fast with it at PRECISION_BF16. Every struct mat of an op may be of this type or F32, whichever
+ * the others are, where nothing else is said; modulations are F32. */
+enum dtype device_activations(const struct device *dev);
 
 /* For arenas: what ops compute in, and memory of the host that copies from and to it are fast with. */
 const struct arena_memory *device_memory(const struct device *dev);
@@ -135,7 +139,7 @@ struct linear {
     const struct tensor *weight, *bias;
     int64_t in, out;
     void *packed;    /* backend's own; NULL until packed */
-    float *bias_f32; /* [out] or NULL */
+    float *bias_f32; /* [out] or NULL; a backend may have it in `packed` instead */
 };
 struct linear linear_make(const struct tensor *weight, const struct tensor *bias);
 /* Resident: reorders weights now (frees nothing of the checkpoint). */
@@ -143,7 +147,7 @@ void op_linear_pack(struct device *dev, struct linear *l);
 void op_linear_unpack(struct device *dev, struct linear *l); /* frees what pack took */
 size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l);
 
-/* y [S,out] = epilogue(x [S,in] W^T + b). `tile` (the granule) is the unit of rows within which a
+/* y [S,out] = epilogue(x [S,in] W^T + b); where y is BF16, b may be rounded to it too. `tile` (the granule) is the unit of rows within which a
  * backend may choose its algorithm; the last may be short. The CPU's rows do not depend on it.
  * Polls. */
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
@@ -154,7 +158,8 @@ void op_linear(struct device *dev, struct mat y, struct mat x, const struct line
 enum norm { NORM_RMS, NORM_LAYER };
 
 /* y = norm(x) * (1 + scale[idx]) + shift[idx]; shift, scale: [T,D] rows; row_index[S] picks the
- * row, NULL = row 0. y may be x. scale/shift .p NULL: plain norm. */
+ * row, NULL = row 0. y may be x, here and below where they have one type. scale/shift .p NULL: plain
+ * norm. */
 void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                       struct mat shift, struct mat scale, const int32_t *row_index);
 
@@ -162,8 +167,8 @@ void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm 
  */
 void op_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
 
-/* In place: RMS norm over all D channels with weight, then rotation of adjacent pairs over the
- * whole width: cosine/sine [S, D] would be large, so three separable tables: token s has
+/* In place, of queries and keys, which have one shape and type (k.p NULL: of q alone): RMS norm over
+ * all D channels with a weight [D] each, then rotation of adjacent pairs over the whole width: cosine/sine [S, D] would be large, so three separable tables: token s has
  * coordinates coord[s][3] into tables table[a] = [n_positions_a][n] (cos, sin) pairs, n = D/6; pad
  * = D%6 leading channels stay. rope NULL: norm only. */
 struct rope {
@@ -173,14 +178,29 @@ struct rope {
     int64_t positions[3];
     const int32_t *coord; /* [S][3] row numbers into the tables */
 };
-void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                     const struct rope *rope);
+void op_qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                     const float *q_weight, const float *k_weight, const struct rope *rope);
 
-/* x += gate[idx] * y ; gate [T,D] rows, .p NULL: x += y. */
+/* x (F32) += gate[idx] * y ; gate [T,D] rows, .p NULL: x += y. */
 void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                       const int32_t *row_index);
 
-/* y = gelu_tanh(a) * b (T5's gated feed-forward). y may be a. */
+/* What follows a residual: op_norm_modulate's arguments, or nothing but the value itself. */
+struct next_norm {
+    bool none; /* the rest is not looked at */
+    enum norm kind;
+    float eps;
+    struct mat shift, scale;
+};
+/* The same bits as op_gate_residual and then op_norm_modulate of x into z, in one pass over x. z is
+ * neither x nor y. */
+void op_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                           struct mat gate, const struct next_norm *norm, const int32_t *row_index);
+
+/* y [K,T,D]: y[k][t] = table[k] + e[t][k], all F32; table [K,D]; e [T,K*D], or [T,D]: one for all k. */
+void op_modulation(struct device *dev, struct mat y, const float *table, struct mat e);
+
+/* y = gelu_tanh(a) * b (T5's gated feed-forward); a and b have one type. y may be a. */
 void op_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b);
 /* y = x * sigmoid(x), in place allowed. */
 void op_silu(struct device *dev, struct mat y, struct mat x);
@@ -196,10 +216,11 @@ void op_dot_tiles(struct device *dev, double *dots, const float *x, const float 
 /* ---- attention ------------------------------------------------------------------------------- */
 
 /* Keys and values travel between ranks in the form the kernel reads: granule after granule,
- * `kv_granule_floats` each. granule = G (multiple of 16), keys of a short last granule are masked
- * by `keys`. */
+ * `kv_granule_floats` each, whatever the bytes mean. granule = G (multiple of 16), keys of a short
+ * last granule are masked by `keys`. */
 /* Linear in granule. */
-int64_t op_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim);
+int64_t op_kv_granule_floats(const struct device *dev, int64_t granule, int64_t heads,
+                             int64_t head_dim);
 /* Packs k, v [S, N*d] (keys already normed and rotated) into ceil(S/G) granules. */
 void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                 int64_t granule);
@@ -216,6 +237,13 @@ void op_attention_block(struct device *dev, float *state, struct mat q, const fl
                         int64_t keys, int64_t granule, int64_t heads, float scale);
 /* o [S, N*d] = state's output / sum. */
 void op_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads);
+
+/* The same bits as these three in turn, without begin unless `first` and without finish unless `last`
+ * (else o is not looked at; o may be q): what begins or ends here need not go through memory, so that
+ * `state` is undefined after the last block. keys may be 0. */
+void op_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
+                       const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                       float scale, bool first, bool last);
 
 /* T5: o = softmax(q k^T + bias[bucket(j-i)]) v, no scale. bias [buckets 32][heads] fp32; q,k,v,o
  * [L, N*d]. */

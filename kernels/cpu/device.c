@@ -88,14 +88,18 @@ static const struct ops cpu_ops = {
     .rms_norm = cpu_rms_norm,
     .qk_norm_rope = cpu_qk_norm_rope,
     .gate_residual = cpu_gate_residual,
+    .gate_residual_norm = cpu_gate_residual_norm,
+    .modulation = cpu_modulation,
     .gelu_gate = cpu_gelu_gate,
     .silu = cpu_silu,
     .lincomb = cpu_lincomb,
     .dot_tiles = cpu_dot_tiles,
+    .kv_granule_floats = cpu_kv_granule_floats,
     .kv_pack = cpu_kv_pack,
     .attention_begin = cpu_attention_begin,
     .attention_block = cpu_attention_block,
     .attention_finish = cpu_attention_finish,
+    .attention_part = cpu_attention_part,
     .attention_t5 = cpu_attention_t5,
     .conv_pack = cpu_conv_pack,
     .conv_unpack = cpu_conv_unpack,
@@ -150,6 +154,7 @@ struct device *device_open_cpu(int threads, const char *isa, enum precision prec
     *dev = (struct device){.ops = wants_guard() ? guarded_ops() : &cpu_ops,
                            .threads = threads,
                            .precision = precision,
+                           .activations = DTYPE_F32,
                            .backend = cpu};
     snprintf(dev->isa, sizeof dev->isa, "%s", device_isa_name(level));
     return dev;

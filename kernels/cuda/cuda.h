@@ -2,8 +2,8 @@
  * the .cu files, declared in kernels.h, attention.h and conv.h.
  *
  * One device, one stream: ops are queued in the order they were asked for, on the stream that every
- * copy uses too. Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
- * rounded to bf16 on their way in and summed in fp32, at PRECISION_F32 nothing is rounded. */
+ * copy uses too. At PRECISION_BF16 activations may be bf16 in memory, and those that are fp32 are rounded
+ * on their way into a product; sums are fp32. At PRECISION_F32 nothing is rounded but in attention. */
 #ifndef RINGREEL_CUDA_H
 #define RINGREEL_CUDA_H
 
@@ -24,8 +24,8 @@ struct cuda_scratch {
 /* A matrix product of one shape of weights: the algorithm is chosen once, for any number of rows. */
 struct product {
     int64_t in, out, tile;
+    enum dtype type; /* of the output, and of the bias */
     cublasLtEpilogue_t epilogue;
-    enum precision precision;
     cublasLtMatmulAlgo_t algo;
 };
 
@@ -52,6 +52,11 @@ struct cuda {
 };
 
 static inline struct cuda *cuda_of(struct device *dev) { return dev->backend; }
+
+static inline enum dtype cuda_activations(enum precision precision)
+{
+    return precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
 
 static inline struct device_clip device_clip_of(const struct clip *v)
 {

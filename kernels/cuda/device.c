@@ -163,17 +163,30 @@ static void rms_norm(struct device *dev, struct mat y, struct mat x, float eps, 
     LAUNCH(rms_norm, y, x, eps, weight);
 }
 
-static void qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                         const struct rope *rope)
+static void qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                         const float *q_weight, const float *k_weight, const struct rope *rope)
 {
-    struct qk_rows rows = {.p = x.p, .stride = x.cols, .weight = weight}, none = {0};
-    LAUNCH(qk_norm_rope, rows, none, x.dtype, x.rows, x.cols, eps, rope);
+    struct qk_rows queries = {.p = q.p, .stride = q.cols, .weight = q_weight};
+    struct qk_rows keys = {.p = k.p, .stride = k.cols, .weight = k_weight};
+    LAUNCH(qk_norm_rope, queries, keys, q.dtype, q.rows, q.cols, eps, rope);
 }
 
 static void gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                           const int32_t *row_index)
 {
     LAUNCH(gate_residual, x, y, gate.p, row_index);
+}
+
+static void gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                               struct mat gate, const struct next_norm *norm,
+                               const int32_t *row_index)
+{
+    LAUNCH(gate_residual_norm, z, x, y, gate.p, norm, row_index);
+}
+
+static void modulation(struct device *dev, struct mat y, const float *table, struct mat e)
+{
+    LAUNCH(modulation, y, table, e);
 }
 
 static void gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
@@ -288,14 +301,20 @@ static void begin(struct device *dev, float *state, int64_t queries, int64_t hea
     CHECK_CUDA(attention_begin(cuda_of(dev)->stream, state, queries, heads, head_dim));
 }
 
-static void block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                  int64_t granule, int64_t heads, float scale)
+static void part(struct device *dev, struct mat o, float *state, struct mat q, const float *packed,
+                 int64_t keys, int64_t granule, int64_t heads, float scale, bool first, bool last)
 {
     struct cuda *cuda = cuda_of(dev);
     enum attention_kernel kernel = attention_choose(cuda->capability, q.cols / heads);
-    CHECK_CUDA(attention_block(cuda->stream, kernel, state, rows_of(q), packed, keys, granule,
-                               heads, scale));
+    CHECK_CUDA(attention_part(cuda->stream, kernel, rows_of(o), state, rows_of(q), packed, keys,
+                              granule, heads, scale, first, last));
     cuda_long_op(dev);
+}
+
+static void block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
+                  int64_t granule, int64_t heads, float scale)
+{
+    part(dev, (struct mat){0}, state, q, packed, keys, granule, heads, scale, false, false);
 }
 
 static void end(struct device *dev, struct mat o, const float *state, int64_t heads)
@@ -357,14 +376,18 @@ static const struct ops cuda_ops = {
     .rms_norm = rms_norm,
     .qk_norm_rope = qk_norm_rope,
     .gate_residual = gate_residual,
+    .gate_residual_norm = gate_residual_norm,
+    .modulation = modulation,
     .gelu_gate = gelu_gate,
     .silu = silu,
     .lincomb = lincomb,
     .dot_tiles = dot_tiles,
+    .kv_granule_floats = attention_kv_granule_floats,
     .kv_pack = kv_pack,
     .attention_begin = begin,
     .attention_block = block,
     .attention_finish = end,
+    .attention_part = part,
     .attention_t5 = t5,
     .conv_pack = cuda_conv_pack,
     .conv_unpack = cuda_conv_unpack,
@@ -417,6 +440,7 @@ static struct device *open_cuda(int index, int threads, enum precision precision
     *dev = (struct device){.ops = &cuda_ops,
                            .threads = threads,
                            .precision = precision,
+                           .activations = cuda_activations(precision),
                            .timeout_s = 600,
                            .backend = cuda};
     cuda->index = index;

@@ -55,11 +55,11 @@ int launch_qk_norm_rope(cudaStream_t stream, struct qk_rows q, struct qk_rows k,
 /* x (fp32) += gate[i] * y; gate [T,D] or NULL. After attention and feed-forward. */
 int launch_gate_residual(cudaStream_t stream, struct mat x, struct mat y, const float *gate,
                          const int32_t *row_index);
-/* The same, and z = norm(x) * (1 + scale[i]) + shift[i] of the new x: the bits of
+/* The same, and z = norm(x) * (1 + scale[i]) + shift[i] of the new x, or z = x: the bits of
  * launch_gate_residual followed by launch_norm_modulate, with one pass less over x. */
 int launch_gate_residual_norm(cudaStream_t stream, struct mat z, struct mat x, struct mat y,
-                              const float *gate, enum norm kind, float eps, const float *shift,
-                              const float *scale, const int32_t *row_index);
+                              const float *gate, const struct next_norm *norm,
+                              const int32_t *row_index);
 
 /* ---- flat arrays (flat.cu) ------------------------------------------------------------------- */
 
@@ -67,6 +67,9 @@ int launch_gate_residual_norm(cudaStream_t stream, struct mat z, struct mat x, s
 int launch_gelu_gate(cudaStream_t stream, struct mat y, struct mat a, struct mat b);
 /* y = x * sigmoid(x); y may be x. The time embedding. */
 int launch_silu(cudaStream_t stream, struct mat y, struct mat x);
+
+/* y [K,T,D]: y[k][t] = table[k] + e[t][k], or + e[t] where e has D columns; fp32. Once a block. */
+int launch_modulation(cudaStream_t stream, struct mat y, const float *table, struct mat e);
 
 /* out = a x + b y, fp32; out may be x or y; y NULL: a x. Guidance and the scheduler's step. */
 int launch_lincomb(cudaStream_t stream, float *out, float a, const float *x, float b,

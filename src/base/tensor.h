@@ -38,7 +38,8 @@ int64_t tensor_count(const struct tensor *t); /* product of shape; 1 for a scala
 char *tensor_shape_text(const struct tensor *t, char out[96]);
 
 /* A matrix of activations in the memory of the device that computes: rows x cols, contiguous.
- * On the CPU backend dtype is F32 and p is an ordinary pointer. */
+ * On the CPU backend dtype is F32 and p is an ordinary pointer; others may also compute in what
+ * device_activations says. */
 struct mat {
     void *p;
     int64_t rows, cols;
@@ -48,6 +49,10 @@ struct mat {
 static inline struct mat mat_f32(float *p, int64_t rows, int64_t cols)
 {
     return (struct mat){p, rows, cols, DTYPE_F32};
+}
+static inline struct mat mat_of(void *p, int64_t rows, int64_t cols, enum dtype dtype)
+{
+    return (struct mat){p, rows, cols, dtype};
 }
 struct mat mat_rows(struct mat m, int64_t first,
                     int64_t count); /* a view of rows [first, first+count) */

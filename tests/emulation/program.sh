@@ -39,6 +39,7 @@ psnr_of() {
 close_to_cpu() { # name, least PSNR, words
     local name=$1 least=$2 psnr
     shift 2
+    rm -f "$work/cpu.mkv" "$work/cuda.mkv" # of the case before
     ringreel 0 render "$job" "${size[@]}" "$@" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1
     render_cuda 0 "$@" >/dev/null
     psnr=$(psnr_of)
@@ -46,7 +47,7 @@ close_to_cpu() { # name, least PSNR, words
 }
 # Products of bf16 numbers: 8 bits of mantissa, summed in fp32, through two steps and the decoder.
 close_to_cpu 'bf16 is close to fp32 on the CPU' 45
-close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-block-list 1 --cfg-star-rescale true
+close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-block-list 1 --cfg-star-rescale
 # Attention alone rounds to bf16.
 close_to_cpu 'fp32 products are closer' 52 "${small[@]}" --precision float32
 
@@ -61,6 +62,18 @@ equal 'asynchronous copies late, the same bytes' "$few" "$(RINGREEL_EMULATION_AS
 equal 'device memory out of the reach of the host, the same bytes' "$few" \
     "$(RINGREEL_EMULATION_GUARD=1 render_cuda 0 "${small[@]}")"
 equal 'a device of capability 8.0, the same bytes' "$few" "$(RINGREEL_EMULATION_DEVICE=sm_80 render_cuda 0 "${small[@]}")"
+
+# MiB of the transformer's activations in the plan
+planned() {
+    ringreel 0 render "$job" --width 768 --height 512 --num-frames 121 --dry-run --backend cuda "$@"
+    sed -nE 's/.*transformer activations ([0-9.]+) MiB.*/\1/p' "$work/out"
+}
+half=$(planned) whole=$(planned --precision float32)
+if awk -v a="${half:-1}" -v b="${whole:-0}" 'BEGIN { exit !(a < 0.75 * b) }'; then
+    ok "the plan of bf16 is smaller: $half MiB, $whole MiB in fp32"
+else
+    not_ok 'the plan of bf16 is smaller' "${half:-none} MiB, ${whole:-none} MiB in fp32"
+fi
 
 # ---- what is not there ---------------------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ static float *run_rope(struct device *dev, const void *argument, int64_t *n)
     *n = ROWS * d;
     float *x = floats(*n), *y = copy_of(x, *n), *weight = floats(d);
     double *want = doubles(*n);
-    op_qk_norm_rope(dev, mat_f32(y, ROWS, d), 1e-5f, weight, &rope);
+    op_qk_norm_rope(dev, mat_f32(y, ROWS, d), (struct mat){.p = NULL}, 1e-5f, weight, NULL, &rope);
     for (int s = 0; s < ROWS; s++) {
         double *row = want + s * d;
         naive_norm(row, x + s * d, d, NORM_RMS, 1e-5);
@@ -357,7 +357,7 @@ static void naive_attention(double *o, struct mat q, struct mat k, struct mat v,
 static float *run_attention(struct device *dev, const void *argument, int64_t *n)
 {
     const struct attention_case *c = argument;
-    int64_t cols = c->heads * c->d, size = op_kv_granule_floats(c->granule, c->heads, c->d);
+    int64_t cols = c->heads * c->d, size = op_kv_granule_floats(dev, c->granule, c->heads, c->d);
     int64_t granules = (c->keys + c->granule - 1) / c->granule;
     *n = c->queries * cols;
     float *q = floats(*n), *k = floats(c->keys * cols), *v = floats(c->keys * cols),
@@ -413,7 +413,7 @@ static float *run_infinite(struct device *dev, const void *argument, int64_t *n)
     (void)argument;
     enum { KEYS = 40, D = 16, GRANULE = 16 };
     float *q = floats(D), *k = floats(KEYS * D), *v = floats(KEYS * D), *o = floats(D);
-    float *packed = floats(3 * op_kv_granule_floats(GRANULE, 1, D)),
+    float *packed = floats(3 * op_kv_granule_floats(dev, GRANULE, 1, D)),
           *state = floats(op_attention_state_floats(1, 1, D));
     for (int c = 0; c < D; c++) q[c] = 1.0f;
     for (int j = 0; j < 20; j++) k[j * D] = -INFINITY; /* all of granule 0, some of granule 1 */
@@ -713,7 +713,7 @@ static void poll_linear(struct device *dev, struct calls *calls)
 
 static void poll_attention(struct device *dev, struct calls *calls)
 {
-    float *q = floats(1000 * 64), *packed = floats(8 * op_kv_granule_floats(128, 4, 16));
+    float *q = floats(1000 * 64), *packed = floats(8 * op_kv_granule_floats(dev, 128, 4, 16));
     float *running = floats(op_attention_state_floats(1000, 4, 16));
     op_kv_pack(dev, packed, mat_f32(q, 1000, 64), mat_f32(q, 1000, 64), 4, 128);
     op_attention_begin(dev, running, 1000, 4, 16);
