@@ -65,8 +65,8 @@ struct ops {
     void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,
                                float eps, const float *weight, const float *bias);
     void (*copy_pad)(struct device *dev, const struct clip *y, const struct clip *x);
-    void (*add_noise_map)(struct device *dev, const struct clip *y, const float *map,
-                          const float *per_channel);
+    void (*add_noise_map)(struct device *dev, const struct clip *y, const struct clip *x,
+                          const float *map, const float *per_channel, const struct clip *add);
     void (*depth_to_space)(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first);
     void (*space_to_depth)(struct device *dev, const struct clip *y, const struct clip *x,
@@ -84,6 +84,7 @@ struct device {
     int threads;
     char isa[16]; /* what the kernels were compiled for: device_isa_name, or "sm_90" */
     enum precision precision;
+    enum dtype clips; /* device_clips */
     void (*poll)(void *argument);
     void *poll_argument;
     void *backend; /* the backend's own */
@@ -91,7 +92,7 @@ struct device {
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
  * Both numbers must be those of the program: tables of another version are not called. */
-enum { BACKEND_VERSION = 1 };
+enum { BACKEND_VERSION = 2 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

@@ -2,8 +2,9 @@
  * the .cu files, declared in kernels.h, attention.h and conv.h.
  *
  * One device, one stream: ops are queued in the order they were asked for, on the stream that every
- * copy uses too. Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
- * rounded to bf16 on their way in and summed in fp32, at PRECISION_F32 nothing is rounded. */
+ * copy uses too. Activations of transformer and T5 are fp32 in memory; at PRECISION_BF16 the inputs of
+ * a product are rounded to bf16 on their way in and summed in fp32, and clips of the VAE are bf16 in
+ * memory (device_clips); at PRECISION_F32 nothing is rounded. */
 #ifndef RINGREEL_CUDA_H
 #define RINGREEL_CUDA_H
 
@@ -43,12 +44,6 @@ struct cuda {
 };
 
 static inline struct cuda *cuda_of(struct device *dev) { return dev->backend; }
-
-static inline struct device_clip device_clip_of(const struct clip *v)
-{
-    return (struct device_clip){v->p, DTYPE_F32, v->t,     v->h,    v->w,
-                                v->c, v->pad,    v->above, v->below};
-}
 
 /* A call of the CUDA runtime, or a kernel's launch: failure ends the job, naming the device. */
 void cuda_check(const char *file, int line, const char *call, int error);
