@@ -32,7 +32,7 @@ def restore(b, u):
 
 class Muon(torch.optim.Optimizer):
     def __init__(self, weights, lr, momentum=0.95, weight_decay=0.0):
-        super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__([{"params": weights}], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self):

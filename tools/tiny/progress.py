@@ -13,8 +13,10 @@ import torch
 
 from .muon import Muon
 
-ADAM_ONLY = ("shared", "embed", "scale_shift_table", "attention_bias", "glance", "answers", "floor", "proj_out",
-             "patchify_proj", "time_embedder", "adaln_single")
+# Not for Muon: what is no matrix of a hidden layer, and T5, whose scores have neither a scale nor a norm. Muon's large
+# steps make them so large that the places of words no longer count.
+ADAM_ONLY = ("shared", "embed", "scale_shift_table", "SelfAttention", "DenseReluDense", "glance", "answers", "floor",
+             "proj_out", "patchify_proj", "time_embedder", "adaln_single")
 
 
 def save(value, file):

@@ -71,7 +71,7 @@ class Recipe:
         torch.manual_seed(self.o.seed)
         t5, questions = text.build().to(self.device), text.Questions().to(self.device)
         tokens = self.tokens()
-        stage = self.stage("text", {"t5": t5, "questions": questions}, 0.01, 2e-3, warm=100)
+        stage = self.stage("text", {"t5": t5, "questions": questions}, 0.01, 1e-3, warm=100)
         stage.run(lambda step: text.batch(tokens, self.o.seed, step, 32),
                   lambda data, step: text.text_loss(t5, questions, data, self.device))
         self.finish(stage, "text.pt")
