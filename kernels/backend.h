@@ -11,6 +11,12 @@ struct ops {
     bool memory_is_host;
     void (*finish)(struct device *dev); /* NULL: ops are done when they return */
 
+    /* Of a device with memory of its own; NULL: it is a CPU. */
+    void (*memory_left)(const struct device *dev, int64_t *left, int64_t *all);
+    void (*describe)(const struct device *dev, struct device_facts *facts);
+    /* NULL: one expanded weight. */
+    int64_t (*scratch_bytes)(const struct op_sizes *largest);
+
     /* Around every op, and whether an op may be given this memory; NULL: nothing to do, nothing is
      * asked. */
     void (*enter)(void);
@@ -57,6 +63,8 @@ struct ops {
 
     void (*conv_pack)(struct device *dev, struct conv *c);
     void (*conv_unpack)(struct device *dev, struct conv *c);
+    /* What conv_pack takes; NULL: panels of fp32. */
+    size_t (*conv_packed_bytes)(const struct device *dev, const struct conv *c);
     void (*conv3d)(struct device *dev, const struct clip *y, const struct clip *x,
                    const struct conv *c, int front, const struct clip *add,
                    const struct conv_span *span);
@@ -87,12 +95,14 @@ struct device {
     enum dtype clips; /* device_clips */
     void (*poll)(void *argument);
     void *poll_argument;
-    void *backend; /* the backend's own */
+    double timeout_s;  /* of a wait for the device in which it finishes nothing */
+    const char *asked; /* the op that was asked for last; NULL: none yet */
+    void *backend;     /* the backend's own */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
  * Both numbers must be those of the program: tables of another version are not called. */
-enum { BACKEND_VERSION = 2 };
+enum { BACKEND_VERSION = 4 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */
@@ -100,6 +110,8 @@ struct backend_library {
     int (*count_devices)(char *why, size_t room);
     /* index below count_devices; CHECK-fails, naming the device */
     struct device *(*open)(int index, int threads, enum precision precision);
+    /* One that has the sizes of this backend and computes nothing: works without a device. */
+    struct device *(*open_plan)(int threads, enum precision precision);
 };
 
 /* Outputs of a linear or a convolution, keys and channels of a head are laid out in panels of 16;

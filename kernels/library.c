@@ -42,7 +42,7 @@ static bool find_library(char *path, size_t room)
 
 /* The file that the environment names, whose empty name stands for none, else the one that was
  * built. *built: there is one. */
-static void *open_library(bool *built, char *why, size_t room)
+static void *open_library(bool computes, bool *built, char *why, size_t room)
 {
     const char *named = getenv(variable);
     char path[PATH_MAX + 64];
@@ -50,15 +50,16 @@ static void *open_library(bool *built, char *why, size_t room)
     if (!*built)
         snprintf(why, room, named ? "%s is empty" : "this build has the CPU backend only (no %s)",
                  named ? variable : file_name);
-    if (!*built || (!named && !has_driver(why, room))) return NULL;
+    if (!*built || (computes && !named && !has_driver(why, room))) return NULL;
     void *library = dlopen(named ? named : path, RTLD_NOW | RTLD_LOCAL);
     if (!library) snprintf(why, room, "%s", dlerror());
     return library;
 }
 
-static const struct backend_library *load(bool *built, char *why, size_t room)
+/* computes: nothing is loaded where there is no driver. */
+static const struct backend_library *load(bool computes, bool *built, char *why, size_t room)
 {
-    void *library = open_library(built, why, room);
+    void *library = open_library(computes, built, why, room);
     const struct backend_library *backend = library ? dlsym(library, symbol) : NULL;
     if (library && (!backend || backend->version != BACKEND_VERSION ||
                     backend->ops_bytes != sizeof(struct ops))) {
@@ -73,7 +74,7 @@ static const struct backend_library *cuda_library(bool *built, const char **why)
     static const struct backend_library *backend;
     static char reason[1024];
     static bool tried, there;
-    if (!tried) backend = load(&there, reason, sizeof reason);
+    if (!tried) backend = load(true, &there, reason, sizeof reason);
     tried = true;
     *why = reason;
     *built = there;
@@ -99,3 +100,14 @@ struct device *device_open_cuda(int index, int threads, enum precision precision
     CHECK(backend, "CUDA: %s", why);
     return backend->open(index, threads, precision);
 }
+
+struct device *device_open_cuda_plan(int threads, enum precision precision, const char **why)
+{
+    static char reason[1024];
+    bool built;
+    const struct backend_library *backend = load(false, &built, reason, sizeof reason);
+    *why = reason;
+    return backend ? backend->open_plan(threads, precision) : NULL;
+}
+
+int device_backend_version(void) { return BACKEND_VERSION; }

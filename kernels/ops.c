@@ -50,6 +50,28 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument)
 const struct arena_memory *device_memory(const struct device *dev) { return dev->ops->memory; }
 const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
 bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
+bool device_has_memory(const struct device *dev) { return dev->ops->memory_left; }
+
+void device_memory_left(const struct device *dev, int64_t *left, int64_t *all)
+{
+    CHECK(device_has_memory(dev), "the memory of device %s is the host's", device_name(dev));
+    dev->ops->memory_left(dev, left, all);
+}
+
+int64_t device_scratch_bytes(const struct device *dev, const struct op_sizes *largest)
+{
+    return dev->ops->scratch_bytes ? dev->ops->scratch_bytes(largest) : largest->expanded;
+}
+
+struct device_facts device_describe(const struct device *dev)
+{
+    struct device_facts facts = {0};
+    if (dev->ops->describe) dev->ops->describe(dev, &facts);
+    return facts;
+}
+
+void device_set_timeout(struct device *dev, double timeout_s) { dev->timeout_s = timeout_s; }
+
 void device_finish(struct device *dev)
 {
     if (dev->ops->finish) dev->ops->finish(dev);
@@ -58,6 +80,7 @@ void device_finish(struct device *dev)
 /* Runs an op of the backend. */
 #define RUN(dev, op, ...)                                                                          \
     do {                                                                                           \
+        (dev)->asked = #op;                                                                        \
         if ((dev)->ops->enter) (dev)->ops->enter();                                                \
         (dev)->ops->op(dev, __VA_ARGS__);                                                          \
         if ((dev)->ops->leave) (dev)->ops->leave();                                                \
@@ -244,6 +267,7 @@ struct linear linear_make(const struct tensor *weight, const struct tensor *bias
 
 void op_linear_pack(struct device *dev, struct linear *l)
 {
+    dev->asked = "linear_pack";
     if (!l->packed) dev->ops->linear_pack(dev, l);
 }
 
@@ -454,6 +478,7 @@ struct conv conv_make(const struct tensor *weight, const struct tensor *bias)
 
 void op_conv_pack(struct device *dev, struct conv *c)
 {
+    dev->asked = "conv_pack";
     if (!c->packed) dev->ops->conv_pack(dev, c);
 }
 
@@ -462,8 +487,9 @@ void op_conv_unpack(struct device *dev, struct conv *c)
     if (c->packed) dev->ops->conv_unpack(dev, c);
 }
 
-size_t op_conv_packed_bytes(const struct conv *c)
+size_t op_conv_packed_bytes(const struct device *dev, const struct conv *c)
 {
+    if (dev->ops->conv_packed_bytes) return dev->ops->conv_packed_bytes(dev, c);
     size_t out = (size_t)whole_panels(c->out), taps = (size_t)(c->kernel * c->kernel * c->kernel);
     return sizeof(float) * (out * taps * (size_t)c->in + out);
 }

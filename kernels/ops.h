@@ -47,6 +47,10 @@ int device_cuda_count(const char **why);
 /* index below device_cuda_count. CHECK-fails where the device cannot be used. Rows of a product need
  * one kind of GPU in all ranks to have the same bytes. */
 struct device *device_open_cuda(int index, int threads, enum precision precision);
+/* In its place where there is no GPU, to count what one would have to hold: models can be opened
+ * on it and sizes asked, nothing else. NULL without the library, *why says which. */
+struct device *device_open_cuda_plan(int threads, enum precision precision, const char **why);
+int device_backend_version(void); /* of the table between the program and that library */
 void device_close(struct device *dev);
 const char *device_name(const struct device *dev); /* "cpu" or "cuda" */
 const char *device_isa(const struct device *dev);  /* "avx2", "sm_90" ... */
@@ -65,9 +69,32 @@ const struct arena_memory *device_memory(const struct device *dev);
 const struct arena_memory *device_staging(const struct device *dev);
 /* May others than ops (MPI) read and write device memory? */
 bool device_memory_is_host(const struct device *dev);
-/* All that was asked of the device is done. Before the host reads what an op gave to it, and before a
- * message is sent from device memory. */
+/* Has it memory of its own, beside the host's? */
+bool device_has_memory(const struct device *dev);
+/* What of that is free now, for everybody, and all of it: INT64_MAX where there is only a plan. */
+void device_memory_left(const struct device *dev, int64_t *left, int64_t *all);
+/* What ops take beside arenas and resident weights, for the largest that they are given, in
+ * bytes. */
+struct op_sizes {
+    int64_t input;    /* of a product, as it is multiplied */
+    int64_t stored;   /* a weight as it stands in the file, */
+    int64_t expanded; /* and as it is computed with, where it is not resident */
+    int64_t picture;  /* that goes to the host in integers */
+};
+int64_t device_scratch_bytes(const struct device *dev, const struct op_sizes *largest);
+/* What tells one GPU from another; nothing of a CPU. */
+struct device_facts {
+    char model[96];     /* "NVIDIA H100 80GB HBM3"; "" of a plan, as is the rest */
+    char place[32];     /* bus id, "0000:1B:00.0" */
+    char identity[40];  /* of one device: ranks of a host that have the same share it */
+    char libraries[96]; /* "CUDA 13.0, cuBLASLt 13.1.0" */
+};
+struct device_facts device_describe(const struct device *dev);
+/* All that was asked of the device is done. Before the host reads what an op gave to it, and
+ * before a message is sent from device memory. CHECK-fails where the device finishes nothing for
+ * the time that device_set_timeout gave (600 s), naming the op that was asked for last. */
 void device_finish(struct device *dev);
+void device_set_timeout(struct device *dev, double timeout_s);
 
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
@@ -209,7 +236,7 @@ struct conv {
 struct conv conv_make(const struct tensor *weight, const struct tensor *bias);
 void op_conv_pack(struct device *dev, struct conv *c);
 void op_conv_unpack(struct device *dev, struct conv *c);
-size_t op_conv_packed_bytes(const struct conv *c);
+size_t op_conv_packed_bytes(const struct device *dev, const struct conv *c);
 
 /* A rectangle of y's picture. */
 struct conv_span {

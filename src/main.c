@@ -87,6 +87,14 @@ static int render(struct world *world, int argc, char **argv)
     return status;
 }
 
+/* Ranks of different builds would misread each other. */
+static int same_program(struct world *world)
+{
+    char version[64];
+    snprintf(version, sizeof version, RINGREEL_VERSION " (backends: %d)", device_backend_version());
+    return world_same(world, "versions of ringreel differ", version);
+}
+
 int main(int argc, char **argv)
 {
     struct world world; /* all ranks; MPI is up if a launcher started us */
@@ -106,6 +114,7 @@ int main(int argc, char **argv)
     if (!run) return usage(stderr, STATUS_INPUT);
     int status = world_start(&world, &argc, &argv, video_remove_partial_files);
     log_init(world.rank, LOG_INFO);
+    if (status == STATUS_OK) status = same_program(&world);
     if (status == STATUS_OK) status = run(&world, argc - 2, argv + 2);
     return world_stop(&world, status); /* all ranks leave together, with one exit code */
 }

@@ -68,7 +68,7 @@ static void guard_give(void *memory, size_t bytes)
         if (regions[i].base == memory) regions[i] = (struct region){0};
 }
 
-const struct arena_memory guard_memory = {guard_take, guard_give};
+const struct arena_memory guard_memory = {guard_take, guard_give, NULL};
 
 /* The fault is one of our own instructions, so that messages can be printed as anywhere else. */
 static void on_fault(int number, siginfo_t *info, void *context)

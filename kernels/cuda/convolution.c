@@ -13,19 +13,30 @@ static struct conv_shape shape_of(const struct conv *c)
 }
 
 /* In bf16 for the tensor cores, or as it is. */
+static size_t weight_bytes(const struct device *dev, const struct conv *c)
+{
+    struct conv_shape shape = shape_of(c);
+    return dev->precision == PRECISION_F32 ? (size_t)tensor_count(c->weight) * sizeof(float)
+                                           : conv_weights_bytes(&shape);
+}
+
+size_t cuda_conv_packed_bytes(const struct device *dev, const struct conv *c)
+{
+    return weight_bytes(dev, c) + (c->bias ? (size_t)c->out * sizeof(float) : 0);
+}
+
 static void pack_weight(struct device *dev, struct conv *c)
 {
     struct cuda *cuda = cuda_of(dev);
     struct conv_shape shape = shape_of(c);
     size_t bytes = (size_t)tensor_count(c->weight) * sizeof(float);
+    c->packed = cuda_take(weight_bytes(dev, c), c->weight->name);
     if (dev->precision == PRECISION_F32) {
-        c->packed = cuda_take(bytes, c->weight->name);
         cuda_load_tensor(dev, c->packed, DTYPE_F32, c->weight);
         return;
     }
     void *plain = cuda_scratch(&cuda->weights, bytes, c->weight->name);
     cuda_load_tensor(dev, plain, DTYPE_F32, c->weight);
-    c->packed = cuda_take(conv_weights_bytes(&shape), c->weight->name);
     CHECK_CUDA(conv_weights_pack(cuda->stream, c->packed, plain, DTYPE_F32, &shape));
 }
 
@@ -61,5 +72,5 @@ void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                            .span = *span};
     bool exact = dev->precision == PRECISION_F32;
     CHECK_CUDA(exact ? conv_f32_launch(stream, &job) : conv_launch(stream, &job));
-    device_poll(dev);
+    cuda_long_op(dev);
 }

@@ -5,20 +5,11 @@
 #include "kernels/cuda/kernels.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static int opened = -1; /* after an error the runtime may not say which device this is */
-
-void cuda_check(const char *file, int line, const char *call, int error)
-{
-    if (error == cudaSuccess) return;
-    fatal(file, line, call, "CUDA device %d: %s (%s)", opened,
-          cudaGetErrorString((cudaError_t)error), cudaGetErrorName((cudaError_t)error));
-}
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -35,20 +26,33 @@ static void *take_or_null(size_t bytes)
     return p;
 }
 
+/* In place of a reason where memory could not be taken. */
+static void describe_memory(char *text, size_t room)
+{
+    size_t left = 0, all = 0;
+    char left_text[32], all_text[32];
+    cudaMemGetInfo(&left, &all);
+    snprintf(text, room, "of CUDA device %d (%s at %s) %s of %s are free",
+             cuda_of(cuda_opened)->index, cuda_of(cuda_opened)->facts.model,
+             cuda_of(cuda_opened)->facts.place, memory_text((int64_t)left, left_text),
+             memory_text((int64_t)all, all_text));
+}
+
 void *cuda_take(size_t bytes, const char *what)
 {
     void *p = take_or_null(bytes);
-    size_t free_bytes = 0, total = 0;
-    if (!p) cudaMemGetInfo(&free_bytes, &total);
-    CHECK(p, "%s: no device memory for %zu bytes, %zu of %zu are free", what, bytes, free_bytes,
-          total);
-    return p;
+    char reason[256];
+    if (p) return p;
+    describe_memory(reason, sizeof reason);
+    CHECK(false, "out of device memory: %s needs %zu bytes, %s%s", what, bytes, reason,
+          memory_planned());
 }
 
 void *cuda_scratch(struct cuda_scratch *s, size_t bytes, const char *what)
 {
     if (s->bytes < bytes) {
-        CHECK_CUDA(cudaFree(s->p)); /* waits for what still uses it */
+        cuda_finish(cuda_opened); /* something may still use it */
+        CHECK_CUDA(cudaFree(s->p));
         s->p = cuda_take(bytes, what);
         s->bytes = bytes;
     }
@@ -59,14 +63,16 @@ static void *take_device(size_t bytes, const char *name)
 {
     (void)name; /* arena_commit names it */
     void *p = take_or_null(bytes);
-    if (p) CHECK_CUDA(cudaMemset(p, 0, bytes));
-    if (p) CHECK_CUDA(cudaDeviceSynchronize()); /* our stream does not wait for the default one */
+    if (!p) return NULL;
+    CHECK_CUDA(cudaMemsetAsync(p, 0, bytes, cuda_of(cuda_opened)->stream));
+    cuda_finish(cuda_opened); /* other streams may use it first */
     return p;
 }
 
 static void give_device(void *memory, size_t bytes)
 {
     (void)bytes;
+    cuda_finish(cuda_opened);
     CHECK_CUDA(cudaFree(memory));
 }
 
@@ -87,22 +93,19 @@ static void give_pinned(void *memory, size_t bytes)
     CHECK_CUDA(cudaFreeHost(memory));
 }
 
-static const struct arena_memory device_arena = {take_device, give_device},
-                                 pinned_arena = {take_pinned, give_pinned};
+static const struct arena_memory device_arena = {take_device, give_device, describe_memory},
+                                 pinned_arena = {take_pinned, give_pinned, NULL};
+
+static void memory_left(const struct device *dev, int64_t *left, int64_t *all)
+{
+    size_t left_bytes, all_bytes;
+    (void)dev;
+    CHECK_CUDA(cudaMemGetInfo(&left_bytes, &all_bytes));
+    *left = (int64_t)left_bytes;
+    *all = (int64_t)all_bytes;
+}
 
 /* ---- copies ---------------------------------------------------------------------------------- */
-
-/* Polls meanwhile: messages of other ranks go on while the device works. */
-static void finish(struct device *dev)
-{
-    const struct timespec pause = {.tv_nsec = 20000};
-    cudaError_t state;
-    while ((state = cudaStreamQuery(cuda_of(dev)->stream)) == cudaErrorNotReady) {
-        device_poll(dev);
-        nanosleep(&pause, NULL);
-    }
-    CHECK_CUDA(state);
-}
 
 static void copy_rows(struct device *dev, void *to, size_t to_stride, const void *from,
                       size_t from_stride, size_t bytes, int64_t rows, enum cudaMemcpyKind kind)
@@ -115,8 +118,9 @@ static void copy_rows(struct device *dev, void *to, size_t to_stride, const void
 static void upload(struct device *dev, void *to, size_t to_stride, const void *from,
                    size_t from_stride, size_t bytes, int64_t rows)
 {
+    cuda_finish(dev); /* copies of pageable memory wait in the driver, where no deadline reaches */
     copy_rows(dev, to, to_stride, from, from_stride, bytes, rows, cudaMemcpyHostToDevice);
-    finish(dev);
+    cuda_finish(dev);
 }
 
 static void download(struct device *dev, void *to, size_t to_stride, const void *from,
@@ -289,7 +293,7 @@ static void block(struct device *dev, float *state, struct mat q, const float *p
     enum attention_kernel kernel = attention_choose(cuda->capability, q.cols / heads);
     CHECK_CUDA(attention_block(cuda->stream, kernel, state, rows_of(q), packed, keys, granule,
                                heads, scale));
-    device_poll(dev);
+    cuda_long_op(dev);
 }
 
 static void end(struct device *dev, struct mat o, const float *state, int64_t heads)
@@ -311,15 +315,22 @@ static void close_cuda(struct device *dev)
 {
     struct cuda *cuda = cuda_of(dev);
     struct cuda_scratch *scratch[] = {&cuda->rounded, &cuda->weights, &cuda->raw, &cuda->results};
-    CHECK_CUDA(cudaStreamSynchronize(cuda->stream));
+    cuda_finish(dev);
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
         CHECK_CUDA(cudaFree(scratch[i]->p));
     CHECK_CUDA(cudaFree(cuda->workspace));
     cublasLtDestroy(cuda->blas);
+    cuda_watch_close(&cuda->watch);
     CHECK_CUDA(cudaStreamDestroy(cuda->stream));
+    cuda_opened = NULL;
     free(cuda->products);
     free(cuda);
     free(dev);
+}
+
+static void describe(const struct device *dev, struct device_facts *facts)
+{
+    *facts = ((const struct cuda *)dev->backend)->facts;
 }
 
 static const struct ops cuda_ops = {
@@ -328,7 +339,10 @@ static const struct ops cuda_ops = {
     .memory = &device_arena,
     .staging = &pinned_arena,
     .memory_is_host = false,
-    .finish = finish,
+    .finish = cuda_finish,
+    .memory_left = memory_left,
+    .describe = describe,
+    .scratch_bytes = cuda_scratch_bytes,
     .upload = upload,
     .download = download,
     .copy = copy,
@@ -351,6 +365,7 @@ static const struct ops cuda_ops = {
     .attention_t5 = t5,
     .conv_pack = cuda_conv_pack,
     .conv_unpack = cuda_conv_unpack,
+    .conv_packed_bytes = cuda_conv_packed_bytes,
     .conv3d = cuda_conv3d,
     .pixel_norm_silu = pixel_norm_silu,
     .channel_layer_norm = channel_layer_norm,
@@ -373,27 +388,43 @@ static int count_devices(char *why, size_t room)
     return 0;
 }
 
-static struct device *open_cuda(int index, int threads, enum precision precision)
+static void find_facts(struct cuda *cuda)
 {
     struct cudaDeviceProp about;
-    struct cuda *cuda = xcalloc(1, sizeof *cuda);
-    opened = index;
-    CHECK_CUDA(cudaSetDevice(index));
-    CHECK_CUDA(cudaGetDeviceProperties(&about, index));
+    struct device_facts *facts = &cuda->facts;
+    int runtime;
+    size_t blas = cublasLtGetVersion();
+    CHECK_CUDA(cudaGetDeviceProperties(&about, cuda->index));
+    CHECK_CUDA(cudaDeviceGetPCIBusId(facts->place, sizeof facts->place, cuda->index));
+    CHECK_CUDA(cudaRuntimeGetVersion(&runtime));
+    snprintf(facts->model, sizeof facts->model, "%.95s", about.name);
+    for (size_t i = 0; i < sizeof about.uuid.bytes; i++)
+        snprintf(facts->identity + 2 * i, 3, "%02x", (unsigned char)about.uuid.bytes[i]);
+    snprintf(facts->libraries, sizeof facts->libraries, "CUDA %d.%d, cuBLASLt %zu.%zu.%zu",
+             runtime / 1000, runtime % 1000 / 10, blas / 10000, blas / 100 % 100, blas % 100);
     cuda->capability = 10 * about.major + about.minor;
     CHECK(cuda->capability >= 80, "CUDA device %d (%s) has compute capability %d.%d, 8.0 is needed",
-          index, about.name, about.major, about.minor);
+          cuda->index, about.name, about.major, about.minor);
+}
+
+static struct device *open_cuda(int index, int threads, enum precision precision)
+{
+    struct cuda *cuda = xcalloc(1, sizeof *cuda);
+    struct device *dev = cuda_opened = xcalloc(1, sizeof *dev);
+    *dev = (struct device){.ops = &cuda_ops,
+                           .threads = threads,
+                           .precision = precision,
+                           .clips = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32,
+                           .timeout_s = 600,
+                           .backend = cuda};
+    cuda->index = index;
+    CHECK_CUDA(cudaSetDevice(index));
+    find_facts(cuda);
     CHECK_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    cuda_watch_open(&cuda->watch);
     CHECK(cublasLtCreate(&cuda->blas) == CUBLAS_STATUS_SUCCESS, "cuBLASLt on CUDA device %d",
           index);
     cuda->workspace = cuda_take(CUBLASLT_WORKSPACE_BYTES, "workspace of cuBLASLt");
-    struct device *dev = xcalloc(1, sizeof *dev);
-    *dev = (struct device){
-        .ops = &cuda_ops,
-        .threads = threads,
-        .precision = precision,
-        .clips = precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32,
-        .backend = cuda};
     snprintf(dev->isa, sizeof dev->isa, "sm_%d", cuda->capability);
     return dev;
 }
@@ -403,4 +434,5 @@ const struct backend_library ringreel_cuda = {
     .ops_bytes = sizeof(struct ops),
     .count_devices = count_devices,
     .open = open_cuda,
+    .open_plan = cuda_open_plan,
 };

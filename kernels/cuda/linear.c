@@ -18,6 +18,7 @@ enum { NOMINAL_TILES = 32, ALIGNMENT = 16 };
 #define CHECK_BLAS(call)                                                                           \
     do {                                                                                           \
         cublasStatus_t status_ = (call);                                                           \
+        if (status_ != CUBLAS_STATUS_SUCCESS) CHECK_CUDA(cudaPeekAtLastError());                   \
         CHECK(status_ == CUBLAS_STATUS_SUCCESS, "cuBLASLt: %s", cublasLtGetStatusString(status_)); \
     } while (0)
 
@@ -203,7 +204,7 @@ static void multiply(struct device *dev, struct mat y, struct mat x, const struc
 void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
                  enum epilogue e, int64_t tile)
 {
-    device_poll(dev);
+    cuda_long_op(dev);
     if (l->packed) {
         multiply(dev, y, x, l, l->packed, l->bias_f32, e, tile);
         return;

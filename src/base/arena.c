@@ -1,6 +1,7 @@
 #include "base/arena.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <sys/mman.h>
 
@@ -15,7 +16,7 @@ static void *host_take(size_t bytes, const char *name)
 
 static void host_give(void *memory, size_t bytes) { munmap(memory, bytes); }
 
-const struct arena_memory arena_host = {host_take, host_give};
+const struct arena_memory arena_host = {host_take, host_give, NULL};
 
 void arena_init(struct arena *a, const char *name) { arena_init_on(a, name, &arena_host); }
 
@@ -45,11 +46,13 @@ float *arena_floats(struct arena *a, int64_t count)
 
 void arena_commit(struct arena *a)
 {
+    char needed[32], left[256] = "";
     a->size_bytes = a->used_bytes ? a->used_bytes : ALIGNMENT;
     a->used_bytes = 0;
     a->base = a->memory->take(a->size_bytes, a->name);
-    CHECK(a->base, "out of memory: arena \"%s\" needs %.3f GiB", a->name,
-          (double)a->size_bytes / 0x1p30);
+    if (!a->base && a->memory->describe) a->memory->describe(left, sizeof left);
+    CHECK(a->base, "out of memory: arena \"%s\" needs %s%s%s%s", a->name,
+          memory_text((int64_t)a->size_bytes, needed), *left ? ", " : "", left, memory_planned());
 }
 
 void arena_free(struct arena *a)

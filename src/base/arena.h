@@ -24,6 +24,8 @@ struct arena_memory {
     void *(*take)(size_t bytes,
                   const char *name);          /* 64-byte aligned, zeroed; NULL: there is none */
     void (*give)(void *memory, size_t bytes); /* back */
+    /* How much there is, for a message: "of ... 1.50 GiB are free"; NULL: it does not say. */
+    void (*describe)(char *text, size_t room);
 };
 extern const struct arena_memory arena_host;
 

@@ -186,3 +186,12 @@ char *memory_plan_text(const struct memory_plan *p, char *out, size_t size)
         snprintf(out + at, size - at, ", other %s", memory_text(rest, bytes));
     return out;
 }
+
+static char planned[1200];
+
+void memory_plan_keep(const char *text)
+{
+    snprintf(planned, sizeof planned, "; the plan (--dry-run) was %s", text);
+}
+
+const char *memory_planned(void) { return planned; }

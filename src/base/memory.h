@@ -33,6 +33,10 @@ int64_t memory_plan_bytes(const struct memory_plan *p);
 /* "12.30 GiB: VAE decode 10.00 GiB, video 2.10 GiB, other 204.8 MiB": the largest first, those
  * under 1 % together. Returns `out`. */
 char *memory_plan_text(const struct memory_plan *p, char *out, size_t size);
+/* What was planned in words, for those who find later that memory cannot be had: memory_planned
+ * is then "; the plan (--dry-run) was " and these words, before that "". */
+void memory_plan_keep(const char *text);
+const char *memory_planned(void);
 /* "1.50 GiB", "23.4 MiB" */
 char *memory_text(int64_t bytes, char out[32]);
 

@@ -228,14 +228,16 @@ const struct setting settings[] = {
      .initial = "canonical", .choices = attention_orders,
      .help = "canonical: the same bytes for every rank count; ring: faster"},
     {JOB(weights, weights), MACHINE, .type = TYPE_CHOICE, .metavar = "POLICY", .initial = "auto",
-     .choices = weights_policies, .help = "keep expanded weights in memory, or expand per layer"},
+     .choices = weights_policies,
+     .help = "keep expanded weights in memory, or expand per layer; auto: keep what fits"},
     {JOB(last_decode, last_decode), MACHINE, .type = TYPE_CHOICE, .metavar = "WHO",
      .initial = "auto", .choices = last_decodes,
      .help =
          "auto: when nothing is left to denoise, all ranks decode the last shot together, where "
          "memory suffices; codec: the codec ranks alone"},
     {JOB(timeout, timeout_s), MACHINE, .type = TYPE_DURATION, .metavar = "TIME", .initial = "600",
-     .min = 1, .max = 604800, .help = "end the run after so long without progress from a peer"},
+     .min = 1, .max = 604800,
+     .help = "end the run after so long without progress from a peer or a device"},
 
     {JOB(digest, digest), REPORT, .type = TYPE_BOOL, .initial = "false",
      .help = "print SHA-256 of every shot's latents and frames"},
@@ -246,7 +248,9 @@ const struct setting settings[] = {
     {JOB(trace, trace), REPORT, .type = TYPE_PATH, .metavar = "FILE",
      .help = "timeline of all ranks for chrome://tracing or Perfetto"},
     {JOB(dry_run, dry_run), REPORT, .type = TYPE_BOOL, .initial = "false",
-     .help = "only print the choice of ranks and what each would take in memory"},
+     .help =
+         "only print the choice of ranks and what each would take in memory, of its device and of "
+         "its host; backend cuda needs no device for that"},
     {JOB(quiet, quiet), REPORT, .type = TYPE_BOOL, .initial = "false",
      .help = "only warnings and errors"},
     {JOB(verbose, verbose), REPORT, .type = TYPE_BOOL, .initial = "false",

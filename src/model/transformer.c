@@ -170,14 +170,27 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     return STATUS_OK;
 }
 
-int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
-                            const struct checkpoint *c, struct comm *group,
+/* A device with memory of its own rounds what goes into a product there: the largest is a shard
+ * or a chunk of the feed-forward. */
+static int64_t rounded_bytes(const struct transformer *t)
+{
+    int64_t shard = t->capacity * t->w.width,
+            chunk = smaller(t->capacity, t->chunk) * t->w.ff_width;
+    if (!device_has_memory(t->dev) || device_precision(t->dev) != PRECISION_BF16) return 0;
+    return (shard > chunk ? shard : chunk) * (int64_t)sizeof(uint16_t);
+}
+
+int transformer_plan_memory(struct memory_plan *device, struct memory_plan *host,
+                            struct device *dev, const struct checkpoint *c, struct comm *group,
                             const struct transformer_settings *s)
 {
     struct transformer t;
     TRY(prepare(&t, dev, c, group, s));
-    memory_plan_add(plan, t.activations.name, (int64_t)t.activations.used_bytes);
-    memory_plan_add(plan, t.texts.name, (int64_t)t.texts.used_bytes);
+    memory_plan_add(device, t.w.vectors.name, (int64_t)t.w.vectors.size_bytes);
+    memory_plan_add(device, t.activations.name, (int64_t)t.activations.used_bytes);
+    memory_plan_add(device, t.texts.name, (int64_t)t.texts.used_bytes);
+    memory_plan_add(device, "inputs of products", rounded_bytes(&t));
+    memory_plan_add(host, "messages", ring_staging_bytes(&t.ring, t.capacity));
     release(&t);
     return STATUS_OK;
 }

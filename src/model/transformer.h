@@ -35,10 +35,10 @@ struct transformer_settings {
 int transformer_open(struct transformer **out, struct device *dev, const struct checkpoint *c,
                      struct comm *group, const struct transformer_settings *s);
 void transformer_close(struct transformer *t);
-/* Adds what transformer_open would take for these settings, weights apart, without taking it.
- * Local. */
-int transformer_plan_memory(struct memory_plan *plan, struct device *dev,
-                            const struct checkpoint *c, struct comm *group,
+/* Adds what transformer_open would take for these settings, weights apart, without taking it: of
+ * the device's memory, and what messages take of the host's. Local. */
+int transformer_plan_memory(struct memory_plan *device, struct memory_plan *host,
+                            struct device *dev, const struct checkpoint *c, struct comm *group,
                             const struct transformer_settings *s);
 
 int64_t transformer_channels(const struct transformer *t);      /* C = 128 */

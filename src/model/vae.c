@@ -46,8 +46,7 @@ struct packed_bytes {
 static void count_packed_bytes(struct device *dev, struct conv *conv, void *argument)
 {
     struct packed_bytes *p = argument;
-    int64_t bytes = (int64_t)op_conv_packed_bytes(conv);
-    (void)dev;
+    int64_t bytes = (int64_t)op_conv_packed_bytes(dev, conv);
     p->sum += bytes;
     if (bytes > p->largest) p->largest = bytes;
 }
@@ -138,6 +137,22 @@ int64_t vae_encoder_packed_bytes(const struct vae *v, bool resident)
 {
     CHECK(v->has_encoder, "vae_encoder_packed_bytes: no encoder is open");
     return packed_bytes(v, &v->encoder, resident);
+}
+
+static void find_largest(struct device *dev, struct conv *conv, void *argument)
+{
+    const struct tensor **largest = argument;
+    (void)dev;
+    if (!*largest || tensor_count(conv->weight) > tensor_count(*largest)) *largest = conv->weight;
+}
+
+const struct tensor *vae_largest_weight(const struct vae *v)
+{
+    const struct tensor *largest = NULL;
+    for_each_conv(v->dev, (struct vae_coder *)&v->decoder, find_largest, &largest); /* only read */
+    if (v->has_encoder)
+        for_each_conv(v->dev, (struct vae_coder *)&v->encoder, find_largest, &largest);
+    return largest;
 }
 
 int64_t vae_latent_channels(const struct vae *v) { return v->latent_channels; }

@@ -31,6 +31,8 @@ bool vae_wants_noise(const struct vae *v); /* the decoder injects some (0.9.1) *
 double vae_decode_work(const struct vae *v, int64_t f, int64_t h, int64_t w);
 /* What reordered weights take: all of them if resident, else the largest, one at a time. */
 int64_t vae_packed_bytes(const struct vae *v, bool resident);
+/* The largest that is reordered, of the decoder and, where it is open, the encoder. */
+const struct tensor *vae_largest_weight(const struct vae *v);
 /* The same of the encoder. */
 void vae_encoder_make_resident(struct vae *v);
 int64_t vae_encoder_packed_bytes(const struct vae *v, bool resident);

@@ -18,6 +18,13 @@ void ring_lay_out(struct ring *r, struct arena *a, int64_t tokens)
     r->state = arena_floats(a, op_attention_state_floats(tokens, r->heads, r->head_dim));
 }
 
+int64_t ring_staging_bytes(const struct ring *r, int64_t tokens)
+{
+    int64_t block = op_kv_granule_floats(tokens, r->heads, r->head_dim) * (int64_t)sizeof(float);
+    if (comm_size(r->group) == 1 || device_memory_is_host(r->dev)) return 0;
+    return r->order == ORDER_CANONICAL ? block : 2 * block; /* a broadcast, or a pair */
+}
+
 void ring_set_plan(struct ring *r, const struct shard_plan *plan)
 {
     r->plan = *plan;

@@ -34,6 +34,9 @@ struct ring {
 /* Lays out the buffers, of the device, for shards of up to `tokens` (shard_most_tokens). Called twice, see arena.h.
  * Local. */
 void ring_lay_out(struct ring *r, struct arena *a, int64_t tokens);
+/* What blocks that are under way take of the host, where they cannot go from device to device.
+ * Local. */
+int64_t ring_staging_bytes(const struct ring *r, int64_t tokens);
 void ring_set_plan(struct ring *r,
                    const struct shard_plan *plan); /* Local; no larger than what was laid out */
 

@@ -180,6 +180,44 @@ int64_t world_host_sum(struct world *w, int64_t value)
     return sum;
 }
 
+static void gather(struct world *w, MPI_Comm group, const char *name, const void *mine, void *all,
+                   size_t bytes)
+{
+    MPI_Request request;
+    if (!w->mpi) {
+        memcpy(all, mine, bytes);
+        return;
+    }
+    CHECK(bytes <= INT_MAX, "%zu bytes to gather", bytes);
+    CHECK_MPI(
+        MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, group, &request));
+    comm_mpi_wait(&request, name, "gathering", -1, w->timeout_s);
+}
+
+void world_host_gather(struct world *w, const void *mine, void *all, size_t bytes)
+{
+    gather(w, host_group, "host", mine, all, bytes);
+}
+
+int world_same(struct world *w, const char *what, const char *text)
+{
+    struct said {
+        char host[sizeof w->host], text[192];
+    } mine = {0}, *all = xcalloc((size_t)w->size, sizeof *all);
+    int other = 1;
+    memcpy(mine.host, w->host, sizeof mine.host);
+    snprintf(mine.text, sizeof mine.text, "%s", text);
+    gather(w, MPI_COMM_WORLD, "world", &mine, all, sizeof mine);
+    while (other < w->size && strcmp(all[other].text, all[0].text) == 0) other++;
+    int status =
+        other == w->size
+            ? STATUS_OK
+            : error_set(STATUS_INPUT, "%s: rank 0 on %s has %s, rank %d on %s has %s", what,
+                        all[0].host, all[0].text, other, all[other].host, all[other].text);
+    free(all);
+    return status;
+}
+
 /* A rank that only left because of another (STATUS_STOPPED) is never the one that speaks. */
 int world_agree(struct world *w, int status)
 {

@@ -33,6 +33,12 @@ int world_agree(struct world *w, int status);
 int world_min(struct world *w, int value);
 /* Collective over the world: the sum over the ranks of this host. */
 int64_t world_host_sum(struct world *w, int64_t value);
+/* Collective over the world: what each rank of this host has, in their order, to all
+ * [host_size]. */
+void world_host_gather(struct world *w, const void *mine, void *all, size_t bytes);
+/* Collective: STATUS_INPUT on all ranks where not all of them have the same text; the message names
+ * `what` and two ranks that differ. */
+int world_same(struct world *w, const char *what, const char *text);
 /* Collective: rank 0's buffer (malloced, *data and *bytes) is given to all. */
 void world_share_bytes(struct world *w, char **data, size_t *bytes);
 

@@ -341,7 +341,7 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     *e = (struct engine){.world = world, .job = job};
     phase_set("opening the models");
     e->helping = world->size > 1 && job->last_decode == LAST_DECODE_AUTO;
-    TRY(world_agree(world, device_choice_open(&e->dev, world, job)));
+    TRY(world_agree(world, device_choice_open(&e->dev, world, job, job->dry_run)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, find_widths(e)));
     TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
@@ -368,7 +368,7 @@ int engine_open_codec(struct engine *e, struct world *world, const struct job_op
     *e = (struct engine){.world = world, .job = job, .codec_only = true};
     phase_set("opening the VAE");
     TRY(world_agree(world, mesh_create_codec(&e->mesh, world)));
-    TRY(world_agree(world, device_choice_open(&e->dev, world, job)));
+    TRY(world_agree(world, device_choice_open(&e->dev, world, job, false)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
     e->channels = vae_latent_channels(e->codec.vae);

@@ -103,7 +103,6 @@ ends() { # name, ranks, line
     equal "$1, $2 ranks: no file" '' "$(ls "$work" | grep failed || true)"
 }
 for ranks in 0 3; do
-    RINGREEL_EMULATION_MEMORY=35M ends 'too little device memory' "$ranks" 'no device memory for|device.*[0-9]+ bytes'
     RINGREEL_EMULATION_FAIL=launch:40 ends 'a kernel that cannot be launched' "$ranks" 'CUDA device 0: .*\(cudaError'
     RINGREEL_EMULATION_FAIL=ecc:60 ends 'an ECC error' "$ranks" 'CUDA device 0: .*ECC.*\(cudaErrorECCUncorrectable\)'
 done

@@ -153,6 +153,14 @@ static void a_plan_names_the_largest_first(void **state)
         assert_true(strlen(memory_plan_text(&p, text, size)) < size);
 }
 
+static void what_was_planned_is_kept(void **state)
+{
+    (void)state;
+    assert_string_equal(memory_planned(), "");
+    memory_plan_keep("on the device 1.00 GiB");
+    assert_string_equal(memory_planned(), "; the plan (--dry-run) was on the device 1.00 GiB");
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, folder_make, folder_remove)
 
 int main(void)
@@ -166,6 +174,7 @@ int main(void)
         cmocka_unit_test(this_host_has_memory),
         cmocka_unit_test(the_limit_of_addresses_is_seen),
         cmocka_unit_test(a_plan_names_the_largest_first),
+        cmocka_unit_test(what_was_planned_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,7 +162,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-size_t cublasLtGetVersion(void) { return CUBLAS_VERSION; }
+size_t cublasLtGetVersion(void) { return number_setting("CUBLASLT", CUBLAS_VERSION); }
 
 const char *cublasLtGetStatusName(cublasStatus_t status)
 {

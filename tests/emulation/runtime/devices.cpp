@@ -16,8 +16,9 @@ static cudaDeviceProp properties(int device)
     bool hopper = compute_capability() == 90;
     cudaDeviceProp p = {};
     snprintf(p.name, sizeof p.name, "emulated sm_%d", compute_capability());
+    if (!settings().name.empty()) snprintf(p.name, sizeof p.name, "%s", settings().name.c_str());
     p.uuid.bytes[0] = 'R';
-    p.uuid.bytes[15] = (char)device;
+    p.uuid.bytes[15] = (char)(settings().first_bus + device);
     p.totalGlobalMem = settings().memory;
     p.major = compute_capability() / 10;
     p.minor = compute_capability() % 10;
@@ -39,7 +40,7 @@ static cudaDeviceProp properties(int device)
     p.memoryBusWidth = 5120;
     p.memPitch = 0x7fffffff;
     p.textureAlignment = 512;
-    p.pciBusID = device + 1;
+    p.pciBusID = settings().first_bus + device;
     p.asyncEngineCount = 3;
     p.canMapHostMemory = p.concurrentKernels = p.unifiedAddressing = 1;
     p.streamPrioritiesSupported = p.hostRegisterSupported = p.ECCEnabled = 1;
@@ -138,7 +139,7 @@ cudaError_t cudaGetDeviceCount(int *count)
 {
     Api api;
     if (!count) return fail(cudaErrorInvalidValue);
-    *count = settings().devices;
+    *count = api.error ? 0 : settings().devices;
     return fail(api.error);
 }
 
@@ -217,14 +218,14 @@ cudaError_t cudaInitDevice(int device, unsigned, unsigned)
 cudaError_t cudaDriverGetVersion(int *version)
 {
     if (!version) return fail(cudaErrorInvalidValue);
-    *version = settings().devices ? CUDART_VERSION : 0;
+    *version = settings().devices ? settings().driver : 0;
     return cudaSuccess;
 }
 
 cudaError_t cudaRuntimeGetVersion(int *version)
 {
     if (!version) return fail(cudaErrorInvalidValue);
-    *version = CUDART_VERSION;
+    *version = (int)number_setting("RUNTIME", CUDART_VERSION);
     return cudaSuccess;
 }
 

@@ -24,6 +24,10 @@ cudaError_t emulation::enqueue(cudaStream_t stream, Launch launch)
     if (api.error) return fail(api.error);
     if (!fits_device(launch)) return fail(cudaErrorInvalidConfiguration);
     const char *name = launch.name;
+    if (failure_due("hang")) {
+        say("kernel %s never ends, as told to", name);
+        return enqueue_operation(stream, name, [] { return [] { return false; }; });
+    }
     auto work = [launch = std::move(launch), fails = failure_due("launch")] {
         if (fails) return fault(cudaErrorLaunchFailure, "kernel %s fails, as told to", launch.name);
         DeviceAccess access;

@@ -65,6 +65,9 @@ cudaError_t sticky_error();
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 [[noreturn]] void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The number that RINGREEL_EMULATION_NAME gives, where it is set. */
+uint64_t number_setting(const char *name, uint64_t otherwise);
+
 /* Counts a call of this kind; is it the one that RINGREEL_EMULATION_FAIL chose? */
 bool failure_due(const char *kind);
 

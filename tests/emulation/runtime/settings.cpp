@@ -100,9 +100,10 @@ static std::vector<Failure> failures(const char *key, const char *text)
         if (!colon) die("%s: '%s' lacks ':' and a number", key, text);
         Failure failure;
         failure.kind.assign(text, (size_t)(colon - text));
-        static const std::set<std::string> kinds = {"launch", "malloc", "ecc", "nccl", "nccl-hang"};
+        static const std::set<std::string> kinds = {"launch", "hang", "malloc",
+                                                    "ecc",    "nccl", "nccl-hang"};
         if (!kinds.count(failure.kind))
-            die("%s: '%s' is none of launch, malloc, ecc, nccl, nccl-hang", key,
+            die("%s: '%s' is none of launch, hang, malloc, ecc, nccl, nccl-hang", key,
                 failure.kind.c_str());
         failure.at = number(key, colon + 1, &end);
         bool mine = true;
@@ -131,13 +132,30 @@ static void read_schedule(const char *key, const char *text, Settings &s)
     }
 }
 
+/* A variable with _RANK1 behind its name is for rank 1 alone. */
+static const char *value_of(const char *key)
+{
+    const char *text = getenv((std::string(key) + "_RANK" + rank_name()).c_str());
+    if (!text) text = getenv(key);
+    return text && *text ? text : nullptr;
+}
+
+uint64_t number_setting(const char *name, uint64_t otherwise)
+{
+    std::string key = std::string("RINGREEL_EMULATION_") + name;
+    const char *text = value_of(key.c_str());
+    return text ? whole_number(key.c_str(), text) : otherwise;
+}
+
 static Settings read_settings()
 {
     Settings s;
     auto read = [](const char *key, auto use) {
-        const char *text = getenv(key);
-        if (text && *text) use(key, text);
+        if (const char *text = value_of(key)) use(key, text);
     };
+    s.driver = (int)number_setting("DRIVER", CUDART_VERSION);
+    s.first_bus = (int)number_setting("BUS", 1);
+    read("RINGREEL_EMULATION_NAME", [&](const char *, const char *text) { s.name = text; });
     read("RINGREEL_EMULATION_DEVICES", [&](const char *key, const char *text) {
         s.devices = (int)whole_number(key, text);
         if (s.devices > 64) die("%s: at most 64", key);
@@ -192,7 +210,9 @@ Api::Api()
 {
     lock.lock();
     depth++;
-    error = settings().devices == 0 ? cudaErrorNoDevice : lost;
+    error = settings().driver / 1000 < CUDART_VERSION / 1000 ? cudaErrorInsufficientDriver
+            : settings().devices == 0                        ? cudaErrorNoDevice
+                                                             : lost;
 }
 
 Api::~Api()

@@ -73,6 +73,32 @@ static void wrong_settings_are_named(void **)
     for (auto &[setting, said] : wrong) fails_saying(said, {setting}, [] { cudaFree(nullptr); });
 }
 
+static void devices_that_differ(void **)
+{
+    setenv("OMPI_COMM_WORLD_RANK", "1", 1);
+    succeeds({"NAME=H100", "BUS=7", "DEVICES=1", "DEVICES_RANK1=2", "DEVICES_RANK2=3"}, [] {
+        int count;
+        cudaDeviceProp p;
+        char bus[32];
+        OK(cudaGetDeviceCount(&count));
+        EXPECT(count == 2);
+        OK(cudaGetDeviceProperties(&p, 1));
+        EXPECT(strcmp(p.name, "H100") == 0 && p.uuid.bytes[15] == 8);
+        OK(cudaDeviceGetPCIBusId(bus, sizeof bus, 1));
+        EXPECT(strcmp(bus, "0000:08:00.0") == 0);
+    });
+    unsetenv("OMPI_COMM_WORLD_RANK");
+    succeeds({"DRIVER=12080", "RUNTIME=13050"}, [] {
+        int count = -1, version;
+        GIVES(cudaErrorInsufficientDriver, cudaGetDeviceCount(&count));
+        EXPECT(count == 0);
+        OK(cudaDriverGetVersion(&version));
+        EXPECT(version == 12080);
+        OK(cudaRuntimeGetVersion(&version));
+        EXPECT(version == 13050);
+    });
+}
+
 static void names_of_errors(void **)
 {
     assert_string_equal(cudaGetErrorName(cudaErrorMemoryAllocation), "cudaErrorMemoryAllocation");
@@ -128,6 +154,7 @@ int main(void)
         cmocka_unit_test(devices),
         cmocka_unit_test(no_device),
         cmocka_unit_test(wrong_settings_are_named),
+        cmocka_unit_test(devices_that_differ),
         cmocka_unit_test(names_of_errors),
         cmocka_unit_test(tensor_maps),
     };

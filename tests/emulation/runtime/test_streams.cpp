@@ -208,6 +208,23 @@ static void launches_fail_when_told(void **)
     });
 }
 
+static void kernels_hang_when_told(void **)
+{
+    auto body = [] {
+        cudaStream_t stream = make_stream(), other = make_stream();
+        bool behind = false, beside = false;
+        OK(kernel(stream, [] {}));
+        OK(cudaStreamSynchronize(stream));
+        OK(kernel(stream, [] {}));
+        OK(kernel(stream, [&] { behind = true; }));
+        OK(kernel(other, [&] { beside = true; }));
+        OK(cudaStreamSynchronize(other));
+        for (int i = 0; i < 100; i++) GIVES(cudaErrorNotReady, cudaStreamQuery(stream));
+        EXPECT(beside && !behind);
+    };
+    for (const std::string &order : orders) succeeds({order, "FAIL=hang:2"}, body);
+}
+
 int main(void)
 {
     const CMUnitTest tests[] = {
@@ -218,6 +235,7 @@ int main(void)
         cmocka_unit_test(host_functions_and_lost_streams),
         cmocka_unit_test(launches),
         cmocka_unit_test(launches_fail_when_told),
+        cmocka_unit_test(kernels_hang_when_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
