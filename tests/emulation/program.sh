@@ -52,7 +52,7 @@ close_to_cpu 'fp32 products are closer' 52 "${small[@]}" --precision float32
 
 vae_memory() { # precision: MiB of the plan
     ringreel 0 render "$job" --backend cuda --precision "$1" --width 768 --height 512 --num-frames 33 --dry-run
-    sed -nE 's/^rank 0, .* VAE ([0-9]+)[.0-9]* MiB.*/\1/p' "$work/out"
+    sed -nE 's/^rank 0, [^;]* VAE ([0-9]+)[.0-9]* MiB.*/\1/p' "$work/out"
 }
 half=$(vae_memory bfloat16) whole=$(vae_memory float32)
 if ((0 < half && half < whole)); then
