@@ -28,7 +28,7 @@ ifeq ($(origin CXX),default)
   CXX := g++
 endif
 Q := $(if $(V),,@) # V=1 shows whole commands
-WARN     := -Wall -Wextra -Werror
+WARN     := -Wall -Wextra -Wpointer-arith -Werror
 CPPFLAGS := -I. -Isrc -D_GNU_SOURCE -MMD -MP $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 OPT      := -O3 -g -fopenmp -fno-math-errno -fno-strict-aliasing
 ifeq ($(SANITIZE),1)

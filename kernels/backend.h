@@ -82,8 +82,8 @@ struct ops {
     void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,
                                float eps, const float *weight, const float *bias);
     void (*copy_pad)(struct device *dev, const struct clip *y, const struct clip *x);
-    void (*add_noise_map)(struct device *dev, const struct clip *y, const float *map,
-                          const float *per_channel);
+    void (*add_noise_map)(struct device *dev, const struct clip *y, const struct clip *x,
+                          const float *map, const float *per_channel, const struct clip *add);
     void (*depth_to_space)(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first);
     void (*space_to_depth)(struct device *dev, const struct clip *y, const struct clip *x,

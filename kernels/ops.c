@@ -161,8 +161,11 @@ static void check_clip(const struct device *dev, const char *op, const char *nam
 {
     CHECK(v->p && v->t > 0 && v->h > 0 && v->w > 0 && v->c > 0 && (v->pad == 0 || v->pad == 1),
           "%s: %s is [%lld,%lld,%lld,%lld] pad %d at %p", op, name, (long long)v->t,
-          (long long)v->h, (long long)v->w, (long long)v->c, v->pad, (void *)v->p);
-    check_floats(dev, op, name, v->p - v->above * clip_row(v), clip_count(v));
+          (long long)v->h, (long long)v->w, (long long)v->c, v->pad, v->p);
+    CHECK(v->dtype == DTYPE_F32 || v->dtype == dev->activations,
+          "%s: %s is %s, clips here are F32 or %s", op, name, dtype_name(v->dtype),
+          dtype_name(dev->activations));
+    check_device(dev, op, name, clip_at(v, 0, -v->above, -v->pad), (int64_t)clip_bytes(v));
 }
 
 static void check_same_clip(const struct device *dev, const char *op, const struct clip *y,
@@ -174,7 +177,17 @@ static void check_same_clip(const struct device *dev, const char *op, const stru
           "%s: output [%lld,%lld,%lld,%lld], input [%lld,%lld,%lld,%lld]", op, (long long)y->t,
           (long long)y->h, (long long)y->w, (long long)y->c, (long long)x->t, (long long)x->h,
           (long long)x->w, (long long)x->c);
-    CHECK(y->p != x->p || y->pad == x->pad, "%s: in place needs equal pads", op);
+    CHECK(y->p != x->p || (y->pad == x->pad && y->dtype == x->dtype),
+          "%s: in place needs equal pads and types", op);
+}
+
+/* What is added to y on its way to memory. */
+static void check_added(const struct device *dev, const char *op, const struct clip *y,
+                        const struct clip *add)
+{
+    check_same_clip(dev, op, y, add);
+    CHECK(y->dtype == add->dtype, "%s: %s is added to %s", op, dtype_name(add->dtype),
+          dtype_name(y->dtype));
 }
 
 static void check_bias(const char *op, const struct tensor *bias, int64_t out)
@@ -566,7 +579,7 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     CHECK(c->kernel == 1 || x->pad == 1, "conv3d %s: x needs border columns", c->weight->name);
     CHECK(x->p != y->p, "conv3d %s: in place", c->weight->name);
     if (add) {
-        check_same_clip(dev, "conv3d add", y, add);
+        check_added(dev, "conv3d add", y, add);
         CHECK(add->pad == 0, "conv3d %s: add has border columns", c->weight->name);
     }
     struct conv_span all = {.rows = y->h, .columns = y->w};
@@ -607,14 +620,15 @@ void op_copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
     if (y->p != x->p) RUN(dev, copy_pad, y, x);
 }
 
-void op_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                      const float *per_channel)
+void op_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                      const float *map, const float *per_channel, const struct clip *add)
 {
-    check_clip(dev, "add_noise_map", "y", y);
+    check_same_clip(dev, "add_noise_map", y, x);
+    if (add) check_added(dev, "add_noise_map", y, add);
     CHECK(map && per_channel, "add_noise_map: map and scale are needed");
     check_floats(dev, "add_noise_map", "map", map, y->h * y->w);
     check_floats(dev, "add_noise_map", "scale", per_channel, y->c);
-    RUN(dev, add_noise_map, y, map, per_channel);
+    RUN(dev, add_noise_map, y, x, map, per_channel, add);
 }
 
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
@@ -632,7 +646,7 @@ void op_depth_to_space(struct device *dev, const struct clip *y, const struct cl
     if (residual) {
         check_clip(dev, "depth_to_space", "residual", residual);
         CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
-                  residual->c % p == 0,
+                  residual->c % p == 0 && residual->dtype == y->dtype,
               "depth_to_space: residual [%lld,%lld,%lld,%lld]", (long long)residual->t,
               (long long)residual->h, (long long)residual->w, (long long)residual->c);
     }
@@ -654,7 +668,7 @@ void op_space_to_depth(struct device *dev, const struct clip *y, const struct cl
     if (residual) {
         check_clip(dev, "space_to_depth", "residual", residual);
         CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
-                  residual->c * p % y->c == 0 && residual->p != y->p,
+                  residual->c * p % y->c == 0 && residual->p != y->p && residual->dtype == y->dtype,
               "space_to_depth: residual [%lld,%lld,%lld,%lld] for %lld channels",
               (long long)residual->t, (long long)residual->h, (long long)residual->w,
               (long long)residual->c, (long long)y->c);

@@ -61,8 +61,9 @@ const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level 
 int device_threads(const struct device *dev);
 enum precision device_precision(const struct device *dev);
 /* What model code lays its activations out in, where nothing says fp32: F32, or BF16 on a device that
- * is fast with it at PRECISION_BF16. Every struct mat of an op may be of this type or F32, whichever
- * the others are, where nothing else is said; modulations are F32. */
+ * is fast with it at PRECISION_BF16 and rounds the inputs of products to it anyway. Every struct mat or
+ * clip of an op may be of this type or F32, whichever the others are, where nothing else is said;
+ * modulations are F32. */
 enum dtype device_activations(const struct device *dev);
 
 /* For arenas: what ops compute in, and memory of the host that copies from and to it are fast with. */
@@ -252,6 +253,9 @@ void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat 
 
 /* ---- VAE, channels last ---------------------------------------------------------------------- */
 
+/* Clips are F32 or device_activations, each operand its own, but of one type are y and `add`, y and
+ * `residual`. Every value is computed in fp32 and rounded once, when it is stored. */
+
 /* 3x3x3 convolution (or 1x1x1: kernel 1), weight [out,in,k,k,k] fp32/bf16/fp16 in the checkpoint,
  * bias [out]. */
 struct conv {
@@ -277,12 +281,12 @@ struct conv_span {
 
 /* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself), within `span` (NULL:
  * everywhere). Frame t of y reads the frames stride_t * t - front + {0,1,2} of x, those outside
- * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal;
- * a kernel of 1 reads frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above
- * and below are zero. y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. The
- * arithmetic of an output element is fixed by the layer's shape (channels, kernel, strides) and the
- * parity of its row and column in the whole picture, whatever the span and however pictures are cut.
- * Polls. */
+ * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal,
+ * and a part of one may begin behind x's first frame (front below 0); a kernel of 1 reads frame
+ * stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above and below are zero. y.pad is
+ * 0; h and w are those of x, or (extent - 1) / stride + 1. The arithmetic of an output element is fixed
+ * by the layer's shape (channels, kernel, strides) and the parity of its row and column in the whole
+ * picture, whatever the span and however pictures are cut. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span);
 
@@ -295,9 +299,10 @@ void op_channel_layer_norm(struct device *dev, const struct clip *y, const struc
                            float eps, const float *weight, const float *bias);
 /* y = x with y.pad as wanted (border columns zero). */
 void op_copy_pad(struct device *dev, const struct clip *y, const struct clip *x);
-/* y[..,c] += map[h][w] * per_channel[c] on every frame (0.9.1 noise injection). */
-void op_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                      const float *per_channel);
+/* y[..,c] = x[..,c] + map[h][w] * per_channel[c] (+ add if not NULL) on every frame (0.9.1 noise
+ * injection). y may be x or add, of the same pad; its border columns are left as they are. */
+void op_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                      const float *map, const float *per_channel, const struct clip *add);
 
 /* Depth-to-space (spec vae 1.7), strides (st,ss,ss) of 1 or 2: y[st*t+i1 - drop, ss*h+i2, ss*w+i3,
  * o] = x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss); drop = st-1 frames at the front when x

@@ -119,7 +119,7 @@ static void line_part(const struct conv_job *j, const struct part *part, float *
     const float *a[TAPS_2D], *shifted[TAPS_2D];
     for (int ky = ky_of.from; ky < ky_of.to; ky++)
         for (int kx = 0; kx < kernel; kx++)
-            a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
+            a[taps++] = (const float *)x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
                         (column + kx - half + x->pad) * x->c + part->input;
     int64_t b_tap = part->inputs * PANEL,
             tiles = (width + j->cpu->gemm->tile_rows - 1) / j->cpu->gemm->tile_rows;
@@ -144,11 +144,13 @@ static void store(const struct conv_job *j, const float *c, int64_t row, int64_t
                   int64_t columns)
 {
     int64_t out = j->y->c, first = panel * PANEL;
+    float *y = j->y->p;
+    const float *add = j->add ? j->add->p : NULL;
     int64_t n = out - first < columns ? out - first : columns;
     int64_t picture_row = row / j->span.rows * j->y->h + j->span.row + row % j->span.rows;
     for (int64_t px = 0; px < j->span.columns; px++, c += columns) {
         int64_t at = (picture_row * j->y->w + j->span.column + px) * out + first;
-        for (int64_t o = 0; o < n; o++) j->y->p[at + o] = j->add ? c[o] + j->add->p[at + o] : c[o];
+        for (int64_t o = 0; o < n; o++) y[at + o] = add ? c[o] + add[at + o] : c[o];
     }
 }
 

@@ -67,8 +67,8 @@ void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct 
 void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
                             float eps, const float *weight, const float *bias);
 void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x);
-void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                       const float *per_channel);
+void cpu_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                       const float *map, const float *per_channel, const struct clip *add);
 void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                         const struct clip *residual, int st, int ss, bool first);
 void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,

@@ -58,12 +58,6 @@ static inline enum dtype cuda_activations(enum precision precision)
     return precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
-static inline struct device_clip device_clip_of(const struct clip *v)
-{
-    return (struct device_clip){v->p, DTYPE_F32, v->t,     v->h,    v->w,
-                                v->c, v->pad,    v->above, v->below};
-}
-
 extern struct device *cuda_opened; /* the one of this process */
 
 /* A call of the CUDA runtime, or a kernel's launch: failure ends the job, naming the device. */

@@ -215,50 +215,48 @@ static void dot_tiles(struct device *dev, double *dots, const float *x, const fl
 static void pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
                             const float *scale, const float *shift)
 {
-    LAUNCH(pixel_norm_silu, device_clip_of(y), device_clip_of(x), scale, shift);
+    LAUNCH(pixel_norm_silu, *y, *x, scale, shift);
 }
 
 static void channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
                                float eps, const float *weight, const float *bias)
 {
-    LAUNCH(channel_layer_norm, device_clip_of(y), device_clip_of(x), eps, weight, bias);
+    LAUNCH(channel_layer_norm, *y, *x, eps, weight, bias);
 }
 
 static void copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
 {
-    LAUNCH(copy_pad, device_clip_of(y), device_clip_of(x));
+    LAUNCH(copy_pad, *y, *x);
 }
 
-static void add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                          const float *per_channel)
+static void add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                          const float *map, const float *per_channel, const struct clip *add)
 {
-    LAUNCH(add_noise_map, device_clip_of(y), map, per_channel);
+    LAUNCH(add_noise_map, *y, *x, map, per_channel, add);
 }
 
 static void depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first)
 {
-    struct device_clip extra = residual ? device_clip_of(residual) : (struct device_clip){0};
-    LAUNCH(depth_to_space, device_clip_of(y), device_clip_of(x), residual ? &extra : NULL, st, ss,
+    LAUNCH(depth_to_space, *y, *x, residual, st, ss,
            first);
 }
 
 static void space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first)
 {
-    struct device_clip extra = residual ? device_clip_of(residual) : (struct device_clip){0};
-    LAUNCH(space_to_depth, device_clip_of(y), device_clip_of(x), residual ? &extra : NULL, st, ss,
+    LAUNCH(space_to_depth, *y, *x, residual, st, ss,
            first);
 }
 
 static void patchify(struct device *dev, const struct clip *y, const float *x, int patch)
 {
-    LAUNCH(patchify, device_clip_of(y), x, patch);
+    LAUNCH(patchify, *y, x, patch);
 }
 
 static void unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
 {
-    LAUNCH(unpatchify, y, device_clip_of(x), patch);
+    LAUNCH(unpatchify, y, *x, patch);
 }
 
 static void to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,

@@ -8,22 +8,25 @@ enum { TAG_HALO_BEFORE = 41, TAG_HALO_AFTER };
 
 /* ---- lines of a picture, to and from the neighbours ------------------------------------------ */
 
-/* Floats of one line of one frame, borders not included. */
+/* Floats that one line of one frame takes, borders not included: the last one may be half used. */
 static int64_t line_floats(const struct halo *h, const struct clip *x)
 {
-    return (h->axis == VAE_ROWS ? x->w : x->h) * x->c;
+    int64_t values = (h->axis == VAE_ROWS ? x->w : x->h) * x->c;
+    return (values * (int64_t)dtype_size(x->dtype) + 3) / (int64_t)sizeof(float);
 }
 
-/* Line `at` (-1 ... extent) of all frames, to or from `lines`. A column of a picture without
- * neighbours above and below is one row of positions after the other through all frames. */
+/* Line `at` (-1 ... extent) of all frames, to or from `lines`, one behind the other. A column of a
+ * picture without neighbours above and below is one row of positions after the other through all
+ * frames. */
 static void copy_lines(const struct halo *h, struct device *dev, const struct clip *x, int64_t at,
                        float *lines, bool out)
 {
     bool rows = h->axis == VAE_ROWS;
     int64_t pieces = rows ? x->t : x->t * x->h;
-    size_t stride = sizeof(float) * (size_t)(rows ? clip_frame(x) : clip_row(x));
-    size_t bytes = sizeof(float) * (size_t)(rows ? x->w * x->c : x->c);
-    float *p = x->p + (rows ? at * clip_row(x) : 0) + ((rows ? 0 : at) + x->pad) * x->c;
+    size_t size = dtype_size(x->dtype);
+    size_t stride = size * (size_t)(rows ? clip_frame(x) : clip_row(x));
+    size_t bytes = size * (size_t)(rows ? x->w * x->c : x->c);
+    void *p = clip_at(x, 0, rows ? at : 0, rows ? 0 : at);
     if (out)
         op_copy_rows(dev, lines, bytes, p, stride, bytes, pieces);
     else
@@ -33,10 +36,10 @@ static void copy_lines(const struct halo *h, struct device *dev, const struct cl
 /* A neighbour's row ends where the picture does. */
 static void clear_ends(struct device *dev, const struct clip *x, int64_t row)
 {
-    float *p = x->p + row * clip_row(x);
-    size_t stride = sizeof *p * (size_t)clip_frame(x), bytes = sizeof *p * (size_t)x->c;
-    op_zero_rows(dev, p, stride, bytes, x->t);
-    op_zero_rows(dev, p + (x->w + 1) * x->c, stride, bytes, x->t);
+    size_t size = dtype_size(x->dtype);
+    size_t stride = size * (size_t)clip_frame(x), bytes = size * (size_t)x->c;
+    op_zero_rows(dev, clip_at(x, 0, row, -1), stride, bytes, x->t);
+    op_zero_rows(dev, clip_at(x, 0, row, x->w), stride, bytes, x->t);
 }
 
 /* Starts sending this rank's outer lines of x and receiving the neighbours'. */
@@ -74,27 +77,35 @@ static void halo_finish(struct halo *h, struct device *dev, const struct clip *x
 
 /* ---- the convolution ------------------------------------------------------------------------- */
 
+/* With the rows of neighbours. */
+static size_t frame_bytes(const struct clip *x)
+{
+    return (size_t)clip_frame(x) * dtype_size(x->dtype);
+}
+
 static int64_t kept_frames(const struct filter *f) { return f->seen < KEPT ? f->seen : KEPT; }
 
 struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t)
 {
-    struct clip x = {.t = t, .h = g->h, .w = g->w, .c = f->conv->in, .pad = 1};
+    struct clip x = {.dtype = s->clips, .t = t, .h = g->h, .w = g->w, .c = f->conv->in, .pad = 1};
     x.above = s->halo.axis == VAE_ROWS && s->halo.before >= 0;
     x.below = s->halo.axis == VAE_ROWS && s->halo.after >= 0;
-    int64_t frame = clip_frame(&x), kept = kept_frames(f);
-    CHECK((KEPT + t) * frame <= g->input_floats, "%s: %lld frames of %lld floats, room for %lld",
-          f->conv->weight->name, (long long)t, (long long)frame, (long long)g->input_floats);
-    float *fresh = g->input + KEPT * frame;
-    op_copy(s->v->dev, fresh - kept * frame, f->cache, sizeof(float) * (size_t)(kept * frame));
-    x.p = fresh + x.above * clip_row(&x);
+    size_t frame = frame_bytes(&x), kept = (size_t)kept_frames(f);
+    CHECK((KEPT + t) * (int64_t)frame <= g->input_bytes,
+          "%s: %lld frames of %zu bytes, room for %lld", f->conv->weight->name, (long long)t, frame,
+          (long long)g->input_bytes);
+    char *fresh = (char *)g->input + KEPT * frame;
+    op_copy(s->v->dev, fresh - kept * frame, f->cache, kept * frame);
+    x.p = fresh;
+    x.p = clip_at(&x, 0, x.above, -1);
     return x;
 }
 
 static void keep(struct device *dev, struct filter *f, const struct clip *window)
 {
-    int64_t frame = clip_frame(window), kept = window->t < KEPT ? window->t : KEPT;
-    const float *from = window->p - window->above * clip_row(window) + (window->t - kept) * frame;
-    op_copy(dev, f->cache, from, sizeof(float) * (size_t)(kept * frame));
+    int64_t kept = window->t < KEPT ? window->t : KEPT;
+    const void *from = clip_at(window, window->t - kept, -window->above, -1);
+    op_copy(dev, f->cache, from, (size_t)kept * frame_bytes(window));
 }
 
 static void convolve(struct vae_stream *s, struct filter *f, const struct clip *y,
@@ -136,15 +147,13 @@ static int64_t known(const struct vae_stream *s, const struct filter *f, bool la
 }
 
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
-                       const struct clip *fresh, bool last, float *to, bool accumulate)
+                       const struct clip *fresh, bool last, struct clip to, bool accumulate)
 {
     const struct conv *c = f->conv;
     int64_t kept = kept_frames(f), before = f->seen - kept; /* the window's first frame */
-    struct clip window = *fresh;
-    window.t += kept;
-    window.p -= kept * clip_frame(fresh);
+    struct clip window = clip_frames(fresh, -kept, kept + fresh->t);
     f->seen += fresh->t;
-    struct clip y = {.p = to, .t = known(s, f, last) - f->given, .c = c->out};
+    struct clip y = {.p = to.p, .dtype = to.dtype, .t = known(s, f, last) - f->given, .c = c->out};
     y.h = g->h / c->stride_s;
     y.w = g->w / c->stride_s;
     int64_t front = before + (s->coder->causal ? 2 : 1) - c->stride_t * f->given;

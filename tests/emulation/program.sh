@@ -51,6 +51,17 @@ close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-
 # Attention alone rounds to bf16.
 close_to_cpu 'fp32 products are closer' 52 "${small[@]}" --precision float32
 
+vae_memory() { # precision: MiB of the plan
+    ringreel 0 render "$job" --backend cuda --precision "$1" --width 768 --height 512 --num-frames 33 --dry-run
+    sed -nE 's/^rank 0, [^;]* VAE ([0-9]+)[.0-9]* MiB.*/\1/p' "$work/out"
+}
+half=$(vae_memory bfloat16) whole=$(vae_memory float32)
+if ((0 < half && half < whole)); then
+    ok "clips in bf16 take less: $half of $whole MiB"
+else
+    not_ok 'clips in bf16 take less' "${half:-none} of ${whole:-none} MiB"
+fi
+
 few=$(render_cuda 0 "${small[@]}")
 for order in fifo random:5; do
     equal "streams in order $order, the same bytes" "$few" "$(RINGREEL_EMULATION_STREAMS=$order render_cuda 0 "${small[@]}")"

@@ -133,8 +133,8 @@ static void attention(struct side *s, int64_t queries, int64_t keys, int64_t hea
     int64_t heads = sized(4, 2), width = heads * head_dim, half = keys / granule / 2 * granule;
     struct mat q = mat(s, queries, width), k = mat(s, keys, width), v = mat(s, keys, width),
                o = mat(s, queries, width);
-    float *packed =
-        floats(s, (keys + granule - 1) / granule * op_kv_granule_floats(granule, heads, head_dim));
+    float *packed = floats(s, (keys + granule - 1) / granule *
+                                  op_kv_granule_floats(s->dev, granule, heads, head_dim));
     float *state = floats(s, op_attention_state_floats(queries, heads, head_dim));
     float scale = 4 / sqrtf((float)head_dim); /* scores differ by some units */
     op_attention_begin(s->dev, state, queries, heads, head_dim);

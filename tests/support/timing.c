@@ -116,7 +116,8 @@ void timed_attention(struct timed *t, struct device *dev, const int64_t *size)
     t->x = random_mat(t, tokens, heads * head_dim);
     t->y = random_mat(t, tokens, heads * head_dim);
     t->state = random_on(t, op_attention_state_floats(tokens, heads, head_dim), DTYPE_F32);
-    t->packed = random_on(t, granules * op_kv_granule_floats(granule, heads, head_dim), DTYPE_F32);
+    t->packed =
+        random_on(t, granules * op_kv_granule_floats(dev, granule, heads, head_dim), DTYPE_F32);
     op_kv_pack(dev, t->packed, t->x, t->x, heads, granule);
 }
 

@@ -582,20 +582,27 @@ static float *run_clip_norms(struct device *dev, const void *argument, int64_t *
 static float *run_copy_and_noise(struct device *dev, const void *argument, int64_t *n)
 {
     int pad = *(const int *)argument;
-    struct clip x = clip_of(2, 3, 4, 5, 1 - pad), y = clip_of(2, 3, 4, 5, pad);
+    struct clip x = clip_of(2, 3, 4, 5, 1 - pad), y = clip_of(2, 3, 4, 5, pad), sum = y;
     float *map = floats(3 * 4), *per_channel = floats(5);
     op_copy_pad(dev, &y, &x);
     for (int64_t i = 0; i < 2 * 3 * 4; i++)
         expect_same("copy_pad", at(&y, i / 12, i / 4 % 3, i % 4), at(&x, i / 12, i / 4 % 3, i % 4),
                     5);
     expect_clear_border("copy_pad", &y);
-    op_add_noise_map(dev, &y, map, per_channel);
+    sum.p = copy_of(y.p, clip_count(&y));
+    op_add_noise_map(dev, &y, &y, map, per_channel, NULL);
+    op_add_noise_map(dev, &sum, &x, map, per_channel, &sum);
     for (int64_t i = 0; i < 2 * 3 * 4; i++) {
-        double want[5];
-        for (int c = 0; c < 5; c++)
-            want[c] = at(&x, i / 12, i / 4 % 3, i % 4)[c] + (double)map[i % 12] * per_channel[c];
-        expect_close("add_noise_map", at(&y, i / 12, i / 4 % 3, i % 4), want, 5, close_enough);
+        int64_t t = i / 12, h = i / 4 % 3, w = i % 4;
+        double want[5], twice[5];
+        for (int c = 0; c < 5; c++) {
+            want[c] = at(&x, t, h, w)[c] + (double)map[i % 12] * per_channel[c];
+            twice[c] = want[c] + at(&x, t, h, w)[c];
+        }
+        expect_close("add_noise_map", at(&y, t, h, w), want, 5, close_enough);
+        expect_close("add_noise_map, add", at(&sum, t, h, w), twice, 5, close_enough);
     }
+    expect_clear_border("add_noise_map", &sum);
     *n = clip_count(&y);
     return y.p;
 }
