@@ -38,17 +38,18 @@ static void *random_on(struct timed *t, int64_t n, enum dtype type)
     return to;
 }
 
-/* Activations of the model are fp32 between ops. */
 static struct mat random_mat(struct timed *t, int64_t rows, int64_t cols)
 {
-    return (struct mat){random_on(t, rows * cols, DTYPE_F32), rows, cols, DTYPE_F32};
+    enum dtype dtype = device_activations(t->dev);
+    return (struct mat){random_on(t, rows * cols, dtype), rows, cols, dtype};
 }
 
 static struct clip random_clip(struct timed *t, int64_t frames, int64_t h, int64_t w, int64_t c,
                                int pad)
 {
-    struct clip clip = {.t = frames, .h = h, .w = w, .c = c, .pad = pad};
-    clip.p = random_on(t, clip_count(&clip), DTYPE_F32);
+    struct clip clip = {
+        .dtype = device_activations(t->dev), .t = frames, .h = h, .w = w, .c = c, .pad = pad};
+    clip.p = random_on(t, clip_count(&clip), clip.dtype);
     return clip;
 }
 
