@@ -7,6 +7,8 @@
 #   make info    what was probed and found
 #   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks gain
 #   make soak    renders 3840x2176 and ten minutes for real: a quarter of an hour, 8 GiB (SOAK=hd: only one of them)
+#   make gpu-check   on a machine with a GPU: every kernel against the CPU, renders, timings, one table (docs/GPU.md)
+#   make gpu-bundle  packs what that needs where nothing but the CUDA toolkit is: out/gpu-bundle.tar.xz
 #   make oracle  regenerates the stored reference outputs (developers; needs PyTorch and the reference, tools/README.md)
 
 SANITIZE ?= 0
@@ -26,7 +28,7 @@ ifeq ($(origin CXX),default)
   CXX := g++
 endif
 Q := $(if $(V),,@) # V=1 shows whole commands
-WARN     := -Wall -Wextra -Werror
+WARN     := -Wall -Wextra -Wpointer-arith -Werror
 CPPFLAGS := -I. -Isrc -D_GNU_SOURCE -MMD -MP $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 OPT      := -O3 -g -fopenmp -fno-math-errno -fno-strict-aliasing
 ifeq ($(SANITIZE),1)
@@ -125,7 +127,13 @@ $(EMULATION_TESTS): $(BUILD)/%: $(BUILD)/emulation/%.o $(CUDA_SOURCES:%.cu=$(BUI
 	@echo "link $@"
 	$(Q)$(CXX) $(EMULATION_FLAGS) $(if $(RACE),-fsanitize=thread) -fopenmp -o $@ $^ -ldl
 
-$(BUILD)/cuda/%.o: %.cu
+# Changes when CUDA_ARCHS does, and is then newer than what was compiled for others.
+$(BUILD)/cuda/archs: FORCE
+	@mkdir -p $(@D)
+	@echo $(CUDA_ARCHS) | cmp -s - $@ || echo $(CUDA_ARCHS) > $@
+FORCE:
+
+$(BUILD)/cuda/%.o: %.cu $(BUILD)/cuda/archs
 	@mkdir -p $(@D)
 	@echo "nvcc $<"
 	$(Q)$(CUDA_HOME)/bin/nvcc $(NVCCFLAGS) -MMD -MP -c -o $@ $<
@@ -214,6 +222,18 @@ $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPE
 $(BUILD)/bench_shares: $(BUILD)/tests/bench_shares.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+# What launch/gpu-check.sh runs, beside the program. It asks for them itself, or unpacks them.
+GPU_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/gpu/*.c))
+gpu-programs: $(PROGRAM) $(CUDA_LIBRARY) $(GPU_PROGRAMS) gpu-tests
+gpu-check:
+	@BUILD=$(BUILD) CUDA_HOME=$(CUDA_HOME) launch/gpu-check.sh
+gpu-bundle: gpu-programs
+	@BUILD=$(BUILD) CUDA_HOME=$(CUDA_HOME) launch/gpu-bundle.sh
+ifneq ($(CUDA_HEADERS),)
+check: $(GPU_PROGRAMS)
+endif
+
 bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares
 	@$(BUILD)/bench
 	@BUILD=$(BUILD) tests/bench_ranks.sh
@@ -231,8 +251,8 @@ format: # developers: needs clang-format
 	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp tests/emulation/runtime/*.cpp)
 
 clean:
-	rm -rf build build-sanitize build-race ringreel $(CUDA_LIBRARY) out
+	rm -rf build build-sanitize build-race build-gpu-bundle ringreel $(CUDA_LIBRARY) out
 
 -include $(shell find build build-sanitize build-race -name '*.d' 2>/dev/null)
 
-.PHONY: all format test check soak race race-tests gpu-tests demo info bench oracle install clean
+.PHONY: all format test check soak race race-tests gpu-tests gpu-programs gpu-check gpu-bundle demo info bench oracle install clean FORCE

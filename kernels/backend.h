@@ -18,6 +18,7 @@ struct ops {
     struct recording *(*record_end)(struct device *dev);
     bool (*replay)(struct device *dev, struct recording *r);
     void (*recording_free)(struct device *dev, struct recording *r);
+    const struct link_ops *links; /* messages between devices; NULL: by way of the host */
 
     /* Of a device with memory of its own; NULL: it is a CPU. */
     void (*memory_left)(const struct device *dev, int64_t *left, int64_t *all);
@@ -48,10 +49,14 @@ struct ops {
                           struct mat shift, struct mat scale, const int32_t *row_index);
     void (*rms_norm)(struct device *dev, struct mat y, struct mat x, float eps,
                      const float *weight);
-    void (*qk_norm_rope)(struct device *dev, struct mat x, float eps, const float *weight,
-                         const struct rope *rope);
+    void (*qk_norm_rope)(struct device *dev, struct mat q, struct mat k, float eps,
+                         const float *q_weight, const float *k_weight, const struct rope *rope);
     void (*gate_residual)(struct device *dev, struct mat x, struct mat y, struct mat gate,
                           const int32_t *row_index);
+    void (*gate_residual_norm)(struct device *dev, struct mat z, struct mat x, struct mat y,
+                               struct mat gate, const struct next_norm *norm,
+                               const int32_t *row_index);
+    void (*modulation)(struct device *dev, struct mat y, const float *table, struct mat e);
     void (*gelu_gate)(struct device *dev, struct mat y, struct mat a, struct mat b);
     void (*silu)(struct device *dev, struct mat y, struct mat x);
     void (*lincomb)(struct device *dev, float *out, float a, const float *x, float b,
@@ -59,6 +64,7 @@ struct ops {
     void (*dot_tiles)(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                       int64_t tile);
 
+    int64_t (*kv_granule_floats)(int64_t granule, int64_t heads, int64_t head_dim);
     void (*kv_pack)(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                     int64_t granule);
     void (*attention_begin)(struct device *dev, float *state, int64_t queries, int64_t heads,
@@ -66,6 +72,9 @@ struct ops {
     void (*attention_block)(struct device *dev, float *state, struct mat q, const float *packed,
                             int64_t keys, int64_t granule, int64_t heads, float scale);
     void (*attention_finish)(struct device *dev, struct mat o, const float *state, int64_t heads);
+    void (*attention_part)(struct device *dev, struct mat o, float *state, struct mat q,
+                           const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                           float scale, bool first, bool last);
     void (*attention_t5)(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                          int64_t heads, const float *bias);
 
@@ -81,8 +90,8 @@ struct ops {
     void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,
                                float eps, const float *weight, const float *bias);
     void (*copy_pad)(struct device *dev, const struct clip *y, const struct clip *x);
-    void (*add_noise_map)(struct device *dev, const struct clip *y, const float *map,
-                          const float *per_channel);
+    void (*add_noise_map)(struct device *dev, const struct clip *y, const struct clip *x,
+                          const float *map, const float *per_channel, const struct clip *add);
     void (*depth_to_space)(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first);
     void (*space_to_depth)(struct device *dev, const struct clip *y, const struct clip *x,
@@ -100,17 +109,19 @@ struct device {
     int threads;
     char isa[16]; /* what the kernels were compiled for: device_isa_name, or "sm_90" */
     enum precision precision;
+    enum dtype activations; /* device_activations */
     void (*poll)(void *argument);
     void *poll_argument;
     double timeout_s;  /* of a wait for the device in which it finishes nothing */
     const char *asked; /* the op that was asked for last; NULL: none yet */
     bool recording;    /* nothing else may be asked of it meanwhile, so nobody is polled */
+    bool held_up;      /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend;     /* the backend's own */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
  * Both numbers must be those of the program: tables of another version are not called. */
-enum { BACKEND_VERSION = 4 };
+enum { BACKEND_VERSION = 5 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

@@ -35,6 +35,7 @@ const char *device_name(const struct device *dev) { return dev->ops->name; }
 const char *device_isa(const struct device *dev) { return dev->isa; }
 int device_threads(const struct device *dev) { return dev->threads; }
 enum precision device_precision(const struct device *dev) { return dev->precision; }
+enum dtype device_activations(const struct device *dev) { return dev->activations; }
 void device_close(struct device *dev)
 {
     if (dev) dev->ops->close(dev);
@@ -49,6 +50,8 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument)
 const struct arena_memory *device_memory(const struct device *dev) { return dev->ops->memory; }
 const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
 bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
+const struct link_ops *device_links(const struct device *dev) { return dev->ops->links; }
+void device_set_held_up(struct device *dev, bool held_up) { dev->held_up = held_up; }
 bool device_has_memory(const struct device *dev) { return dev->ops->memory_left; }
 
 void device_memory_left(const struct device *dev, int64_t *left, int64_t *all)
@@ -140,9 +143,16 @@ static void check_mat(const struct device *dev, const char *op, const char *name
 {
     CHECK(m.rows >= 0 && m.cols > 0 && (m.p || m.rows == 0), "%s: %s is [%lld,%lld] at %p", op,
           name, (long long)m.rows, (long long)m.cols, m.p);
-    CHECK(m.dtype == DTYPE_F32, "%s: %s is %s, this backend computes in F32", op, name,
-          dtype_name(m.dtype));
-    check_floats(dev, op, name, m.p, m.rows * m.cols);
+    CHECK(m.dtype == DTYPE_F32 || m.dtype == dev->activations,
+          "%s: %s is %s, this device computes in F32 and %s", op, name, dtype_name(m.dtype),
+          dtype_name(dev->activations));
+    check_device(dev, op, name, m.p, m.rows * m.cols * (int64_t)dtype_size(m.dtype));
+}
+
+static void check_f32(const struct device *dev, const char *op, const char *name, struct mat m)
+{
+    check_mat(dev, op, name, m);
+    CHECK(m.dtype == DTYPE_F32, "%s: %s is %s, not F32", op, name, dtype_name(m.dtype));
 }
 
 static void check_same(const struct device *dev, const char *op, struct mat a, struct mat b)
@@ -151,13 +161,21 @@ static void check_same(const struct device *dev, const char *op, struct mat a, s
     check_mat(dev, op, "second operand", b);
     CHECK(a.rows == b.rows && a.cols == b.cols, "%s: [%lld,%lld] against [%lld,%lld]", op,
           (long long)a.rows, (long long)a.cols, (long long)b.rows, (long long)b.cols);
+    CHECK(a.p != b.p || a.dtype == b.dtype || a.rows == 0, "%s: in place, from %s to %s", op,
+          dtype_name(b.dtype), dtype_name(a.dtype));
+}
+
+static void check_same_type(const struct device *dev, const char *op, struct mat a, struct mat b)
+{
+    check_same(dev, op, a, b);
+    CHECK(a.dtype == b.dtype, "%s: %s against %s", op, dtype_name(a.dtype), dtype_name(b.dtype));
 }
 
 /* Modulation rows [T,cols], picked by row_index; without an index row 0 serves all. */
 static void check_rows(const struct device *dev, const char *op, struct mat rows, int64_t cols)
 {
     if (!rows.p) return;
-    check_mat(dev, op, "modulation", rows);
+    check_f32(dev, op, "modulation", rows);
     CHECK(rows.cols == cols && rows.rows >= 1, "%s: modulation [%lld,%lld] for %lld channels", op,
           (long long)rows.rows, (long long)rows.cols, (long long)cols);
 }
@@ -173,8 +191,11 @@ static void check_clip(const struct device *dev, const char *op, const char *nam
 {
     CHECK(v->p && v->t > 0 && v->h > 0 && v->w > 0 && v->c > 0 && (v->pad == 0 || v->pad == 1),
           "%s: %s is [%lld,%lld,%lld,%lld] pad %d at %p", op, name, (long long)v->t,
-          (long long)v->h, (long long)v->w, (long long)v->c, v->pad, (void *)v->p);
-    check_floats(dev, op, name, v->p - v->above * clip_row(v), clip_count(v));
+          (long long)v->h, (long long)v->w, (long long)v->c, v->pad, v->p);
+    CHECK(v->dtype == DTYPE_F32 || v->dtype == dev->activations,
+          "%s: %s is %s, clips here are F32 or %s", op, name, dtype_name(v->dtype),
+          dtype_name(dev->activations));
+    check_device(dev, op, name, clip_at(v, 0, -v->above, -v->pad), (int64_t)clip_bytes(v));
 }
 
 static void check_same_clip(const struct device *dev, const char *op, const struct clip *y,
@@ -186,7 +207,17 @@ static void check_same_clip(const struct device *dev, const char *op, const stru
           "%s: output [%lld,%lld,%lld,%lld], input [%lld,%lld,%lld,%lld]", op, (long long)y->t,
           (long long)y->h, (long long)y->w, (long long)y->c, (long long)x->t, (long long)x->h,
           (long long)x->w, (long long)x->c);
-    CHECK(y->p != x->p || y->pad == x->pad, "%s: in place needs equal pads", op);
+    CHECK(y->p != x->p || (y->pad == x->pad && y->dtype == x->dtype),
+          "%s: in place needs equal pads and types", op);
+}
+
+/* What is added to y on its way to memory. */
+static void check_added(const struct device *dev, const char *op, const struct clip *y,
+                        const struct clip *add)
+{
+    check_same_clip(dev, op, y, add);
+    CHECK(y->dtype == add->dtype, "%s: %s is added to %s", op, dtype_name(add->dtype),
+          dtype_name(y->dtype));
 }
 
 static void check_bias(const char *op, const struct tensor *bias, int64_t out)
@@ -297,7 +328,8 @@ size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l)
 {
     size_t out = (size_t)whole_panels(l->out), in = (size_t)l->in;
     size_t row = dev->precision == PRECISION_BF16 ? (in + 1) / 2 : in; /* pairs, or floats */
-    return sizeof(float) * out * (row + 1);
+    size_t biases = sizeof(float) + (dev->activations == DTYPE_F32 ? 0 : sizeof(uint16_t));
+    return out * (sizeof(float) * row + biases);
 }
 
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
@@ -345,29 +377,59 @@ static void check_rope(const struct device *dev, const struct rope *rope, struct
                  x.rows * 3 * (int64_t)sizeof *rope->coord);
 }
 
-void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                     const struct rope *rope)
+void op_qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                     const float *q_weight, const float *k_weight, const struct rope *rope)
 {
-    check_mat(dev, "qk_norm_rope", "x", x);
-    CHECK(weight, "qk_norm_rope: no weight");
-    check_floats(dev, "qk_norm_rope", "weight", weight, x.cols);
-    if (rope) check_rope(dev, rope, x);
-    RUN(dev, qk_norm_rope, x, eps, weight, rope);
+    check_mat(dev, "qk_norm_rope", "q", q);
+    if (k.p) check_same_type(dev, "qk_norm_rope", q, k);
+    CHECK(q_weight && !k.p == !k_weight, "qk_norm_rope: a weight for each of them");
+    check_floats(dev, "qk_norm_rope", "weight", q_weight, q.cols);
+    check_floats(dev, "qk_norm_rope", "weight", k_weight, q.cols);
+    if (rope) check_rope(dev, rope, q);
+    RUN(dev, qk_norm_rope, q, k, eps, q_weight, k_weight, rope);
 }
 
 void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                       const int32_t *row_index)
 {
     check_same(dev, "gate_residual", x, y);
+    check_f32(dev, "gate_residual", "x", x);
     check_rows(dev, "gate_residual", gate, x.cols);
     check_row_index(dev, "gate_residual", row_index, x.rows);
     RUN(dev, gate_residual, x, y, gate, row_index);
 }
 
+void op_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                           struct mat gate, const struct next_norm *norm, const int32_t *row_index)
+{
+    check_same(dev, "gate_residual_norm", x, y);
+    check_same(dev, "gate_residual_norm", z, x);
+    check_f32(dev, "gate_residual_norm", "x", x);
+    CHECK(x.rows == 0 || (z.p != x.p && z.p != y.p), "gate_residual_norm: in place");
+    check_rows(dev, "gate_residual_norm", gate, x.cols);
+    if (!norm->none) check_rows(dev, "gate_residual_norm", norm->shift, x.cols);
+    if (!norm->none) check_rows(dev, "gate_residual_norm", norm->scale, x.cols);
+    check_row_index(dev, "gate_residual_norm", row_index, x.rows);
+    RUN(dev, gate_residual_norm, z, x, y, gate, norm, row_index);
+}
+
+void op_modulation(struct device *dev, struct mat y, const float *table, struct mat e)
+{
+    check_f32(dev, "modulation", "y", y);
+    check_f32(dev, "modulation", "e", e);
+    CHECK(e.rows > 0 && y.rows % e.rows == 0 &&
+              (e.cols == y.cols || e.cols == y.rows / e.rows * y.cols),
+          "modulation: y [%lld,%lld], e [%lld,%lld]", (long long)y.rows, (long long)y.cols,
+          (long long)e.rows, (long long)e.cols);
+    CHECK(table, "modulation: no table");
+    check_floats(dev, "modulation", "table", table, y.rows / e.rows * y.cols);
+    RUN(dev, modulation, y, table, e);
+}
+
 void op_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
 {
     check_same(dev, "gelu_gate", y, a);
-    check_same(dev, "gelu_gate", y, b);
+    check_same_type(dev, "gelu_gate", a, b);
     RUN(dev, gelu_gate, y, a, b);
 }
 
@@ -401,9 +463,10 @@ void op_dot_tiles(struct device *dev, double *dots, const float *x, const float 
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-int64_t op_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim)
+int64_t op_kv_granule_floats(const struct device *dev, int64_t granule, int64_t heads,
+                             int64_t head_dim)
 {
-    return granule * heads * (head_dim + whole_panels(head_dim));
+    return dev->ops->kv_granule_floats(granule, heads, head_dim);
 }
 
 int64_t op_attention_state_floats(int64_t queries, int64_t heads, int64_t head_dim)
@@ -425,7 +488,7 @@ void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, i
     CHECK(granule > 0 && granule % PANEL == 0, "kv_pack: granule %lld", (long long)granule);
     check_floats(dev, "kv_pack", "packed", packed,
                  (k.rows + granule - 1) / granule *
-                     op_kv_granule_floats(granule, heads, k.cols / heads));
+                     op_kv_granule_floats(dev, granule, heads, k.cols / heads));
     RUN(dev, kv_pack, packed, k, v, heads, granule);
 }
 
@@ -437,8 +500,8 @@ void op_attention_begin(struct device *dev, float *state, int64_t queries, int64
     RUN(dev, attention_begin, state, queries, heads, head_dim);
 }
 
-void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
-                        int64_t keys, int64_t granule, int64_t heads, float scale)
+static void check_block(const struct device *dev, const float *state, struct mat q,
+                        const float *packed, int64_t keys, int64_t granule, int64_t heads)
 {
     check_mat(dev, "attention", "q", q);
     check_heads("attention", q.cols, heads);
@@ -448,7 +511,13 @@ void op_attention_block(struct device *dev, float *state, struct mat q, const fl
                  op_attention_state_floats(q.rows, heads, q.cols / heads));
     check_floats(dev, "attention", "packed", packed,
                  (keys + granule - 1) / granule *
-                     op_kv_granule_floats(granule, heads, q.cols / heads));
+                     op_kv_granule_floats(dev, granule, heads, q.cols / heads));
+}
+
+void op_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
+                        int64_t keys, int64_t granule, int64_t heads, float scale)
+{
+    check_block(dev, state, q, packed, keys, granule, heads);
     if (keys > 0 && q.rows > 0)
         RUN(dev, attention_block, state, q, packed, keys, granule, heads, scale);
 }
@@ -460,6 +529,18 @@ void op_attention_finish(struct device *dev, struct mat o, const float *state, i
     check_floats(dev, "attention", "state", state,
                  op_attention_state_floats(o.rows, heads, o.cols / heads));
     RUN(dev, attention_finish, o, state, heads);
+}
+
+void op_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
+                       const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                       float scale, bool first, bool last)
+{
+    check_block(dev, state, q, packed, keys, granule, heads);
+    if (last) check_same(dev, "attention", o, q);
+    if (keys > 0 && q.rows > 0)
+        RUN(dev, attention_part, o, state, q, packed, keys, granule, heads, scale, first, last);
+    if (keys == 0 && first) op_attention_begin(dev, state, q.rows, heads, q.cols / heads);
+    if (keys == 0 && last) op_attention_finish(dev, o, state, heads);
 }
 
 void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
@@ -528,11 +609,13 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     CHECK(c->kernel == 1 || x->pad == 1, "conv3d %s: x needs border columns", c->weight->name);
     CHECK(x->p != y->p, "conv3d %s: in place", c->weight->name);
     if (add) {
-        check_same_clip(dev, "conv3d add", y, add);
+        check_added(dev, "conv3d add", y, add);
         CHECK(add->pad == 0, "conv3d %s: add has border columns", c->weight->name);
     }
     struct conv_span all = {.rows = y->h, .columns = y->w};
     if (!span) span = &all;
+    CHECK(span->top >= 0 && span->left >= 0, "conv3d %s: y begins at row %lld, column %lld",
+          c->weight->name, (long long)span->top, (long long)span->left);
     CHECK(span->row >= 0 && span->rows > 0 && span->row + span->rows <= y->h && span->column >= 0 &&
               span->columns > 0 && span->column + span->columns <= y->w,
           "conv3d %s: rows %lld + %lld, columns %lld + %lld of %lldx%lld", c->weight->name,
@@ -567,14 +650,15 @@ void op_copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
     if (y->p != x->p) RUN(dev, copy_pad, y, x);
 }
 
-void op_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                      const float *per_channel)
+void op_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                      const float *map, const float *per_channel, const struct clip *add)
 {
-    check_clip(dev, "add_noise_map", "y", y);
+    check_same_clip(dev, "add_noise_map", y, x);
+    if (add) check_added(dev, "add_noise_map", y, add);
     CHECK(map && per_channel, "add_noise_map: map and scale are needed");
     check_floats(dev, "add_noise_map", "map", map, y->h * y->w);
     check_floats(dev, "add_noise_map", "scale", per_channel, y->c);
-    RUN(dev, add_noise_map, y, map, per_channel);
+    RUN(dev, add_noise_map, y, x, map, per_channel, add);
 }
 
 void op_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
@@ -592,7 +676,7 @@ void op_depth_to_space(struct device *dev, const struct clip *y, const struct cl
     if (residual) {
         check_clip(dev, "depth_to_space", "residual", residual);
         CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
-                  residual->c % p == 0,
+                  residual->c % p == 0 && residual->dtype == y->dtype,
               "depth_to_space: residual [%lld,%lld,%lld,%lld]", (long long)residual->t,
               (long long)residual->h, (long long)residual->w, (long long)residual->c);
     }
@@ -614,7 +698,7 @@ void op_space_to_depth(struct device *dev, const struct clip *y, const struct cl
     if (residual) {
         check_clip(dev, "space_to_depth", "residual", residual);
         CHECK(residual->t == x->t && residual->h == x->h && residual->w == x->w &&
-                  residual->c * p % y->c == 0 && residual->p != y->p,
+                  residual->c * p % y->c == 0 && residual->p != y->p && residual->dtype == y->dtype,
               "space_to_depth: residual [%lld,%lld,%lld,%lld] for %lld channels",
               (long long)residual->t, (long long)residual->h, (long long)residual->w,
               (long long)residual->c, (long long)y->c);

@@ -60,6 +60,11 @@ int device_isa_level(const char *isa);
 const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
 enum precision device_precision(const struct device *dev);
+/* What model code lays its activations out in, where nothing says fp32: F32, or BF16 on a device that
+ * is fast with it at PRECISION_BF16 and rounds the inputs of products to it anyway. Every struct mat or
+ * clip of an op may be of this type or F32, whichever the others are, where nothing else is said;
+ * modulations are F32. */
+enum dtype device_activations(const struct device *dev);
 
 /* For arenas: what ops compute in, and memory of the host that copies from and to it are fast with. */
 const struct arena_memory *device_memory(const struct device *dev);
@@ -96,6 +101,13 @@ void device_finish(struct device *dev);
 uint64_t device_mark(struct device *dev);
 void device_wait(struct device *dev, uint64_t mark);
 void device_set_timeout(struct device *dev, double timeout_s);
+
+/* Messages between devices past the host (kernels/link.h); NULL where the device has no such
+ * thing. */
+const struct link_ops *device_links(const struct device *dev);
+/* Whoever looks after these says so while the device waits for another rank: that it does not go
+ * on is then no failure of its own, and it is not the device's deadline that counts. */
+void device_set_held_up(struct device *dev, bool held_up);
 
 /* Called by the long ops (linear and its packing, attention, convolution) from the thread that
  * entered them, up to some hundreds of times per op, so that MPI can progress: it limits its own
@@ -155,7 +167,7 @@ struct linear {
     const struct tensor *weight, *bias;
     int64_t in, out;
     void *packed;    /* backend's own; NULL until packed */
-    float *bias_f32; /* [out] or NULL */
+    float *bias_f32; /* [out] or NULL; a backend may have it in `packed` instead */
 };
 struct linear linear_make(const struct tensor *weight, const struct tensor *bias);
 /* Resident: reorders weights now (frees nothing of the checkpoint). */
@@ -163,7 +175,7 @@ void op_linear_pack(struct device *dev, struct linear *l);
 void op_linear_unpack(struct device *dev, struct linear *l); /* frees what pack took */
 size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l);
 
-/* y [S,out] = epilogue(x [S,in] W^T + b). `tile` (the granule) is the unit of rows within which a
+/* y [S,out] = epilogue(x [S,in] W^T + b); where y is BF16, b may be rounded to it too. `tile` (the granule) is the unit of rows within which a
  * backend may choose its algorithm; the last may be short. The CPU's rows do not depend on it.
  * Polls. */
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
@@ -174,7 +186,8 @@ void op_linear(struct device *dev, struct mat y, struct mat x, const struct line
 enum norm { NORM_RMS, NORM_LAYER };
 
 /* y = norm(x) * (1 + scale[idx]) + shift[idx]; shift, scale: [T,D] rows; row_index[S] picks the
- * row, NULL = row 0. y may be x. scale/shift .p NULL: plain norm. */
+ * row, NULL = row 0. y may be x, here and below where they have one type. scale/shift .p NULL: plain
+ * norm. */
 void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                       struct mat shift, struct mat scale, const int32_t *row_index);
 
@@ -182,8 +195,8 @@ void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm 
  */
 void op_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
 
-/* In place: RMS norm over all D channels with weight, then rotation of adjacent pairs over the
- * whole width: cosine/sine [S, D] would be large, so three separable tables: token s has
+/* In place, of queries and keys, which have one shape and type (k.p NULL: of q alone): RMS norm over
+ * all D channels with a weight [D] each, then rotation of adjacent pairs over the whole width: cosine/sine [S, D] would be large, so three separable tables: token s has
  * coordinates coord[s][3] into tables table[a] = [n_positions_a][n] (cos, sin) pairs, n = D/6; pad
  * = D%6 leading channels stay. rope NULL: norm only. */
 struct rope {
@@ -193,14 +206,29 @@ struct rope {
     int64_t positions[3];
     const int32_t *coord; /* [S][3] row numbers into the tables */
 };
-void op_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                     const struct rope *rope);
+void op_qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                     const float *q_weight, const float *k_weight, const struct rope *rope);
 
-/* x += gate[idx] * y ; gate [T,D] rows, .p NULL: x += y. */
+/* x (F32) += gate[idx] * y ; gate [T,D] rows, .p NULL: x += y. */
 void op_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                       const int32_t *row_index);
 
-/* y = gelu_tanh(a) * b (T5's gated feed-forward). y may be a. */
+/* What follows a residual: op_norm_modulate's arguments, or nothing but the value itself. */
+struct next_norm {
+    bool none; /* the rest is not looked at */
+    enum norm kind;
+    float eps;
+    struct mat shift, scale;
+};
+/* The same bits as op_gate_residual and then op_norm_modulate of x into z, in one pass over x. z is
+ * neither x nor y. */
+void op_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                           struct mat gate, const struct next_norm *norm, const int32_t *row_index);
+
+/* y [K,T,D]: y[k][t] = table[k] + e[t][k], all F32; table [K,D]; e [T,K*D], or [T,D]: one for all k. */
+void op_modulation(struct device *dev, struct mat y, const float *table, struct mat e);
+
+/* y = gelu_tanh(a) * b (T5's gated feed-forward); a and b have one type. y may be a. */
 void op_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b);
 /* y = x * sigmoid(x), in place allowed. */
 void op_silu(struct device *dev, struct mat y, struct mat x);
@@ -216,10 +244,11 @@ void op_dot_tiles(struct device *dev, double *dots, const float *x, const float 
 /* ---- attention ------------------------------------------------------------------------------- */
 
 /* Keys and values travel between ranks in the form the kernel reads: granule after granule,
- * `kv_granule_floats` each. granule = G (multiple of 16), keys of a short last granule are masked
- * by `keys`. */
+ * `kv_granule_floats` each, whatever the bytes mean. granule = G (multiple of 16), keys of a short
+ * last granule are masked by `keys`. */
 /* Linear in granule. */
-int64_t op_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim);
+int64_t op_kv_granule_floats(const struct device *dev, int64_t granule, int64_t heads,
+                             int64_t head_dim);
 /* Packs k, v [S, N*d] (keys already normed and rotated) into ceil(S/G) granules. */
 void op_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                 int64_t granule);
@@ -237,12 +266,22 @@ void op_attention_block(struct device *dev, float *state, struct mat q, const fl
 /* o [S, N*d] = state's output / sum. */
 void op_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads);
 
+/* The same bits as these three in turn, without begin unless `first` and without finish unless `last`
+ * (else o is not looked at; o may be q): what begins or ends here need not go through memory, so that
+ * `state` is undefined after the last block. keys may be 0. */
+void op_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
+                       const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                       float scale, bool first, bool last);
+
 /* T5: o = softmax(q k^T + bias[bucket(j-i)]) v, no scale. bias [buckets 32][heads] fp32; q,k,v,o
  * [L, N*d]. */
 void op_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                      int64_t heads, const float *bias);
 
 /* ---- VAE, channels last ---------------------------------------------------------------------- */
+
+/* Clips are F32 or device_activations, each operand its own, but of one type are y and `add`, y and
+ * `residual`. Every value is computed in fp32 and rounded once, when it is stored. */
 
 /* 3x3x3 convolution (or 1x1x1: kernel 1), weight [out,in,k,k,k] fp32/bf16/fp16 in the checkpoint,
  * bias [out]. */
@@ -259,17 +298,22 @@ void op_conv_pack(struct device *dev, struct conv *c);
 void op_conv_unpack(struct device *dev, struct conv *c);
 size_t op_conv_packed_bytes(const struct device *dev, const struct conv *c);
 
-/* A rectangle of y's picture. */
+/* A rectangle of y's picture. Where ranks share a picture, y's begins at row `top` and column `left` of
+ * the whole: backends may compute pairs of lines (2i, 2i + 1) together, so parity matters, and a span
+ * that cuts a pair may cost as much as one that has both. */
 struct conv_span {
     int64_t row, rows, column, columns;
+    int64_t top, left;
 };
 
 /* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself), within `span` (NULL:
  * everywhere). Frame t of y reads the frames stride_t * t - front + {0,1,2} of x, those outside
- * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal;
- * a kernel of 1 reads frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above
- * and below are zero. y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. Order of
- * summation per output element: bias, then input-channel blocks, kt, ky, kx, ci: fixed. Polls. */
+ * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal,
+ * and a part of one may begin behind x's first frame (front below 0); a kernel of 1 reads frame
+ * stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above and below are zero. y.pad is
+ * 0; h and w are those of x, or (extent - 1) / stride + 1. The arithmetic of an output element is fixed
+ * by the layer's shape (channels, kernel, strides) and the parity of its row and column in the whole
+ * picture, whatever the span and however pictures are cut. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span);
 
@@ -282,9 +326,10 @@ void op_channel_layer_norm(struct device *dev, const struct clip *y, const struc
                            float eps, const float *weight, const float *bias);
 /* y = x with y.pad as wanted (border columns zero). */
 void op_copy_pad(struct device *dev, const struct clip *y, const struct clip *x);
-/* y[..,c] += map[h][w] * per_channel[c] on every frame (0.9.1 noise injection). */
-void op_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                      const float *per_channel);
+/* y[..,c] = x[..,c] + map[h][w] * per_channel[c] (+ add if not NULL) on every frame (0.9.1 noise
+ * injection). y may be x or add, of the same pad; its border columns are left as they are. */
+void op_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                      const float *map, const float *per_channel, const struct clip *add);
 
 /* Depth-to-space (spec vae 1.7), strides (st,ss,ss) of 1 or 2: y[st*t+i1 - drop, ss*h+i2, ss*w+i3,
  * o] = x[t,h,w, o*p + (i1*ss+i2)*ss+i3] (p = st*ss*ss); drop = st-1 frames at the front when x

@@ -39,6 +39,11 @@ library cmocka cmocka
 if [[ -n ${CUDA_HOME:-} ]]; then
     release=$("$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')
     row 'CUDA' "${release:-version unknown} in $CUDA_HOME, for compute capabilities ${CUDA_ARCHS:-?}"
+    nccl='no nccl.h: messages between GPUs go through the host'
+    for header in "$CUDA_HOME/include/nccl.h" /usr/include/nccl.h; do
+        [[ ! -e $header ]] || nccl=$(awk '/define NCCL_(MAJOR|MINOR|PATCH)/ { v = v (v ? "." : "") $3 } END { print v }' "$header")
+    done
+    row 'NCCL' "$nccl"
 else
     row 'CUDA' 'not found, or not wanted (CUDA=auto, CUDA_HOME)'
 fi

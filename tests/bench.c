@@ -4,28 +4,12 @@
 #include "base/log.h"
 #include "kernels/ops.h"
 #include "tests/bench_model.h"
+#include "tests/support/timing.h"
 
 #include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { RUNS = 5 };
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* ---- the measured peak ----------------------------------------------------------------------- */
 
@@ -65,143 +49,52 @@ static double peak_gflops(struct device *dev)
 {
     const long rounds = 1000000;
     int per_round = 0, threads = device_threads(dev), level = device_isa_level(device_isa(dev));
-    double start = now_s();
+    double start = clock_s();
 #pragma omp parallel num_threads(threads) reduction(max : per_round)
     per_round = spin(level, device_precision(dev), rounds);
-    return 1e-9 * (double)rounds * per_round * threads / (now_s() - start);
+    return 1e-9 * (double)rounds * per_round * threads / (clock_s() - start);
+}
+
+/* Before every run, because clocks and neighbours change. */
+struct peaks {
+    struct device *dev;
+    double gflops[RUNS];
+};
+static void measure_peak(void *argument, int run)
+{
+    struct peaks *peaks = argument;
+    peaks->gflops[run] = peak_gflops(peaks->dev);
 }
 
 /* ---- rows of the table ----------------------------------------------------------------------- */
 
-static float *floats(int64_t n)
-{
-    float *p = aligned_alloc(64, ((size_t)n * sizeof(float) + 63) / 64 * 64);
-    if (!p) {
-        fprintf(stderr, "bench: no memory for %lld floats\n", (long long)n);
-        exit(1);
-    }
-    for (int64_t i = 0; i < n; i++) p[i] = (float)((i * 7919) % 2003) * 1e-3f - 1.0f;
-    return p;
-}
-
-struct timing {
-    double seconds, peak; /* medians of RUNS; the peak is measured anew before every run */
-};
-
 struct row {
     const char *name;
-    struct timing (*run)(struct device *dev, const struct row *row);
+    timed_open *open;
     int64_t size[5];
-    double gflop, gbyte; /* of one run; 0 = not shown */
     enum precision precision;
 };
 
-/* Runs `work` once to warm up and RUNS times more. */
-#define TIME(dev, work)                                                                            \
-    ({                                                                                             \
-        double seconds[RUNS], peak[RUNS];                                                          \
-        work;                                                                                      \
-        for (int run = 0; run < RUNS; run++) {                                                     \
-            peak[run] = peak_gflops(dev);                                                          \
-            double start = now_s();                                                                \
-            work;                                                                                  \
-            seconds[run] = now_s() - start;                                                        \
-        }                                                                                          \
-        qsort(seconds, RUNS, sizeof *seconds, by_value);                                           \
-        qsort(peak, RUNS, sizeof *peak, by_value);                                                 \
-        (struct timing){seconds[RUNS / 2], peak[RUNS / 2]};                                        \
-    })
-
-/* size: rows, out, in, tile, epilogue */
-static struct timing run_linear(struct device *dev, const struct row *row)
-{
-    int64_t rows = row->size[0], out = row->size[1], in = row->size[2];
-    float *w = floats(out * in), *x = floats(rows * in), *y = floats(rows * out);
-    struct tensor weight = {"w", DTYPE_F32, 2, {out, in}, w, 0};
-    struct linear l = linear_make(&weight, NULL);
-    op_linear_pack(dev, &l);
-    struct timing t = TIME(dev, op_linear(dev, mat_f32(y, rows, out), mat_f32(x, rows, in), &l,
-                                          (enum epilogue)row->size[4], row->size[3]));
-    op_linear_unpack(dev, &l);
-    free(w), free(x), free(y);
-    return t;
-}
-
-/* size: queries = keys, heads, d, granule */
-static struct timing run_attention(struct device *dev, const struct row *row)
-{
-    int64_t n = row->size[0], heads = row->size[1], d = row->size[2], granule = row->size[3],
-            cols = heads * d;
-    float *q = floats(n * cols), *state = floats(op_attention_state_floats(n, heads, d));
-    float *packed = floats((n + granule - 1) / granule * op_kv_granule_floats(granule, heads, d));
-    struct mat mq = mat_f32(q, n, cols);
-    op_kv_pack(dev, packed, mq, mq, heads, granule);
-    struct timing t =
-        TIME(dev, (op_attention_begin(dev, state, n, heads, d),
-                   op_attention_block(dev, state, mq, packed, n, granule, heads, 0.125f)));
-    free(q), free(state), free(packed);
-    return t;
-}
-
-/* size: channels, t, h, w, kernel */
-static struct timing run_conv(struct device *dev, const struct row *row)
-{
-    int64_t c = row->size[0], k = row->size[4];
-    struct clip x = {.t = row->size[1], .h = row->size[2], .w = row->size[3], .c = c, .pad = 1},
-                y = x;
-    y.pad = 0;
-    x.p = floats(clip_count(&x)), y.p = floats(clip_count(&y));
-    float *w = floats(c * c * k * k * k);
-    struct tensor weight = {"w", DTYPE_F32, 5, {c, c, k, k, k}, w, 0};
-    struct conv conv = conv_make(&weight, NULL);
-    op_conv_pack(dev, &conv);
-    struct timing t = TIME(dev, op_conv3d(dev, &y, &x, &conv, 1, NULL, NULL));
-    op_conv_unpack(dev, &conv);
-    free(w), free(x.p), free(y.p);
-    return t;
-}
-
-/* size: rows, width */
-static struct timing run_norm(struct device *dev, const struct row *row)
-{
-    int64_t rows = row->size[0], d = row->size[1];
-    float *x = floats(rows * d), *y = floats(rows * d), *m = floats(2 * d);
-    struct timing t =
-        TIME(dev, op_norm_modulate(dev, mat_f32(y, rows, d), mat_f32(x, rows, d), NORM_RMS, 1e-6f,
-                                   mat_f32(m, 1, d), mat_f32(m + d, 1, d), NULL));
-    free(x), free(y), free(m);
-    return t;
-}
-
-static struct timing run_silu(struct device *dev, const struct row *row)
-{
-    int64_t rows = row->size[0], d = row->size[1];
-    float *x = floats(rows * d), *y = floats(rows * d);
-    struct timing t = TIME(dev, op_silu(dev, mat_f32(y, rows, d), mat_f32(x, rows, d)));
-    free(x), free(y);
-    return t;
-}
-
 #define LINEAR_AS(kind, precision, rows, out, in, epilogue)                                        \
     {                                                                                              \
-        "linear" kind " " #rows " x " #in " -> " #out, run_linear, {rows, out, in, 128, epilogue}, \
-            2e-9 * rows *in *out, 0, precision                                                     \
+        "linear" kind " " #rows " x " #in " -> " #out, timed_linear,                               \
+            {rows, out, in, 128, epilogue}, precision                                              \
     }
 #define LINEAR(...) LINEAR_AS("", PRECISION_F32, __VA_ARGS__)
 #define LINEAR_BF16(...) LINEAR_AS(" bf16", PRECISION_BF16, __VA_ARGS__)
 #define ATTENTION(n, heads, d, granule)                                                            \
     {                                                                                              \
-        "attention " #n " tokens, d " #d ", granule " #granule, run_attention,                     \
-            {n, heads, d, granule}, 4e-9 * n *n *heads *d, 0, PRECISION_F32                        \
+        "attention " #n " tokens, d " #d ", granule " #granule, timed_attention,                   \
+            {n, heads, d, granule}, PRECISION_F32                                                  \
     }
 #define CONV(c, t, h, w, k)                                                                        \
     {                                                                                              \
-        "conv" #k " " #c " channels, " #t "x" #h "x" #w, run_conv, {c, t, h, w, k},                \
-            2e-9 * k *k *k *c *c *t *h *w, 0, PRECISION_F32                                        \
+        "conv" #k " " #c " channels, " #t "x" #h "x" #w, timed_conv, {c, t, h, w, k},              \
+            PRECISION_F32                                                                          \
     }
 #define BYTES(label, function, rows, d)                                                            \
     {                                                                                              \
-        label " " #rows " x " #d, function, {rows, d}, 0, 8e-9 * rows *d, PRECISION_F32            \
+        label " " #rows " x " #d, function, {rows, d}, PRECISION_F32                               \
     }
 
 static const struct row table[] = {
@@ -223,8 +116,8 @@ static const struct row table[] = {
     CONV(128, 8, 64, 96, 3),
     CONV(128, 2, 24, 480, 3),
     CONV(512, 4, 32, 48, 1),
-    BYTES("rms norm, modulated", run_norm, 6144, 2048),
-    BYTES("silu", run_silu, 6144, 2048),
+    BYTES("rms norm, modulated", timed_norm, 6144, 2048),
+    BYTES("silu", timed_silu, 6144, 2048),
 };
 
 static void print_table(int threads)
@@ -235,12 +128,16 @@ static void print_table(int threads)
     printf("%-44s %10s %10s %10s %8s %8s\n", "", "ms", "GFLOP/s", "peak", "% peak", "GB/s");
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         const struct row *row = table + i;
-        struct timing t = row->run(devices[row->precision], row);
-        double gflops = row->gflop / t.seconds;
-        printf("%-44s %10.2f", row->name, 1e3 * t.seconds);
-        if (row->gflop > 0)
-            printf(" %10.1f %10.1f %7.0f%%", gflops, t.peak, 100.0 * gflops / t.peak);
-        if (row->gbyte > 0) printf(" %10s %10s %8s %8.1f", "", "", "", row->gbyte / t.seconds);
+        struct device *dev = devices[row->precision];
+        struct peaks peaks = {.dev = dev};
+        struct timed t;
+        row->open(&t, dev, row->size);
+        double seconds = timed_seconds(&t, RUNS, 1, measure_peak, &peaks);
+        double gflops = 1e-9 * t.flop / seconds, peak = median(peaks.gflops, RUNS);
+        printf("%-44s %10.2f", row->name, 1e3 * seconds);
+        if (t.flop > 0) printf(" %10.1f %10.1f %7.0f%%", gflops, peak, 100.0 * gflops / peak);
+        if (t.bytes > 0) printf(" %10s %10s %8s %8.1f", "", "", "", 1e-9 * t.bytes / seconds);
+        timed_close(&t);
         printf("\n");
         fflush(stdout);
     }

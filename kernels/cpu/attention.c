@@ -8,6 +8,11 @@
 #include <omp.h>
 #include <string.h>
 
+int64_t cpu_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim)
+{
+    return granule * heads * (head_dim + whole_panels(head_dim));
+}
+
 /* One head of one granule; keys and channels that are not there are zeros. */
 static void pack_head(float *to, const float *k, const float *v, int64_t row, int64_t keys,
                       int64_t granule, int64_t d)
@@ -27,7 +32,7 @@ static void pack_head(float *to, const float *k, const float *v, int64_t row, in
 void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                  int64_t granule)
 {
-    int64_t d = k.cols / heads, size = op_kv_granule_floats(granule, heads, d) / heads;
+    int64_t d = k.cols / heads, size = cpu_kv_granule_floats(granule, heads, d) / heads;
     int64_t granules = (k.rows + granule - 1) / granule;
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t i = 0; i < granules * heads; i++) {
@@ -65,7 +70,7 @@ static void attend_all(struct device *dev, float *state, struct mat q, const flo
                        int64_t keys, int64_t granule, int64_t heads, float scale, const float *bias)
 {
     struct cpu *cpu = cpu_of(dev);
-    int64_t d = q.cols / heads, size = op_kv_granule_floats(granule, heads, d);
+    int64_t d = q.cols / heads, size = cpu_kv_granule_floats(granule, heads, d);
     int64_t chunks = (q.rows + QUERY_CHUNK - 1) / QUERY_CHUNK, tasks = chunks * heads;
 #pragma omp parallel num_threads(dev->threads)
     {
@@ -114,6 +119,15 @@ void cpu_attention_finish(struct device *dev, struct mat o, const float *state, 
         }
 }
 
+void cpu_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
+                        const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                        float scale, bool first, bool last)
+{
+    if (first) cpu_attention_begin(dev, state, q.rows, heads, q.cols / heads);
+    cpu_attention_block(dev, state, q, packed, keys, granule, heads, scale);
+    if (last) cpu_attention_finish(dev, o, state, heads);
+}
+
 /* ---- T5: one granule holds all keys; a bias depends on key - query --------------------------- */
 
 static int64_t t5_bucket(int64_t distance)
@@ -128,7 +142,7 @@ void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat
                       int64_t heads, const float *bias)
 {
     int64_t d = q.cols / heads, granule = whole_panels(k.rows), span = 2 * q.rows - 1;
-    int64_t packed_floats = op_kv_granule_floats(granule, heads, d);
+    int64_t packed_floats = cpu_kv_granule_floats(granule, heads, d);
     int64_t state_floats = whole_panels(op_attention_state_floats(q.rows, heads, d));
     float *packed =
         cpu_scratch(&cpu_of(dev)->shared, (size_t)(packed_floats + state_floats + span * heads));

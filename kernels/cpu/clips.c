@@ -3,16 +3,16 @@
 
 #include <string.h>
 
-static float *clip_at(const struct clip *v, int64_t t, int64_t y, int64_t x)
+static float *floats_at(const struct clip *v, int64_t t, int64_t y, int64_t x)
 {
-    return v->p + t * clip_frame(v) + y * clip_row(v) + (x + v->pad) * v->c;
+    return (float *)v->p + t * clip_frame(v) + y * clip_row(v) + (x + v->pad) * v->c;
 }
 
 static void clear_border(const struct clip *v, int64_t t, int64_t y)
 {
     if (!v->pad) return;
-    memset(clip_at(v, t, y, -1), 0, sizeof(float) * (size_t)v->c);
-    memset(clip_at(v, t, y, v->w), 0, sizeof(float) * (size_t)v->c);
+    memset(floats_at(v, t, y, -1), 0, sizeof(float) * (size_t)v->c);
+    memset(floats_at(v, t, y, v->w), 0, sizeof(float) * (size_t)v->c);
 }
 
 void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
@@ -23,8 +23,8 @@ void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct 
     for (int64_t r = 0; r < x->t * x->h; r++) {
         int64_t t = r / x->h, h = r % x->h;
         for (int64_t w = 0; w < x->w; w++) {
-            float *to = clip_at(y, t, h, w);
-            simd->norm(to, clip_at(x, t, h, w), x->c, NORM_RMS, 1e-8f, scale, shift);
+            float *to = floats_at(y, t, h, w);
+            simd->norm(to, floats_at(x, t, h, w), x->c, NORM_RMS, 1e-8f, scale, shift);
             simd->silu(to, to, x->c);
         }
         clear_border(y, t, h);
@@ -39,7 +39,7 @@ void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const stru
     for (int64_t r = 0; r < x->t * x->h; r++) {
         int64_t t = r / x->h, h = r % x->h;
         for (int64_t w = 0; w < x->w; w++)
-            simd->norm_weight(clip_at(y, t, h, w), clip_at(x, t, h, w), x->c, NORM_LAYER, eps,
+            simd->norm_weight(floats_at(y, t, h, w), floats_at(x, t, h, w), x->c, NORM_LAYER, eps,
                               weight, bias);
         clear_border(y, t, h);
     }
@@ -50,20 +50,24 @@ void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t r = 0; r < x->t * x->h; r++) {
         int64_t t = r / x->h, h = r % x->h;
-        memcpy(clip_at(y, t, h, 0), clip_at(x, t, h, 0), sizeof(float) * (size_t)(x->w * x->c));
+        memcpy(floats_at(y, t, h, 0), floats_at(x, t, h, 0), sizeof(float) * (size_t)(x->w * x->c));
         clear_border(y, t, h);
     }
 }
 
-void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                       const float *per_channel)
+void cpu_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                       const float *map, const float *per_channel, const struct clip *add)
 {
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t r = 0; r < y->t * y->h; r++) {
         int64_t t = r / y->h, h = r % y->h;
         for (int64_t w = 0; w < y->w; w++) {
-            float *at = clip_at(y, t, h, w), noise = map[h * y->w + w];
-            for (int64_t c = 0; c < y->c; c++) at[c] += noise * per_channel[c];
+            float *to = floats_at(y, t, h, w), noise = map[h * y->w + w];
+            const float *from = floats_at(x, t, h, w), *more = add ? floats_at(add, t, h, w) : NULL;
+            for (int64_t c = 0; c < y->c; c++) {
+                float noisy = from[c] + noise * per_channel[c];
+                to[c] = more ? noisy + more[c] : noisy;
+            }
         }
     }
 }
@@ -90,8 +94,8 @@ void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct c
         int64_t from_t = (t + drop) / st, from_h = h / ss;
         for (int64_t w = 0; w < y->w; w++) {
             int64_t sub = (i1 * ss + i2) * ss + w % ss, from_w = w / ss;
-            gather_channels(clip_at(y, t, h, w), y->c, clip_at(x, from_t, from_h, from_w), p, sub,
-                            residual ? clip_at(residual, from_t, from_h, from_w) : NULL,
+            gather_channels(floats_at(y, t, h, w), y->c, floats_at(x, from_t, from_h, from_w), p,
+                            sub, residual ? floats_at(residual, from_t, from_h, from_w) : NULL,
                             residual ? residual->c : 0);
         }
         clear_border(y, t, h);
@@ -128,7 +132,7 @@ static void fine_pixels(const float **fine, const struct clip *x, int64_t t, int
         int64_t from_t = st * t + i1 - drop;
         for (int i2 = 0; i2 < ss; i2++)
             for (int i3 = 0; i3 < ss; i3++)
-                *fine++ = clip_at(x, from_t < 0 ? 0 : from_t, ss * h + i2, ss * w + i3);
+                *fine++ = floats_at(x, from_t < 0 ? 0 : from_t, ss * h + i2, ss * w + i3);
     }
 }
 
@@ -142,7 +146,7 @@ void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct c
         int64_t t = r / y->h, h = r % y->h;
         const float *fine[2 * 2 * 2];
         for (int64_t w = 0; w < y->w; w++) {
-            float *to = clip_at(y, t, h, w);
+            float *to = floats_at(y, t, h, w);
             fine_pixels(fine, x, t, h, w, st, ss, drop);
             interleave_channels(to, fine, x->c, p);
             if (!residual) continue;
@@ -160,7 +164,7 @@ void cpu_patchify(struct device *dev, const struct clip *y, const float *x, int 
     for (int64_t r = 0; r < y->t * y->h; r++) {
         int64_t t = r / y->h, h = r % y->h;
         for (int64_t px = 0; px < width; px++) {
-            float *to = clip_at(y, t, h, px / patch);
+            float *to = floats_at(y, t, h, px / patch);
             for (int64_t q = 0; q < patch; q++)
                 for (int64_t c = 0; c < 3; c++)
                     to[(c * patch + px % patch) * patch + q] =
@@ -177,7 +181,7 @@ void cpu_unpatchify(struct device *dev, float *y, const struct clip *x, int patc
     for (int64_t r = 0; r < x->t * x->h * patch; r++) { /* r: a pixel row of some frame */
         int64_t t = r / (x->h * patch), py = r % (x->h * patch), q = py % patch;
         for (int64_t px = 0; px < width; px++) {
-            const float *from = clip_at(x, t, py / patch, px / patch);
+            const float *from = floats_at(x, t, py / patch, px / patch);
             for (int64_t c = 0; c < 3; c++)
                 y[(r * width + px) * 3 + c] = from[(c * patch + px % patch) * patch + q];
         }

@@ -1,10 +1,9 @@
-/* 3x3x3 and 1x1x1 convolutions as sums of products, with no copy of the input: a tap of a picture
- * row is a pointer into the row of the frame it reads, so frames and rows may lie anywhere.
- *
- * Weights are packed [panel of 16 outputs][block of inputs][kt][ky][kx][input][16]. Every output
- * element is one chain of multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above
- * and below the picture are left out. */
-#include "kernels/cpu/cpu.h"
+/* Convolutions: weights are packed here, then winograd.c has the 3x3x3 that it serves, and this file
+ * the others, as sums of products, with no copy of the input: a tap of a picture row is a pointer
+ * into the row of the frame it reads, so frames and rows may lie anywhere. Every output element is
+ * one chain of multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above and below the
+ * picture are left out. */
+#include "kernels/cpu/conv.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -12,14 +11,11 @@
 
 enum {
     TAPS_2D = 9,
-    BLOCK_3 = 32, /* inputs a block: the nine taps of one kt are 18 KiB of a panel and stay in the
-                     first cache */
     BLOCK_1 = 256,
     PIXELS = 384, /* about as many per task: they use each block of weights while it is near */
 };
 
-static int64_t block_of(const struct conv *c) { return c->kernel == 3 ? BLOCK_3 : BLOCK_1; }
-static int64_t panels_of(const struct conv *c) { return (c->out + PANEL - 1) / PANEL; }
+static int64_t block_of(const struct conv *c) { return c->kernel == 3 ? CONV_BLOCK : BLOCK_1; }
 static int64_t taps_of(const struct conv *c) { return (int64_t)c->kernel * c->kernel * c->kernel; }
 
 /* `rows` holds the weights of the panel's outputs as they are in the checkpoint, [16][in][taps]. */
@@ -35,7 +31,7 @@ static void pack_panel(float *to, const float *rows, const struct conv *c)
 void cpu_conv_pack(struct device *dev, struct conv *c)
 {
     struct cpu *cpu = cpu_of(dev);
-    int64_t per_output = c->in * taps_of(c), panels = panels_of(c);
+    int64_t per_output = c->in * taps_of(c), panels = conv_panels(c);
     float *packed = cpu_floats((size_t)(panels * PANEL * per_output));
     c->packed = packed;
     c->bias_f32 = cpu_floats((size_t)(panels * PANEL));
@@ -65,14 +61,6 @@ void cpu_conv_unpack(struct device *dev, struct conv *c)
     c->packed = c->bias_f32 = NULL;
 }
 
-struct job {
-    const struct gemm_simd *gemm;
-    const struct clip *y, *x, *add;
-    const struct conv *conv;
-    int front; /* frames before x that output frame 0 would read first */
-    struct conv_span span;
-};
-
 /* What one block of inputs and one kt add to a line of positions, for one panel (or two). */
 struct part {
     const float *weights; /* [ky][kx][inputs][16] */
@@ -83,7 +71,7 @@ struct part {
 };
 
 /* The row of x in the middle of what a row of the span reads. */
-static int64_t middle_of(const struct job *j, int64_t row)
+static int64_t middle_of(const struct conv_job *j, int64_t row)
 {
     return (j->span.row + row % j->span.rows) * j->conv->stride_s;
 }
@@ -93,7 +81,7 @@ struct taps_y {
     int from, to;
 };
 
-static struct taps_y taps_of_row(const struct job *j, int64_t row)
+static struct taps_y taps_of_row(const struct conv_job *j, int64_t row)
 {
     const struct clip *x = j->x;
     int kernel = j->conv->kernel, half = kernel / 2;
@@ -104,7 +92,7 @@ static struct taps_y taps_of_row(const struct job *j, int64_t row)
 
 /* Rows from `row` on that are one line of positions: of a single column those of a frame that have the
  * same taps, else one. */
-static int64_t line_rows(const struct job *j, int64_t row, int64_t end)
+static int64_t line_rows(const struct conv_job *j, int64_t row, int64_t end)
 {
     struct taps_y first = taps_of_row(j, row);
     int64_t next = row + 1;
@@ -116,7 +104,7 @@ static int64_t line_rows(const struct job *j, int64_t row, int64_t end)
     return next - row;
 }
 
-static void line_part(const struct job *j, const struct part *part, float *c, int64_t row,
+static void line_part(const struct conv_job *j, const struct part *part, float *c, int64_t row,
                       int64_t rows)
 {
     const struct clip *x = j->x;
@@ -131,10 +119,10 @@ static void line_part(const struct job *j, const struct part *part, float *c, in
     const float *a[TAPS_2D], *shifted[TAPS_2D];
     for (int ky = ky_of.from; ky < ky_of.to; ky++)
         for (int kx = 0; kx < kernel; kx++)
-            a[taps++] = x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
+            a[taps++] = (const float *)x->p + t * clip_frame(x) + (y + ky - half) * clip_row(x) +
                         (column + kx - half + x->pad) * x->c + part->input;
     int64_t b_tap = part->inputs * PANEL,
-            tiles = (width + j->gemm->tile_rows - 1) / j->gemm->tile_rows;
+            tiles = (width + j->cpu->gemm->tile_rows - 1) / j->cpu->gemm->tile_rows;
     struct tile_ab g = {.a = shifted,
                         .taps = taps,
                         .a_row = a_row,
@@ -146,25 +134,28 @@ static void line_part(const struct job *j, const struct part *part, float *c, in
          i++) { /* of nearly equal width: a narrow one would leave the multipliers idle */
         int64_t first = i * width / tiles, end = (i + 1) * width / tiles;
         for (int k = 0; k < taps; k++) shifted[k] = a[k] + first * a_row;
-        j->gemm->tile((int)(end - first), part->panels, false, &g, c + first * part->panels * PANEL,
-                      part->panels * PANEL, part->init);
+        j->cpu->gemm->tile((int)(end - first), part->panels, false, &g,
+                           c + first * part->panels * PANEL, part->panels * PANEL, part->init);
     }
 }
 
 /* y, for the columns of these panels, = c + add */
-static void store(const struct job *j, const float *c, int64_t row, int64_t panel, int64_t columns)
+static void store(const struct conv_job *j, const float *c, int64_t row, int64_t panel,
+                  int64_t columns)
 {
     int64_t out = j->y->c, first = panel * PANEL;
+    float *y = j->y->p;
+    const float *add = j->add ? j->add->p : NULL;
     int64_t n = out - first < columns ? out - first : columns;
     int64_t picture_row = row / j->span.rows * j->y->h + j->span.row + row % j->span.rows;
     for (int64_t px = 0; px < j->span.columns; px++, c += columns) {
         int64_t at = (picture_row * j->y->w + j->span.column + px) * out + first;
-        for (int64_t o = 0; o < n; o++) j->y->p[at + o] = j->add ? c[o] + j->add->p[at + o] : c[o];
+        for (int64_t o = 0; o < n; o++) y[at + o] = add ? c[o] + add[at + o] : c[o];
     }
 }
 
 /* Rows [row, end) of the span, counted over all frames, for one panel (or two). */
-static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_t end,
+static void rows_times_panels(const struct conv_job *j, float *c, int64_t row, int64_t end,
                               int64_t panel, int panels)
 {
     const struct conv *conv = j->conv;
@@ -189,13 +180,12 @@ static void rows_times_panels(const struct job *j, float *c, int64_t row, int64_
     for (int64_t r = row; r < end; r++) store(j, c + (r - row) * per_row, r, panel, panels * PANEL);
 }
 
-void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
-                const struct conv *c, int front, const struct clip *add,
-                const struct conv_span *span)
+static void direct_conv3d(struct device *dev, const struct conv_job *j)
 {
     struct cpu *cpu = cpu_of(dev);
-    struct job job = {cpu->gemm, y, x, add, c, c->kernel == 1 ? 0 : front, *span};
-    int64_t wide = cpu->gemm->tile_panels, panels = panels_of(c), rows = y->t * span->rows;
+    const struct conv_span *span = &j->span;
+    int64_t wide = cpu->gemm->tile_panels, panels = conv_panels(j->conv);
+    int64_t rows = j->y->t * span->rows;
     int64_t group = PIXELS / span->columns > 1 ? PIXELS / span->columns : 1;
     int64_t groups = (rows + group - 1) / group;
     int64_t columns = (panels + wide - 1) / wide, tasks = groups * columns;
@@ -207,9 +197,26 @@ void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < tasks; i++) {
             int64_t row = i / columns * group, panel = i % columns * wide;
-            rows_times_panels(&job, partial, row, row + group < rows ? row + group : rows, panel,
+            rows_times_panels(j, partial, row, row + group < rows ? row + group : rows, panel,
                               (int)(panels - panel < wide ? 1 : wide));
             if (omp_get_thread_num() == 0) cpu_task_done(dev, &done, tasks);
         }
+    }
+}
+
+void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
+                const struct conv *c, int front, const struct clip *add,
+                const struct conv_span *span)
+{
+    struct conv_job job = {cpu_of(dev), y, x, add, c, c->kernel == 1 ? 0 : front, *span};
+    if (winograd_serves(c)) {
+        winograd_conv3d(dev, &job);
+    } else if (span->columns == 2) { /* two upright lines in place of as many as there are rows */
+        job.span.columns = 1;
+        direct_conv3d(dev, &job);
+        job.span.column++;
+        direct_conv3d(dev, &job);
+    } else {
+        direct_conv3d(dev, &job);
     }
 }

@@ -15,6 +15,7 @@ struct cpu {
     const struct rows_simd *rows;
     const struct gemm_simd *gemm;      /* fp32 */
     const struct gemm_simd *gemm_bf16; /* of linear layers at PRECISION_BF16 */
+    const struct winograd_simd *winograd;
     const struct attention_simd *attention;
     struct scratch shared;   /* what all threads read during one op */
     struct scratch *threads; /* [threads] a thread's own */
@@ -41,10 +42,14 @@ bool guard_owns(const void *p, size_t bytes);
 void cpu_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                        struct mat shift, struct mat scale, const int32_t *row_index);
 void cpu_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
-void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                      const struct rope *rope);
+void cpu_qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                      const float *q_weight, const float *k_weight, const struct rope *rope);
 void cpu_gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                        const int32_t *row_index);
+void cpu_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                            struct mat gate, const struct next_norm *norm,
+                            const int32_t *row_index);
+void cpu_modulation(struct device *dev, struct mat y, const float *table, struct mat e);
 void cpu_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b);
 void cpu_silu(struct device *dev, struct mat y, struct mat x);
 void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
@@ -62,8 +67,8 @@ void cpu_pixel_norm_silu(struct device *dev, const struct clip *y, const struct 
 void cpu_channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
                             float eps, const float *weight, const float *bias);
 void cpu_copy_pad(struct device *dev, const struct clip *y, const struct clip *x);
-void cpu_add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                       const float *per_channel);
+void cpu_add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                       const float *map, const float *per_channel, const struct clip *add);
 void cpu_depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                         const struct clip *residual, int st, int ss, bool first);
 void cpu_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
@@ -85,6 +90,7 @@ void cpu_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                 const struct conv_span *span);
 
 /* attention.c */
+int64_t cpu_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim);
 void cpu_kv_pack(struct device *dev, float *packed, struct mat k, struct mat v, int64_t heads,
                  int64_t granule);
 void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int64_t heads,
@@ -92,6 +98,9 @@ void cpu_attention_begin(struct device *dev, float *state, int64_t queries, int6
 void cpu_attention_block(struct device *dev, float *state, struct mat q, const float *packed,
                          int64_t keys, int64_t granule, int64_t heads, float scale);
 void cpu_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads);
+void cpu_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
+                        const float *packed, int64_t keys, int64_t granule, int64_t heads,
+                        float scale, bool first, bool last);
 void cpu_attention_t5(struct device *dev, struct mat o, struct mat q, struct mat k, struct mat v,
                       int64_t heads, const float *bias);
 

@@ -14,6 +14,7 @@
 static const struct rows_simd *const rows_tables[] = EVERY_ISA(rows);
 static const struct gemm_simd *const gemm_tables[] = EVERY_ISA(gemm);
 static const struct gemm_simd *const gemm_bf16_tables[] = EVERY_ISA(gemm_bf16);
+static const struct winograd_simd *const winograd_tables[] = EVERY_ISA(winograd);
 static const struct attention_simd *const attention_tables[] = EVERY_ISA(attention);
 
 float *cpu_floats(size_t count)
@@ -87,14 +88,18 @@ static const struct ops cpu_ops = {
     .rms_norm = cpu_rms_norm,
     .qk_norm_rope = cpu_qk_norm_rope,
     .gate_residual = cpu_gate_residual,
+    .gate_residual_norm = cpu_gate_residual_norm,
+    .modulation = cpu_modulation,
     .gelu_gate = cpu_gelu_gate,
     .silu = cpu_silu,
     .lincomb = cpu_lincomb,
     .dot_tiles = cpu_dot_tiles,
+    .kv_granule_floats = cpu_kv_granule_floats,
     .kv_pack = cpu_kv_pack,
     .attention_begin = cpu_attention_begin,
     .attention_block = cpu_attention_block,
     .attention_finish = cpu_attention_finish,
+    .attention_part = cpu_attention_part,
     .attention_t5 = cpu_attention_t5,
     .conv_pack = cpu_conv_pack,
     .conv_unpack = cpu_conv_unpack,
@@ -142,12 +147,14 @@ struct device *device_open_cpu(int threads, const char *isa, enum precision prec
     cpu->rows = rows_tables[level];
     cpu->gemm = gemm_tables[level];
     cpu->gemm_bf16 = gemm_bf16_tables[level];
+    cpu->winograd = winograd_tables[level];
     cpu->attention = attention_tables[level];
     cpu->threads = xcalloc((size_t)threads, sizeof *cpu->threads);
     struct device *dev = xcalloc(1, sizeof *dev);
     *dev = (struct device){.ops = wants_guard() ? guarded_ops() : &cpu_ops,
                            .threads = threads,
                            .precision = precision,
+                           .activations = DTYPE_F32,
                            .backend = cpu};
     snprintf(dev->isa, sizeof dev->isa, "%s", device_isa_name(level));
     return dev;

@@ -1,6 +1,8 @@
 /* Per-token ops: every row by one thread. */
 #include "kernels/cpu/cpu.h"
 
+#include <string.h>
+
 static float *row_of(struct mat m, int64_t row) { return (float *)m.p + row * m.cols; }
 
 static const float *modulation(struct mat rows, const int32_t *row_index, int64_t s)
@@ -26,15 +28,21 @@ void cpu_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, con
         simd->norm_weight(row_of(y, s), row_of(x, s), x.cols, NORM_RMS, eps, weight, NULL);
 }
 
-void cpu_qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                      const struct rope *rope)
+static void norm_rope(const struct rows_simd *simd, float *row, int64_t cols, float eps,
+                      const float *weight, const struct rope *rope, int64_t s)
+{
+    simd->norm_weight(row, row, cols, NORM_RMS, eps, weight, NULL);
+    if (rope) simd->rotate(row, rope, rope->coord + 3 * s);
+}
+
+void cpu_qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                      const float *q_weight, const float *k_weight, const struct rope *rope)
 {
     const struct rows_simd *simd = cpu_of(dev)->rows;
 #pragma omp parallel for num_threads(dev->threads)
-    for (int64_t s = 0; s < x.rows; s++) {
-        float *row = row_of(x, s);
-        simd->norm_weight(row, row, x.cols, NORM_RMS, eps, weight, NULL);
-        if (rope) simd->rotate(row, rope, rope->coord + 3 * s);
+    for (int64_t s = 0; s < q.rows; s++) {
+        norm_rope(simd, row_of(q, s), q.cols, eps, q_weight, rope, s);
+        if (k.p) norm_rope(simd, row_of(k, s), k.cols, eps, k_weight, rope, s);
     }
 }
 
@@ -45,6 +53,33 @@ void cpu_gate_residual(struct device *dev, struct mat x, struct mat y, struct ma
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t s = 0; s < x.rows; s++)
         simd->gate(row_of(x, s), row_of(y, s), x.cols, modulation(gate, row_index, s));
+}
+
+void cpu_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                            struct mat gate, const struct next_norm *norm, const int32_t *row_index)
+{
+    const struct rows_simd *simd = cpu_of(dev)->rows;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t s = 0; s < x.rows; s++) {
+        float *row = row_of(x, s);
+        simd->gate(row, row_of(y, s), x.cols, modulation(gate, row_index, s));
+        if (norm->none)
+            memcpy(row_of(z, s), row, (size_t)x.cols * sizeof *row);
+        else
+            simd->norm(row_of(z, s), row, x.cols, norm->kind, norm->eps,
+                       modulation(norm->scale, row_index, s),
+                       modulation(norm->shift, row_index, s));
+    }
+}
+
+void cpu_modulation(struct device *dev, struct mat y, const float *table, struct mat e)
+{
+    const struct rows_simd *simd = cpu_of(dev)->rows;
+    for (int64_t row = 0; row < y.rows; row++) {
+        int64_t kind = row / e.rows;
+        const float *from = row_of(e, row % e.rows) + kind * y.cols % e.cols;
+        simd->lincomb(row_of(y, row), 1.0f, table + kind * y.cols, 1.0f, from, y.cols);
+    }
 }
 
 void cpu_gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)

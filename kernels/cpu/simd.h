@@ -54,6 +54,19 @@ extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512, gemm_avx512_
 extern const struct gemm_simd gemm_bf16_generic, gemm_bf16_avx2, gemm_bf16_avx512,
     gemm_bf16_avx512_bf16;
 
+/* The transforms of Winograd's minimal filtering (winograd.c) for n channels, a multiple of 16, or 16.
+ * The 16 values of a tile lie `step` floats apart. */
+struct winograd_simd {
+    /* of a tile's 4x4 inputs */
+    void (*input)(float *to, int64_t step, const float *const from[16], int64_t n);
+    /* of 3x3 weights, which lie `tap` floats apart */
+    void (*weights)(float *to, int64_t step, const float *from, int64_t tap, int64_t n);
+    /* a tile's 2x2 outputs, to[i] NULL: not wanted; plus add[i] unless that is NULL */
+    void (*output)(float *const to[4], const float *const add[4], const float *from, int64_t step);
+};
+extern const struct winograd_simd winograd_generic, winograd_avx2, winograd_avx512,
+    winograd_avx512_bf16;
+
 /* Query rows of one head, continued with packed keys and values (layout: attention.c). */
 struct attention_task {
     float *o, *m, *l; /* running output [rows][d padded], maximum and sum [rows] */

@@ -123,8 +123,15 @@ int attention_block(cudaStream_t stream, enum attention_kernel kernel, float *st
                     struct attention_rows q, const float *packed, int64_t keys, int64_t granule,
                     int64_t heads, float scale)
 {
+    return attention_part(stream, kernel, {}, state, q, packed, keys, granule, heads, scale, 0, 0);
+}
+
+int attention_part(cudaStream_t stream, enum attention_kernel kernel, struct attention_rows o,
+                   float *state, struct attention_rows q, const float *packed, int64_t keys,
+                   int64_t granule, int64_t heads, float scale, int first, int last)
+{
     if (!valid_rows(q, heads) || !valid_granule(granule) || keys <= 0 || keys >= LARGEST ||
-        !(scale > 0))
+        !(scale > 0) || (last && (o.rows != q.rows || o.cols != q.cols)))
         return cudaErrorInvalidValue;
     AttentionTask task = {state,
                           q.p,
@@ -134,7 +141,10 @@ int attention_block(cudaStream_t stream, enum attention_kernel kernel, float *st
                           static_cast<int>(heads),
                           static_cast<int>(granule),
                           q.bf16,
-                          scale * 1.44269504f};
+                          scale * 1.44269504f,
+                          first != 0,
+                          last ? o.p : nullptr,
+                          o.bf16};
     int d = static_cast<int>(q.cols / heads);
     return kernel == ATTENTION_WGMMA ? attention_block_wgmma(stream, task, d)
                                      : attention_block_mma(stream, task, d);

@@ -47,8 +47,8 @@ enum attention_kernel {
 /* For a compute capability as 10 * major + minor: 80, 90, 100 … */
 enum attention_kernel attention_choose(int capability, int64_t head_dim);
 
-/* Room in floats, never more than op_kv_granule_floats and op_attention_state_floats. The first is
- * linear in granule. */
+/* Room in floats; the second never more than op_attention_state_floats. The first is linear in
+ * granule. */
 int64_t attention_kv_granule_floats(int64_t granule, int64_t heads, int64_t head_dim);
 int64_t attention_state_floats(int64_t queries, int64_t heads, int64_t head_dim);
 
@@ -62,6 +62,11 @@ int attention_begin(cudaStream_t stream, float *state, int64_t queries, int64_t 
 int attention_block(cudaStream_t stream, enum attention_kernel kernel, float *state,
                     struct attention_rows q, const float *packed, int64_t keys, int64_t granule,
                     int64_t heads, float scale);
+/* The bits of these three, begin and finish where `first` and `last` say so, in one launch: neither a
+ * state that is begun here is read, nor one that is finished here written. o may be q. */
+int attention_part(cudaStream_t stream, enum attention_kernel kernel, struct attention_rows o,
+                   float *state, struct attention_rows q, const float *packed, int64_t keys,
+                   int64_t granule, int64_t heads, float scale, int first, int last);
 /* o = output / sum */
 int attention_finish(cudaStream_t stream, struct attention_rows o, const float *state,
                      int64_t heads);

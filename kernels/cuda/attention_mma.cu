@@ -179,7 +179,7 @@ template <int D> __global__ void __launch_bounds__(Plan<D>::THREADS) attend_mma(
         }
         tile.next(task);
     }
-    for (int t = 0; t < P::TILES; t++) store_state(w.o[t], w.rows[t], task, head, mine + 16 * t);
+    for (int t = 0; t < P::TILES; t++) leave_state(w.o[t], w.rows[t], task, head, mine + 16 * t);
 }
 
 template <int D> cudaError_t launch(cudaStream_t stream, const AttentionTask &task)

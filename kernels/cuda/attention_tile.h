@@ -18,6 +18,9 @@ struct AttentionTask {
     int64_t queries, keys;
     int heads, granule, q_bf16;
     float scale; /* of base-2 scores */
+    bool fresh;  /* the state begins here, whatever its memory holds */
+    void *o;     /* [queries, heads * d], not NULL: the state ends here, in its output divided */
+    int o_bf16;
 };
 
 /* Maximum and sum of a lane's two rows. */
@@ -107,7 +110,8 @@ template <int N> TILE_FUNCTION void weights_as_a(uint32_t (&a)[4], const float (
 
 /* ---- running state --------------------------------------------------------------------------- */
 
-/* Rows first … first + 15 of the head; those that do not exist come as zeros, and stay unwritten. */
+/* Rows first … first + 15 of the head; those that do not exist come as zeros, and stay unwritten. A
+ * fresh state is attention_begin's. */
 template <int N>
 TILE_FUNCTION void load_state(float (&o)[N], RunningRows &rows, const AttentionTask &task, int head,
                               int64_t first)
@@ -116,7 +120,7 @@ TILE_FUNCTION void load_state(float (&o)[N], RunningRows &rows, const AttentionT
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t row = first + threadIdx.x % 32 / 4 + 8 * h, at = head * task.queries + row;
-        bool there = row < task.queries;
+        bool there = row < task.queries && !task.fresh;
         const float *from = task.state + at * (2 * N) + 2 * (threadIdx.x % 4);
 #pragma unroll
         for (int i = 2 * h; i < N; i += 4) {
@@ -147,6 +151,41 @@ TILE_FUNCTION void store_state(const float (&o)[N], const RunningRows &rows,
         task.state[all * (2 * N) + at] = rows.m[h];
         task.state[all * (2 * N + 1) + at] = rows.l[h];
     }
+}
+
+/* attention_finish's arithmetic, on what is in registers still */
+template <int N>
+TILE_FUNCTION void store_output(const float (&o)[N], const RunningRows &rows,
+                                const AttentionTask &task, int head, int64_t first)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int64_t row = first + threadIdx.x % 32 / 4 + 8 * h;
+        if (row >= task.queries) continue;
+        int64_t at = (row * task.heads + head) * (2 * N) + 2 * (threadIdx.x % 4);
+        float factor = 1.0f / rows.l[h];
+#pragma unroll
+        for (int i = 2 * h; i < N; i += 4) {
+            float low = o[i] * factor, high = o[i + 1] * factor;
+            int64_t two = at + i / 4 * 8;
+            if (task.o_bf16)
+                *reinterpret_cast<uint32_t *>(static_cast<uint16_t *>(task.o) + two) =
+                    bf16_pair(low, high);
+            else
+                *reinterpret_cast<float2 *>(static_cast<float *>(task.o) + two) =
+                    make_float2(low, high);
+        }
+    }
+}
+
+template <int N>
+TILE_FUNCTION void leave_state(const float (&o)[N], const RunningRows &rows,
+                               const AttentionTask &task, int head, int64_t first)
+{
+    if (task.o)
+        store_output(o, rows, task, head, first);
+    else
+        store_state(o, rows, task, head, first);
 }
 
 /* ---- tiles of keys --------------------------------------------------------------------------- */

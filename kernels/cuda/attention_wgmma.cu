@@ -208,7 +208,7 @@ TILE_FUNCTION void multiply(const AttentionTask &task, unsigned char *shared, in
     start_output<D, KEYS>(o, p, values.tile());
     wgmma_wait<0>();
     wgmma_pin(o);
-    store_state(o, rows, task, head, mine);
+    leave_state(o, rows, task, head, mine);
 }
 
 template <int D, int KEYS>

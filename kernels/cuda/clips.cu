@@ -18,7 +18,7 @@ template <class T> struct View {
     }
 };
 
-template <class T> static View<T> view(const struct device_clip &v)
+template <class T> static View<T> view(const struct clip &v)
 {
     int64_t row = (v.w + 2 * v.pad) * v.c;
     return {static_cast<T *>(v.p), (v.above + v.h + v.below) * row, row, v.t, v.h, v.w, v.c, v.pad};
@@ -26,7 +26,7 @@ template <class T> static View<T> view(const struct device_clip &v)
 
 /* Vectors of V values never lie across positions, and begin at multiples of 16 bytes, or of 8 in
  * bf16 when V is 4. */
-static bool clip_aligned(const struct device_clip &v, int step)
+static bool clip_aligned(const struct clip &v, int step)
 {
     return aligned_16(v.p) && v.c % step == 0;
 }
@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
 }
 
 template <bool SILU>
-static int launch_channel_norm(cudaStream_t stream, const struct device_clip &y,
-                               const struct device_clip &x, const RowNorm &norm)
+static int launch_channel_norm(cudaStream_t stream, const struct clip &y, const struct clip &x,
+                               const RowNorm &norm)
 {
     if (!row_fits(x.c)) return cudaErrorInvalidValue;
     return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
@@ -84,15 +84,15 @@ static int launch_channel_norm(cudaStream_t stream, const struct device_clip &y,
     });
 }
 
-int launch_pixel_norm_silu(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                           const float *scale, const float *shift)
+int launch_pixel_norm_silu(cudaStream_t stream, struct clip y, struct clip x, const float *scale,
+                           const float *shift)
 {
     RowNorm norm = {NORM_RMS, 1e-8f, 1.0f, scale, shift, norm_aligned(x.c, scale, shift)};
     return launch_channel_norm<true>(stream, y, x, norm);
 }
 
-int launch_channel_layer_norm(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                              float eps, const float *weight, const float *bias)
+int launch_channel_layer_norm(cudaStream_t stream, struct clip y, struct clip x, float eps,
+                              const float *weight, const float *bias)
 {
     RowNorm norm = {NORM_LAYER, eps, 0.0f, weight, bias, norm_aligned(x.c, weight, bias)};
     return launch_channel_norm<false>(stream, y, x, norm);
@@ -123,7 +123,7 @@ template <class Y, class X> struct CopyPad {
     }
 };
 
-int launch_copy_pad(cudaStream_t stream, struct device_clip y, struct device_clip x)
+int launch_copy_pad(cudaStream_t stream, struct clip y, struct clip x)
 {
     return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
         using Y = decltype(to);
@@ -145,41 +145,48 @@ template <class T> struct ClearBorder {
     }
 };
 
-template <class T> static int clear_border(cudaStream_t stream, const struct device_clip &y)
+template <class T> static int clear_border(cudaStream_t stream, const struct clip &y)
 {
     if (y.pad == 0) return cudaSuccess;
     return launch_each(stream, ClearBorder<T>{view<T>(y)}, y.t * y.h, 2 * y.c);
 }
 
-template <class T> struct AddNoiseMap {
-    static constexpr int STEP = VECTOR<T>;
-    View<T> y;
+template <class Y, class X> struct AddNoiseMap {
+    static constexpr int STEP = VECTOR<X, Y>;
+    View<Y> y;
+    View<X> x;
+    View<Y> add; /* .p may be NULL */
     const float *map, *per_channel;
     bool aligned;
-    /* Product and sum are rounded one by one, as on the CPU. */
+    /* Product and sums are rounded one by one, as on the CPU. */
     __device__ void operator()(int64_t r, int64_t column, int64_t left) const
     {
-        int64_t row = r - quotient(r, y.h) * y.h, x = quotient(column, y.c), c = column - x * y.c;
-        T *p = y.at_row(r) + column;
-        float v[STEP];
-        load_values(v, p, left, aligned);
+        int64_t row = r - quotient(r, y.h) * y.h, w = quotient(column, y.c), c = column - w * y.c;
+        float v[STEP], more[STEP] = {};
+        load_values(v, x.at_row(r) + column, left, aligned);
+        if (add.p) load_values(more, add.at_row(r) + column, left, aligned);
 #pragma unroll
         for (int i = 0; i < STEP; i++) {
-            if (i < left) v[i] = __fadd_rn(v[i], __fmul_rn(map[row * y.w + x], per_channel[c]));
-            if (++c == y.c) c = 0, x++;
+            if (i < left) v[i] = __fadd_rn(v[i], __fmul_rn(map[row * y.w + w], per_channel[c]));
+            if (add.p) v[i] = __fadd_rn(v[i], more[i]);
+            if (++c == y.c) c = 0, w++;
         }
-        store_values(p, v, left, aligned);
+        store_values(y.at_row(r) + column, v, left, aligned);
     }
 };
 
-int launch_add_noise_map(cudaStream_t stream, struct device_clip y, const float *map,
-                         const float *per_channel)
+int launch_add_noise_map(cudaStream_t stream, struct clip y, struct clip x, const float *map,
+                         const float *per_channel, const struct clip *add)
 {
-    return with_type(y.dtype, [&](auto value) {
-        using T = decltype(value);
-        bool aligned = clip_aligned(y, VECTOR<T>);
-        return launch_each(stream, AddNoiseMap<T>{view<T>(y), map, per_channel, aligned}, y.t * y.h,
-                           y.w * y.c);
+    if (add && add->dtype != y.dtype) return cudaErrorInvalidValue;
+    return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
+        using Y = decltype(to);
+        using X = decltype(from);
+        constexpr int V = VECTOR<X, Y>;
+        bool aligned = clip_aligned(y, V) && clip_aligned(x, V) && (!add || clip_aligned(*add, V));
+        AddNoiseMap<Y, X> f = {view<Y>(y), view<X>(x),  add ? view<Y>(*add) : View<Y>{},
+                               map,        per_channel, aligned};
+        return launch_each(stream, f, y.t * y.h, y.w * y.c);
     });
 }
 
@@ -197,10 +204,11 @@ template <int P> struct Strides {
     static __device__ int column(int i) { return i % SS; }
 };
 
-template <class T, int P> struct DepthToSpace {
+template <class Y, class X, int P> struct DepthToSpace {
     static constexpr int STEP = 1;
     using S = Strides<P>;
-    View<T> y, x, residual; /* residual.p may be NULL */
+    View<Y> y, residual; /* residual.p may be NULL */
+    View<X> x;
     S strides;
     bool aligned;
     /* r: row of x, of all frames; column: (w, channel of y) */
@@ -222,20 +230,22 @@ template <class T, int P> struct DepthToSpace {
         for (int i = 0; i < P; i++) {
             int64_t frame = S::ST * t + S::frame(i) - strides.drop;
             if (frame < 0) continue;
-            T *to = y.at(frame, S::SS * h + S::row(i));
+            Y *to = y.at(frame, S::SS * h + S::row(i));
             set_value(to[(S::SS * w + S::column(i)) * y.c + column - w * y.c], v[i]);
         }
     }
 };
 
-template <class T, int P> struct SpaceToDepth {
+template <class Y, class X, int P> struct SpaceToDepth {
     static constexpr int STEP = 1;
     using S = Strides<P>;
-    View<T> y, x, residual;
+    View<Y> y, residual; /* residual.p may be NULL */
+    View<X> x;
     S strides;
     int64_t group; /* consecutive interleaved channels of the residual that become one */
     bool aligned;
     /* channel c of fine pixel i of coarse position (t, h, w) */
+    template <class T>
     __device__ float fine(const View<T> &from, int64_t t, int64_t h, int64_t w, int64_t c,
                           int i) const
     {
@@ -278,46 +288,43 @@ template <class F> static int with_strides(int st, int ss, F f)
 }
 
 /* The P values of a channel begin at a multiple of their size, or of 16 bytes. */
-static bool coarse_aligned(const struct device_clip &coarse) { return aligned_16(coarse.p); }
+static bool coarse_aligned(const struct clip &coarse) { return aligned_16(coarse.p); }
 
-int launch_depth_to_space(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                          const struct device_clip *residual, int st, int ss, bool first)
+int launch_depth_to_space(cudaStream_t stream, struct clip y, struct clip x,
+                          const struct clip *residual, int st, int ss, bool first)
 {
-    if (y.dtype != x.dtype || (residual && residual->dtype != x.dtype))
-        return cudaErrorInvalidValue;
-    return with_type(y.dtype, [&](auto value) {
-        using T = decltype(value);
+    if (residual && residual->dtype != y.dtype) return cudaErrorInvalidValue;
+    return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
+        using Y = decltype(to);
+        using X = decltype(from);
         return with_strides(st, ss, [&](auto product) {
             constexpr int P = decltype(product)::value;
             bool aligned = coarse_aligned(x) && (!residual || coarse_aligned(*residual));
-            DepthToSpace<T, P> f = {view<T>(y),
-                                    view<T>(x),
-                                    residual ? view<T>(*residual) : View<T>{},
-                                    {first ? st - 1 : 0},
-                                    aligned};
+            DepthToSpace<Y, X, P> f = {view<Y>(y),
+                                       residual ? view<Y>(*residual) : View<Y>{},
+                                       view<X>(x),
+                                       {first ? st - 1 : 0},
+                                       aligned};
             int error = launch_each(stream, f, x.t * x.h, x.w * y.c);
-            return error ? error : clear_border<T>(stream, y);
+            return error ? error : clear_border<Y>(stream, y);
         });
     });
 }
 
-int launch_space_to_depth(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                          const struct device_clip *residual, int st, int ss, bool first)
+int launch_space_to_depth(cudaStream_t stream, struct clip y, struct clip x,
+                          const struct clip *residual, int st, int ss, bool first)
 {
-    if (y.dtype != x.dtype || (residual && residual->dtype != x.dtype))
-        return cudaErrorInvalidValue;
-    return with_type(y.dtype, [&](auto value) {
-        using T = decltype(value);
+    if (residual && residual->dtype != y.dtype) return cudaErrorInvalidValue;
+    return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
+        using Y = decltype(to);
+        using X = decltype(from);
         return with_strides(st, ss, [&](auto product) {
             constexpr int P = decltype(product)::value;
-            SpaceToDepth<T, P> f = {view<T>(y),
-                                    view<T>(x),
-                                    residual ? view<T>(*residual) : View<T>{},
-                                    {first ? st - 1 : 0},
-                                    residual ? residual->c * P / y.c : 0,
-                                    coarse_aligned(y)};
+            SpaceToDepth<Y, X, P> f = {
+                view<Y>(y),           residual ? view<Y>(*residual) : View<Y>{}, view<X>(x),
+                {first ? st - 1 : 0}, residual ? residual->c * P / y.c : 0,      coarse_aligned(y)};
             int error = launch_each(stream, f, y.t * y.h, y.w * x.c);
-            return error ? error : clear_border<T>(stream, y);
+            return error ? error : clear_border<Y>(stream, y);
         });
     });
 }
@@ -341,7 +348,7 @@ template <class T> struct Patchify {
     }
 };
 
-int launch_patchify(cudaStream_t stream, struct device_clip y, const float *x, int patch)
+int launch_patchify(cudaStream_t stream, struct clip y, const float *x, int patch)
 {
     if (patch <= 0 || y.c != 3 * static_cast<int64_t>(patch) * patch) return cudaErrorInvalidValue;
     return with_type(y.dtype, [&](auto value) {
@@ -366,7 +373,7 @@ template <class T> struct Unpatchify {
     }
 };
 
-int launch_unpatchify(cudaStream_t stream, float *y, struct device_clip x, int patch)
+int launch_unpatchify(cudaStream_t stream, float *y, struct clip x, int patch)
 {
     if (patch <= 0 || x.c != 3 * static_cast<int64_t>(patch) * patch) return cudaErrorInvalidValue;
     return with_type(x.dtype, [&](auto value) {

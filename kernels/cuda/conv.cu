@@ -1,4 +1,4 @@
-/* Convolutions: weights, inverse norms, and which kernel for which clip. */
+/* Convolutions: weights, and which kernel for which clip. */
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/conv_tile.h"
 
@@ -11,8 +11,8 @@ int panel_of(int64_t out) { return out > 64 ? 128 : out > 32 ? 64 : 32; }
 int64_t panels_of(int64_t out) { return (out + panel_of(out) - 1) / panel_of(out); }
 int64_t blocks_of(int64_t in) { return (in + CONV_INPUTS - 1) / CONV_INPUTS; }
 int64_t taps_of(const conv_shape &s) { return int64_t{s.kernel} * s.kernel * s.kernel; }
-int64_t row_of(const device_clip &v) { return v.w + 2 * v.pad; }
-int64_t frame_of(const device_clip &v) { return (v.above + v.h + v.below) * row_of(v); }
+int64_t row_of(const clip &v) { return v.w + 2 * v.pad; }
+int64_t frame_of(const clip &v) { return (v.above + v.h + v.below) * row_of(v); }
 
 bool good(const conv_shape &s)
 {
@@ -22,7 +22,7 @@ bool good(const conv_shape &s)
            taps_of(s) * blocks_of(s.in) <= MOST && panels_of(s.out) <= 65535;
 }
 
-bool good(const device_clip &v)
+bool good(const clip &v)
 {
     auto one = [](int n) { return n == 0 || n == 1; };
     return v.p && (v.dtype == DTYPE_F32 || v.dtype == DTYPE_BF16) && v.t > 0 && v.t <= MOST &&
@@ -69,61 +69,25 @@ cudaError_t pack(cudaStream_t stream, void *packed, const void *weight, const co
                          count);
 }
 
-/* ---- norms ----------------------------------------------------------------------------------- */
-
-/* A warp a position: lanes sum every 32nd channel, then pairs of lanes, of pairs, … */
-template <class T>
-__global__ void inverse_kernel(float *inverse, const T *x, int64_t positions, int c)
-{
-    int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
-    int lane = threadIdx.x % 32;
-    if (at >= positions) return; /* whole warps */
-    float sum = 0.0f;
-    for (int i = lane; i < c; i += 32) {
-        float v = value_of(x[at * c + i]);
-        sum += v * v;
-    }
-    for (int flip = 16; flip > 0; flip /= 2) sum += __shfl_xor_sync(~0u, sum, flip);
-    if (lane == 0) inverse[at] = 1.0f / sqrtf(sum / static_cast<float>(c) + 1e-8f);
-}
-
-template <class T>
-cudaError_t inverse_norms(cudaStream_t stream, float *inverse, const device_clip &x)
-{
-    constexpr int WARPS = 8;
-    int64_t positions = x.t * frame_of(x), before = x.above * row_of(x);
-    int64_t grid = (positions + WARPS - 1) / WARPS;
-    if (grid > INT32_MAX) return cudaErrorInvalidValue;
-    return launch_kernel(dim3(static_cast<unsigned>(grid)), dim3(32 * WARPS), 0, stream,
-                         inverse_kernel<T>, inverse - before,
-                         static_cast<const T *>(x.p) - before * x.c, positions,
-                         static_cast<int>(x.c));
-}
-
 /* ---- the convolution ------------------------------------------------------------------------- */
 
 bool good(const conv_job &job)
 {
-    const device_clip &x = job.x, &y = job.y;
+    const clip &x = job.x, &y = job.y;
     const conv_shape &s = job.shape;
     const conv_span &span = job.span;
     if (!good(s) || !good(x) || !good(y) || !job.packed || x.c != s.in || y.c != s.out)
         return false;
     if (y.h != (x.h - 1) / s.stride_s + 1 || y.w != (x.w - 1) / s.stride_s + 1) return false;
-    if (job.front < 0 || job.front > MOST || y.p == x.p) return false;
-    if (span.row < 0 || span.rows <= 0 || span.row > y.h - span.rows || span.column < 0 ||
-        span.columns <= 0 || span.column > y.w - span.columns)
-        return false;
-    const conv_norm *norm = job.norm;
-    return !norm || (norm->inverse && !norm->scale == !norm->shift &&
-                     (x.pad || (!norm->left && !norm->right)));
+    if (job.front < -MOST || job.front > MOST || y.p == x.p) return false;
+    return span.row >= 0 && span.rows > 0 && span.row <= y.h - span.rows && span.column >= 0 &&
+           span.columns > 0 && span.column <= y.w - span.columns;
 }
 
 ConvParameters parameters_of(const conv_job &job)
 {
-    const device_clip &x = job.x, &y = job.y;
+    const clip &x = job.x, &y = job.y;
     const conv_shape &s = job.shape;
-    const conv_norm *norm = job.norm;
     auto number = [](int64_t n) { return static_cast<int>(n); };
     ConvParameters p = {};
     p.x = x.p;
@@ -132,8 +96,7 @@ ConvParameters parameters_of(const conv_job &job)
     p.frames = number(x.t);
     p.top = -x.above;
     p.bottom = number(x.h + x.below);
-    p.left = -(norm ? norm->left : x.pad);
-    p.right = number(x.w + (norm ? norm->right : x.pad));
+    p.right = number(x.w + x.pad);
     p.pad = x.pad;
     p.in = number(s.in);
     p.vectors = multiple_of(x.p, 16) && s.in % (x.dtype == DTYPE_F32 ? 4 : 8) == 0;
@@ -157,7 +120,6 @@ ConvParameters parameters_of(const conv_job &job)
     p.columns = static_cast<unsigned>(job.span.columns);
     p.frame_positions = static_cast<unsigned>(job.span.rows * job.span.columns);
     p.positions = y.t * p.frame_positions;
-    if (norm) p.inverse = norm->inverse, p.scale = norm->scale, p.shift = norm->shift;
     return p;
 }
 
@@ -202,22 +164,11 @@ int conv_weights_pack(cudaStream_t stream, void *packed, const void *weight, enu
     return cudaErrorInvalidValue;
 }
 
-int conv_inverse_norms(cudaStream_t stream, float *inverse, const device_clip *x)
-{
-    if (!good(*x) || !inverse || x->c > MOST) return cudaErrorInvalidValue;
-    return x->dtype == DTYPE_F32 ? inverse_norms<float>(stream, inverse, *x)
-                                 : inverse_norms<__nv_bfloat16>(stream, inverse, *x);
-}
-
 int conv_launch(cudaStream_t stream, const conv_job *job)
 {
     if (!good(*job)) return cudaErrorInvalidValue;
     ConvParameters p = parameters_of(*job);
-    bool f32 = job->x.dtype == DTYPE_F32;
-    if (job->norm)
-        return f32 ? launch_loader<ConvRegisters<uint32_t, true>>(stream, p)
-                   : launch_loader<ConvRegisters<uint16_t, true>>(stream, p);
-    if (f32) return launch_loader<ConvRegisters<uint32_t, false>>(stream, p);
+    if (job->x.dtype == DTYPE_F32) return launch_loader<ConvRegisters<uint32_t>>(stream, p);
     return p.vectors ? launch_loader<ConvCopies>(stream, p)
-                     : launch_loader<ConvRegisters<uint16_t, false>>(stream, p);
+                     : launch_loader<ConvRegisters<uint16_t>>(stream, p);
 }

@@ -1,7 +1,6 @@
 /* 3x3x3 and 1x1x1 convolutions of clips on tensor cores: implicit GEMM, 8.0 and later.
  *
  *     conv_weights_pack(stream, packed, weight, type, shape);               once
- *     conv_inverse_norms(stream, inverse, x);                               where norms are fused
  *     conv_launch(stream, &job);
  *
  * Products are of bf16 (fp32 clips are rounded as they are read), sums fp32. An output element is one
@@ -10,10 +9,8 @@
  * clips. Taps outside the picture are products with zero.
  *
  * Layouts, out-channel panels of P = 128 (out > 64), 64 (out > 32) or 32:
- *   clips    struct clip of base/tensor.h, fp32 or bf16; p is column -pad of row 0
+ *   clips    struct clip of base/tensor.h, fp32 or bf16
  *   packed   bf16 [panel][kt][ky][kx][block of 32 inputs][P][32], zeros where there is no channel
- *   inverse  fp32, one per position in the clip's order, borders included; like x.p, a pointer to
- *            column -pad of row 0 of frame 0
  * All pointers are device memory, packed and the clips' memory multiples of 16. Clips whose channels
  * are multiples of 8 (bf16) or 4 (fp32) are read as vectors, others an element at a time. Functions
  * return a cudaError_t, cudaErrorInvalidValue for shapes that do not fit; work is queued. */
@@ -37,29 +34,16 @@ size_t conv_weights_bytes(const struct conv_shape *shape);
 int conv_weights_pack(cudaStream_t stream, void *packed, const void *weight, enum dtype type,
                       const struct conv_shape *shape);
 
-/* The convolution's input is silu(x * inverse * (1 + scale[c]) + shift[c]) in place of x, computed
- * while tiles are loaded: op_pixel_norm_silu without its pass over memory. Zeros around the picture
- * are zeros behind silu; hence `left` and `right`, 0 or 1: whether border columns of x are a
- * neighbouring rank's (then x.pad is 1). */
-struct conv_norm {
-    const float *inverse;
-    const float *scale, *shift; /* [c], both or neither */
-    int left, right;
-};
-/* inverse = 1 / sqrt(mean_c(x^2) + 1e-8) of all positions of x, borders and halo rows included */
-int conv_inverse_norms(cudaStream_t stream, float *inverse, const struct device_clip *x);
-
 /* y = conv(x) + bias (+ add), see op_conv3d, within the span. Here x.pad may be 0 with a kernel of 3:
  * the columns beyond are zero. y may have a border and halo rows, which are not written. */
 struct conv_job {
-    struct device_clip y, x;
+    struct clip y, x;
     struct conv_shape shape;
     const void *packed;
     const float *bias; /* [out] or NULL */
     const void *add;   /* a clip like y, may be y.p; or NULL */
     int front;
     struct conv_span span;
-    const struct conv_norm *norm; /* or NULL */
 };
 int conv_launch(cudaStream_t stream, const struct conv_job *job);
 

@@ -9,14 +9,11 @@ namespace
 
 enum { THREADS = 128, BLOCKS_MOST = 1 << 16 };
 
-__device__ int64_t row_floats(const device_clip &v) { return (v.w + 2 * v.pad) * v.c; }
+__device__ int64_t row_floats(const clip &v) { return (v.w + 2 * v.pad) * v.c; }
 
-__device__ int64_t frame_floats(const device_clip &v)
-{
-    return (v.above + v.h + v.below) * row_floats(v);
-}
+__device__ int64_t frame_floats(const clip &v) { return (v.above + v.h + v.below) * row_floats(v); }
 
-__device__ int64_t clamp_frame(int64_t t, const device_clip &x)
+__device__ int64_t clamp_frame(int64_t t, const clip &x)
 {
     return t < 0 ? 0 : t >= x.t ? x.t - 1 : t;
 }
@@ -24,7 +21,7 @@ __device__ int64_t clamp_frame(int64_t t, const device_clip &x)
 /* kt, ky, kx, ci; rows outside of x and its neighbours' are zero. */
 __device__ float sum_taps(const conv_job &job, int64_t t, int64_t row, int64_t column, int64_t out)
 {
-    const device_clip &x = job.x;
+    const clip &x = job.x;
     int kernel = job.shape.kernel, half = kernel / 2;
     int64_t taps = static_cast<int64_t>(kernel) * kernel * kernel;
     const float *weights = static_cast<const float *>(job.packed) + out * x.c * taps;
@@ -48,7 +45,7 @@ __device__ float sum_taps(const conv_job &job, int64_t t, int64_t row, int64_t c
 
 __global__ void __launch_bounds__(THREADS) convolve(conv_job job, int64_t numbers)
 {
-    const device_clip &y = job.y;
+    const clip &y = job.y;
     int64_t step = static_cast<int64_t>(gridDim.x) * THREADS;
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x; i < numbers;
          i += step) {
@@ -68,8 +65,7 @@ __global__ void __launch_bounds__(THREADS) convolve(conv_job job, int64_t number
 int conv_f32_launch(cudaStream_t stream, const struct conv_job *job)
 {
     int64_t numbers = job->y.t * job->span.rows * job->span.columns * job->y.c;
-    if (job->y.dtype != DTYPE_F32 || job->x.dtype != DTYPE_F32 || job->norm)
-        return cudaErrorInvalidValue;
+    if (job->y.dtype != DTYPE_F32 || job->x.dtype != DTYPE_F32) return cudaErrorInvalidValue;
     if (numbers == 0) return cudaSuccess;
     int64_t blocks = (numbers + THREADS - 1) / THREADS;
     if (blocks > BLOCKS_MOST) blocks = BLOCKS_MOST;

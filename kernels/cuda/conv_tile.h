@@ -1,7 +1,7 @@
 /* The kernel of conv.h. A block computes 128 output positions x one panel of output channels; its K
  * runs over taps, and over blocks of 32 input channels within a tap. A ring of four slots in shared
  * memory holds both operands of a step: weights come by cp.async, three steps ahead; so does x, if
- * it is bf16 that needs no arithmetic, else it passes through registers, one step ahead.
+ * it is bf16 in whole vectors, else it passes through registers, one step ahead.
  *
  * An operand's tile is rows of 64 bytes (32 channels), the four 16-byte chunks of row r in the order
  * chunk ^ (r / 2 % 4): eight rows that ldmatrix reads, or eight neighbouring chunks that are written,
@@ -22,8 +22,7 @@ template <int PANEL> constexpr int CONV_SLOT_BYTES = CONV_X_BYTES + PANEL *CONV_
 struct ConvParameters {
     const void *x;
     int64_t x_frame, x_row;
-    int frames, top, bottom, left,
-        right; /* of x there are rows [top, bottom), columns [left, right) */
+    int frames, top, bottom, right; /* of x there are rows [top, bottom), columns [-pad, right) */
     int pad, in;
     bool vectors; /* x may be read 16 bytes at a time */
 
@@ -40,8 +39,6 @@ struct ConvParameters {
     int row, column;
     unsigned columns, frame_positions; /* of the span */
     int64_t positions;
-
-    const float *inverse, *scale, *shift;
 };
 
 static __device__ __forceinline__ uint32_t conv_chunk_at(int row, int chunk)
@@ -109,7 +106,7 @@ class ConvSource
     {
         int t = min(max(t_[i] + step.kt, 0), p.frames - 1);
         int row = row_[i] + step.ky, column = column_[i] + step.kx;
-        *valid = row >= p.top && row < p.bottom && column >= p.left && column < p.right;
+        *valid = row >= p.top && row < p.bottom && column >= -p.pad && column < p.right;
         return *valid ? t * p.x_frame + row * p.x_row + column + p.pad : 0;
     }
 
@@ -182,66 +179,39 @@ template <class T> struct ConvEight {
     }
 };
 
-/* fp32, or bf16 of any number of channels; NORM: the fused norm. T: uint32_t or uint16_t, the bits of
- * an element. */
-template <class T, bool NORM> struct ConvRegisters {
+/* fp32, or bf16 of any number of channels. T: uint32_t or uint16_t, the bits of an element. */
+template <class T> struct ConvRegisters {
     static constexpr bool ASYNC = false;
     ConvSource source;
     ConvEight<T> eight[CONV_EACH];
-    float inverse[CONV_EACH]; /* 0: outside the picture */
-    int channel;
 
     __device__ explicit ConvRegisters(const ConvParameters &p) : source(p) {}
 
     __device__ void fetch(const ConvParameters &p, const ConvStep &step)
     {
-        channel = step.input + 8 * source.chunk;
+        int channel = step.input + 8 * source.chunk;
 #pragma unroll
         for (int i = 0; i < CONV_EACH; i++) {
             bool valid;
             int64_t position = source.position(p, step, i, &valid);
             const T *from = static_cast<const T *>(p.x) + position * p.in + channel;
             eight[i].load(from, valid ? p.in - channel : 0, p.vectors);
-            if (NORM) inverse[i] = valid ? p.inverse[position] : 0.0f;
         }
     }
 
-    __device__ void store(const ConvParameters &p, unsigned char *tile) const
+    __device__ void store(unsigned char *tile) const
     {
-        float gain[8], shift[8];
-        if (NORM) modulation(p, gain, shift);
 #pragma unroll
         for (int i = 0; i < CONV_EACH; i++) {
             uint32_t pair[4];
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                float v[2] = {eight[i].value(2 * k), eight[i].value(2 * k + 1)};
-                if (NORM)
-                    for (int h = 0; h < 2; h++)
-                        v[h] = activated(v[h] * inverse[i] * gain[2 * k + h] + shift[2 * k + h],
-                                         inverse[i]);
-                __nv_bfloat162 both = __floats2bfloat162_rn(v[0], v[1]);
+                __nv_bfloat162 both =
+                    __floats2bfloat162_rn(eight[i].value(2 * k), eight[i].value(2 * k + 1));
                 pair[k] = *reinterpret_cast<uint32_t *>(&both);
             }
             *reinterpret_cast<uint4 *>(tile + conv_chunk_at(source.row_of(i), source.chunk)) =
                 make_uint4(pair[0], pair[1], pair[2], pair[3]);
-        }
-    }
-
-  private:
-    __device__ static float activated(float v, float inverse)
-    {
-        return inverse > 0.0f ? __fdividef(v, 1.0f + __expf(-v)) : 0.0f;
-    }
-    /* Channels that x does not have become silu(0 * 0 + 0) = 0. */
-    __device__ void modulation(const ConvParameters &p, float (&gain)[8], float (&shift)[8]) const
-    {
-        bool given = p.scale != nullptr;
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            bool there = channel + i < p.in;
-            gain[i] = there && given ? 1.0f + __ldg(p.scale + channel + i) : 1.0f;
-            shift[i] = there && given ? __ldg(p.shift + channel + i) : 0.0f;
         }
     }
 };
@@ -394,7 +364,7 @@ __global__ void __launch_bounds__(CONV_THREADS, 2) conv_kernel(const ConvParamet
         }
     };
     auto store = [&](int step) {
-        if constexpr (!Loader::ASYNC) loader.store(p, memory + step % CONV_SLOTS * SLOT);
+        if constexpr (!Loader::ASYNC) loader.store(memory + step % CONV_SLOTS * SLOT);
     };
 
     for (int step = 0; step < AHEAD; step++) copy(step);

@@ -62,8 +62,8 @@ void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                  const struct conv_span *span)
 {
     cudaStream_t stream = cuda_of(dev)->stream;
-    struct conv_job job = {.y = device_clip_of(y),
-                           .x = device_clip_of(x),
+    struct conv_job job = {.y = *y,
+                           .x = *x,
                            .shape = shape_of(c),
                            .packed = c->packed,
                            .bias = c->bias_f32,

@@ -1,9 +1,9 @@
 /* Inside the CUDA backend (libringreel_cuda.so): what its files share. Host code in C; kernels are in
  * the .cu files, declared in kernels.h, attention.h and conv.h.
  *
- * Ops are queued in the order they were asked for on one stream; copies.c: what moves beside it.
- * Activations are fp32 in memory; at PRECISION_BF16 the inputs of a product are
- * rounded to bf16 on their way in and summed in fp32, at PRECISION_F32 nothing is rounded. */
+ * Ops are queued in the order they were asked for on one stream; copies.c: what moves beside it. At
+ * PRECISION_BF16 activations may be bf16 in memory, and those that are fp32 are rounded on their way into
+ * a product; sums are fp32. At PRECISION_F32 nothing is rounded but in attention. */
 #ifndef RINGREEL_CUDA_H
 #define RINGREEL_CUDA_H
 
@@ -55,8 +55,8 @@ struct mark {
 /* A matrix product of one shape of weights: the algorithm is chosen once, for any number of rows. */
 struct product {
     int64_t in, out, tile;
+    enum dtype type; /* of the output, and of the bias */
     cublasLtEpilogue_t epilogue;
-    enum precision precision;
     cublasLtMatmulAlgo_t algo;
 };
 
@@ -89,10 +89,9 @@ struct cuda {
 
 static inline struct cuda *cuda_of(struct device *dev) { return dev->backend; }
 
-static inline struct device_clip device_clip_of(const struct clip *v)
+static inline enum dtype cuda_activations(enum precision precision)
 {
-    return (struct device_clip){v->p, DTYPE_F32, v->t,     v->h,    v->w,
-                                v->c, v->pad,    v->above, v->below};
+    return precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
 extern struct device *cuda_opened; /* the one of this process */
@@ -146,6 +145,9 @@ void cuda_watch_close(struct cuda_watch *w);
 /* plan.c */
 int64_t cuda_scratch_bytes(const struct op_sizes *largest);
 struct device *cuda_open_plan(int threads, enum precision precision);
+
+/* nccl.c */
+extern const struct link_ops cuda_links;
 
 /* linear.c */
 void cuda_linear_pack(struct device *dev, struct linear *l);

@@ -149,17 +149,30 @@ static void rms_norm(struct device *dev, struct mat y, struct mat x, float eps, 
     LAUNCH(rms_norm, y, x, eps, weight);
 }
 
-static void qk_norm_rope(struct device *dev, struct mat x, float eps, const float *weight,
-                         const struct rope *rope)
+static void qk_norm_rope(struct device *dev, struct mat q, struct mat k, float eps,
+                         const float *q_weight, const float *k_weight, const struct rope *rope)
 {
-    struct qk_rows rows = {.p = x.p, .stride = x.cols, .weight = weight}, none = {0};
-    LAUNCH(qk_norm_rope, rows, none, x.dtype, x.rows, x.cols, eps, rope);
+    struct qk_rows queries = {.p = q.p, .stride = q.cols, .weight = q_weight};
+    struct qk_rows keys = {.p = k.p, .stride = k.cols, .weight = k_weight};
+    LAUNCH(qk_norm_rope, queries, keys, q.dtype, q.rows, q.cols, eps, rope);
 }
 
 static void gate_residual(struct device *dev, struct mat x, struct mat y, struct mat gate,
                           const int32_t *row_index)
 {
     LAUNCH(gate_residual, x, y, gate.p, row_index);
+}
+
+static void gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
+                               struct mat gate, const struct next_norm *norm,
+                               const int32_t *row_index)
+{
+    LAUNCH(gate_residual_norm, z, x, y, gate.p, norm, row_index);
+}
+
+static void modulation(struct device *dev, struct mat y, const float *table, struct mat e)
+{
+    LAUNCH(modulation, y, table, e);
 }
 
 static void gelu_gate(struct device *dev, struct mat y, struct mat a, struct mat b)
@@ -189,50 +202,46 @@ static void dot_tiles(struct device *dev, double *dots, const float *x, const fl
 static void pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,
                             const float *scale, const float *shift)
 {
-    LAUNCH(pixel_norm_silu, device_clip_of(y), device_clip_of(x), scale, shift);
+    LAUNCH(pixel_norm_silu, *y, *x, scale, shift);
 }
 
 static void channel_layer_norm(struct device *dev, const struct clip *y, const struct clip *x,
                                float eps, const float *weight, const float *bias)
 {
-    LAUNCH(channel_layer_norm, device_clip_of(y), device_clip_of(x), eps, weight, bias);
+    LAUNCH(channel_layer_norm, *y, *x, eps, weight, bias);
 }
 
 static void copy_pad(struct device *dev, const struct clip *y, const struct clip *x)
 {
-    LAUNCH(copy_pad, device_clip_of(y), device_clip_of(x));
+    LAUNCH(copy_pad, *y, *x);
 }
 
-static void add_noise_map(struct device *dev, const struct clip *y, const float *map,
-                          const float *per_channel)
+static void add_noise_map(struct device *dev, const struct clip *y, const struct clip *x,
+                          const float *map, const float *per_channel, const struct clip *add)
 {
-    LAUNCH(add_noise_map, device_clip_of(y), map, per_channel);
+    LAUNCH(add_noise_map, *y, *x, map, per_channel, add);
 }
 
 static void depth_to_space(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first)
 {
-    struct device_clip extra = residual ? device_clip_of(residual) : (struct device_clip){0};
-    LAUNCH(depth_to_space, device_clip_of(y), device_clip_of(x), residual ? &extra : NULL, st, ss,
-           first);
+    LAUNCH(depth_to_space, *y, *x, residual, st, ss, first);
 }
 
 static void space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
                            const struct clip *residual, int st, int ss, bool first)
 {
-    struct device_clip extra = residual ? device_clip_of(residual) : (struct device_clip){0};
-    LAUNCH(space_to_depth, device_clip_of(y), device_clip_of(x), residual ? &extra : NULL, st, ss,
-           first);
+    LAUNCH(space_to_depth, *y, *x, residual, st, ss, first);
 }
 
 static void patchify(struct device *dev, const struct clip *y, const float *x, int patch)
 {
-    LAUNCH(patchify, device_clip_of(y), x, patch);
+    LAUNCH(patchify, *y, x, patch);
 }
 
 static void unpatchify(struct device *dev, float *y, const struct clip *x, int patch)
 {
-    LAUNCH(unpatchify, y, device_clip_of(x), patch);
+    LAUNCH(unpatchify, y, *x, patch);
 }
 
 static void to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
@@ -277,14 +286,20 @@ static void begin(struct device *dev, float *state, int64_t queries, int64_t hea
     CHECK_CUDA(attention_begin(cuda_of(dev)->stream, state, queries, heads, head_dim));
 }
 
-static void block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
-                  int64_t granule, int64_t heads, float scale)
+static void part(struct device *dev, struct mat o, float *state, struct mat q, const float *packed,
+                 int64_t keys, int64_t granule, int64_t heads, float scale, bool first, bool last)
 {
     struct cuda *cuda = cuda_of(dev);
     enum attention_kernel kernel = attention_choose(cuda->capability, q.cols / heads);
-    CHECK_CUDA(attention_block(cuda->stream, kernel, state, rows_of(q), packed, keys, granule,
-                               heads, scale));
+    CHECK_CUDA(attention_part(cuda->stream, kernel, rows_of(o), state, rows_of(q), packed, keys,
+                              granule, heads, scale, first, last));
     cuda_long_op(dev);
+}
+
+static void block(struct device *dev, float *state, struct mat q, const float *packed, int64_t keys,
+                  int64_t granule, int64_t heads, float scale)
+{
+    part(dev, (struct mat){0}, state, q, packed, keys, granule, heads, scale, false, false);
 }
 
 static void end(struct device *dev, struct mat o, const float *state, int64_t heads)
@@ -338,6 +353,7 @@ static const struct ops cuda_ops = {
     .record_end = cuda_record_end,
     .replay = cuda_replay,
     .recording_free = cuda_recording_free,
+    .links = &cuda_links,
     .memory_left = memory_left,
     .describe = describe,
     .scratch_bytes = cuda_scratch_bytes,
@@ -352,14 +368,18 @@ static const struct ops cuda_ops = {
     .rms_norm = rms_norm,
     .qk_norm_rope = qk_norm_rope,
     .gate_residual = gate_residual,
+    .gate_residual_norm = gate_residual_norm,
+    .modulation = modulation,
     .gelu_gate = gelu_gate,
     .silu = silu,
     .lincomb = lincomb,
     .dot_tiles = dot_tiles,
+    .kv_granule_floats = attention_kv_granule_floats,
     .kv_pack = kv_pack,
     .attention_begin = begin,
     .attention_block = block,
     .attention_finish = end,
+    .attention_part = part,
     .attention_t5 = t5,
     .conv_pack = cuda_conv_pack,
     .conv_unpack = cuda_conv_unpack,
@@ -412,6 +432,7 @@ static struct device *open_cuda(int index, int threads, enum precision precision
     *dev = (struct device){.ops = &cuda_ops,
                            .threads = threads,
                            .precision = precision,
+                           .activations = cuda_activations(precision),
                            .timeout_s = 600,
                            .backend = cuda};
     cuda->index = index;

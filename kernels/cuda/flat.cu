@@ -62,6 +62,35 @@ int launch_silu(cudaStream_t stream, struct mat y, struct mat x)
     });
 }
 
+struct Modulation {
+    static constexpr int STEP = VECTOR<float>;
+    float *y;
+    const float *table, *e;
+    int64_t times, columns, width; /* T, columns of e, D */
+    bool aligned;
+    __device__ void operator()(int64_t row, int64_t column, int64_t left) const
+    {
+        int64_t kind = quotient(row, times), time = row - kind * times;
+        int64_t from = columns == width ? 0 : kind * width;
+        float u[STEP], v[STEP];
+        load_values(u, table + kind * width + column, left, aligned);
+        load_values(v, e + time * columns + from + column, left, aligned);
+#pragma unroll
+        for (int i = 0; i < STEP; i++) u[i] += v[i];
+        store_values(y + row * width + column, u, left, aligned);
+    }
+};
+
+int launch_modulation(cudaStream_t stream, struct mat y, const float *table, struct mat e)
+{
+    bool aligned =
+        y.cols % Modulation::STEP == 0 && aligned_16(y.p) && aligned_16(table) && aligned_16(e.p);
+    return launch_each(stream,
+                       Modulation{static_cast<float *>(y.p), table, static_cast<const float *>(e.p),
+                                  e.rows, e.cols, y.cols, aligned},
+                       y.rows, y.cols);
+}
+
 struct Lincomb {
     static constexpr int STEP = VECTOR<float>;
     float *out;

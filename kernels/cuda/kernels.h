@@ -55,11 +55,11 @@ int launch_qk_norm_rope(cudaStream_t stream, struct qk_rows q, struct qk_rows k,
 /* x (fp32) += gate[i] * y; gate [T,D] or NULL. After attention and feed-forward. */
 int launch_gate_residual(cudaStream_t stream, struct mat x, struct mat y, const float *gate,
                          const int32_t *row_index);
-/* The same, and z = norm(x) * (1 + scale[i]) + shift[i] of the new x: the bits of
+/* The same, and z = norm(x) * (1 + scale[i]) + shift[i] of the new x, or z = x: the bits of
  * launch_gate_residual followed by launch_norm_modulate, with one pass less over x. */
 int launch_gate_residual_norm(cudaStream_t stream, struct mat z, struct mat x, struct mat y,
-                              const float *gate, enum norm kind, float eps, const float *shift,
-                              const float *scale, const int32_t *row_index);
+                              const float *gate, const struct next_norm *norm,
+                              const int32_t *row_index);
 
 /* ---- flat arrays (flat.cu) ------------------------------------------------------------------- */
 
@@ -67,6 +67,9 @@ int launch_gate_residual_norm(cudaStream_t stream, struct mat z, struct mat x, s
 int launch_gelu_gate(cudaStream_t stream, struct mat y, struct mat a, struct mat b);
 /* y = x * sigmoid(x); y may be x. The time embedding. */
 int launch_silu(cudaStream_t stream, struct mat y, struct mat x);
+
+/* y [K,T,D]: y[k][t] = table[k] + e[t][k], or + e[t] where e has D columns; fp32. Once a block. */
+int launch_modulation(cudaStream_t stream, struct mat y, const float *table, struct mat e);
 
 /* out = a x + b y, fp32; out may be x or y; y NULL: a x. Guidance and the scheduler's step. */
 int launch_lincomb(cudaStream_t stream, float *out, float a, const float *x, float b,
@@ -99,36 +102,29 @@ int launch_normal(cudaStream_t stream, void *to, enum dtype type, uint64_t seed,
 
 /* ---- clips (clips.cu) ------------------------------------------------------------------------ */
 
-/* struct clip (src/base/tensor.h) with a type. */
-struct device_clip {
-    void *p;
-    enum dtype dtype;
-    int64_t t, h, w, c;
-    int pad, above, below;
-};
-
 /* y = silu(x / sqrt(mean_c(x^2) + 1e-8) * (1 + scale) + shift); scale, shift [c], both or neither.
  * y may be x, of the same pad. Here and below, border columns of y are written as zeros. */
-int launch_pixel_norm_silu(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                           const float *scale, const float *shift);
+int launch_pixel_norm_silu(cudaStream_t stream, struct clip y, struct clip x, const float *scale,
+                           const float *shift);
 /* y = (x - mean_c) / sqrt(variance_c + eps) * weight + bias; y may be x, of the same pad. */
-int launch_channel_layer_norm(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                              float eps, const float *weight, const float *bias);
+int launch_channel_layer_norm(cudaStream_t stream, struct clip y, struct clip x, float eps,
+                              const float *weight, const float *bias);
 /* y = x, and of y's type */
-int launch_copy_pad(cudaStream_t stream, struct device_clip y, struct device_clip x);
-/* y[t][h][w][c] += map[h][w] * per_channel[c] */
-int launch_add_noise_map(cudaStream_t stream, struct device_clip y, const float *map,
-                         const float *per_channel);
+int launch_copy_pad(cudaStream_t stream, struct clip y, struct clip x);
+/* y[t][h][w][c] = x[t][h][w][c] + map[h][w] * per_channel[c] (+ add, of y's type, unless NULL); y may be
+ * x or add, of the same pad; its border columns are left as they are. */
+int launch_add_noise_map(cudaStream_t stream, struct clip y, struct clip x, const float *map,
+                         const float *per_channel, const struct clip *add);
 
-/* y and x, and the residual (or NULL), have one type in these two. */
-int launch_depth_to_space(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                          const struct device_clip *residual, int st, int ss, bool first);
-int launch_space_to_depth(cudaStream_t stream, struct device_clip y, struct device_clip x,
-                          const struct device_clip *residual, int st, int ss, bool first);
+/* y and the residual (or NULL) have one type in these two. */
+int launch_depth_to_space(cudaStream_t stream, struct clip y, struct clip x,
+                          const struct clip *residual, int st, int ss, bool first);
+int launch_space_to_depth(cudaStream_t stream, struct clip y, struct clip x,
+                          const struct clip *residual, int st, int ss, bool first);
 
 /* Pixels are fp32 [t][patch h][patch w][3]. */
-int launch_patchify(cudaStream_t stream, struct device_clip y, const float *x, int patch);
-int launch_unpatchify(cudaStream_t stream, float *y, struct device_clip x, int patch);
+int launch_patchify(cudaStream_t stream, struct clip y, const float *x, int patch);
+int launch_unpatchify(cudaStream_t stream, float *y, struct clip x, int patch);
 
 #ifdef __cplusplus
 }

@@ -5,7 +5,10 @@
  *
  * The same bits for every number of rows: one algorithm per layer, chosen for a nominal number of rows
  * that depends on the granule alone, with no split of the inner dimension and no reduction afterwards,
- * so that each output element is one thread block's sum in one order. */
+ * so that each output element is one thread block's sum in one order.
+ *
+ * Epilogues are cuBLASLt's: bias, and GELU, which there is the tanh form; it has no SiLU. Its bias is
+ * of the output's type, so a layer's lies behind its weights in both. */
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/kernels.h"
 
@@ -39,34 +42,43 @@ static size_t weight_bytes(const struct device *dev, const struct linear *l)
     return (size_t)l->in * (size_t)l->out * dtype_size(weight_type(dev));
 }
 
-/* [out,in] as in the checkpoint, in the type of the products. */
-static void load(struct device *dev, void *to, const struct linear *l)
+/* Where the bias of a type lies behind the weights: at F32, then in the type of the products. */
+static size_t bias_at(const struct device *dev, const struct linear *l, enum dtype type)
 {
-    cuda_load_tensor(dev, to, weight_type(dev), l->weight);
+    const size_t line = 256;
+    size_t at = (weight_bytes(dev, l) + line - 1) / line * line;
+    if (type == DTYPE_F32) return at;
+    return at + ((size_t)l->out * sizeof(float) + line - 1) / line * line;
 }
 
-static float *load_bias(struct device *dev, const struct linear *l)
+static size_t packed_bytes(const struct device *dev, const struct linear *l)
 {
-    if (!l->bias) return NULL;
-    float *bias = cuda_take((size_t)l->out * sizeof *bias, l->bias->name);
-    cuda_load_tensor(dev, bias, DTYPE_F32, l->bias);
-    return bias;
+    enum dtype type = weight_type(dev);
+    return l->bias ? bias_at(dev, l, type) + (size_t)l->out * dtype_size(type)
+                   : weight_bytes(dev, l);
+}
+
+/* [out,in] as in the checkpoint, in the type of the products; then the biases. */
+static void load(struct device *dev, char *to, const struct linear *l)
+{
+    enum dtype type = weight_type(dev);
+    cuda_load_tensor(dev, to, type, l->weight);
+    if (!l->bias) return;
+    cuda_load_tensor(dev, to + bias_at(dev, l, DTYPE_F32), DTYPE_F32, l->bias);
+    if (type != DTYPE_F32) cuda_load_tensor(dev, to + bias_at(dev, l, type), type, l->bias);
 }
 
 void cuda_linear_pack(struct device *dev, struct linear *l)
 {
-    l->packed = cuda_take(weight_bytes(dev, l), l->weight->name);
+    l->packed = cuda_take(packed_bytes(dev, l), l->weight->name);
     load(dev, l->packed, l);
-    l->bias_f32 = load_bias(dev, l);
 }
 
 void cuda_linear_unpack(struct device *dev, struct linear *l)
 {
     (void)dev;
     CHECK_CUDA(cudaFree(l->packed));
-    CHECK_CUDA(cudaFree(l->bias_f32));
     l->packed = NULL;
-    l->bias_f32 = NULL;
 }
 
 /* ---- the product ----------------------------------------------------------------------------- */
@@ -77,11 +89,11 @@ struct matmul {
 };
 
 static struct matmul describe(const struct device *dev, const struct product *p, int64_t rows,
-                              const float *bias)
+                              const void *bias)
 {
     struct matmul m;
     cublasOperation_t transposed = CUBLAS_OP_T;
-    cudaDataType_t type = cuda_type(weight_type(dev)), f32 = CUDA_R_32F;
+    cudaDataType_t type = cuda_type(weight_type(dev)), output = cuda_type(p->type);
     CHECK_BLAS(cublasLtMatmulDescCreate(&m.what, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     CHECK_BLAS(cublasLtMatmulDescSetAttribute(m.what, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                               sizeof transposed));
@@ -90,14 +102,14 @@ static struct matmul describe(const struct device *dev, const struct product *p,
     if (bias) {
         CHECK_BLAS(cublasLtMatmulDescSetAttribute(m.what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
                                                   sizeof bias));
-        CHECK_BLAS(cublasLtMatmulDescSetAttribute(m.what, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &f32,
-                                                  sizeof f32));
+        CHECK_BLAS(cublasLtMatmulDescSetAttribute(m.what, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
+                                                  &output, sizeof output));
     }
     CHECK_BLAS(
         cublasLtMatrixLayoutCreate(&m.weight, type, (uint64_t)p->in, (uint64_t)p->out, p->in));
     CHECK_BLAS(cublasLtMatrixLayoutCreate(&m.input, type, (uint64_t)p->in, (uint64_t)rows, p->in));
-    CHECK_BLAS(cublasLtMatrixLayoutCreate(&m.output, CUDA_R_32F, (uint64_t)p->out, (uint64_t)rows,
-                                          p->out));
+    CHECK_BLAS(
+        cublasLtMatrixLayoutCreate(&m.output, output, (uint64_t)p->out, (uint64_t)rows, p->out));
     return m;
 }
 
@@ -123,14 +135,14 @@ static uint32_t alignment_of(int64_t width, size_t bytes)
     return alignment;
 }
 
-static void choose(struct device *dev, struct product *p, const float *bias)
+static void choose(struct device *dev, struct product *p, const void *bias)
 {
     struct cuda *cuda = cuda_of(dev);
     struct matmul m = describe(dev, p, NOMINAL_TILES * p->tile, bias);
     cublasLtMatmulPreference_t wish;
     size_t workspace = CUBLASLT_WORKSPACE_BYTES, type = dtype_size(weight_type(dev));
     uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
-    uint32_t in = alignment_of(p->in, type), out = alignment_of(p->out, sizeof(float));
+    uint32_t in = alignment_of(p->in, type), out = alignment_of(p->out, dtype_size(p->type));
     CHECK_BLAS(cublasLtMatmulPreferenceCreate(&wish));
     prefer(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
     prefer(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &no_reduction, sizeof no_reduction);
@@ -150,20 +162,21 @@ static void choose(struct device *dev, struct product *p, const float *bias)
 }
 
 /* The layer's algorithm, chosen when it is first used. */
-static const struct product *product_of(struct device *dev, const struct linear *l,
-                                        cublasLtEpilogue_t epilogue, int64_t tile,
-                                        const float *bias)
+static const struct product *product_of(struct device *dev, const struct linear *l, enum dtype type,
+                                        cublasLtEpilogue_t epilogue, int64_t tile, const void *bias)
 {
     struct cuda *cuda = cuda_of(dev);
     for (int i = 0; i < cuda->product_count; i++) {
         const struct product *p = &cuda->products[i];
-        if (p->in == l->in && p->out == l->out && p->epilogue == epilogue && p->tile == tile)
+        if (p->in == l->in && p->out == l->out && p->type == type && p->epilogue == epilogue &&
+            p->tile == tile)
             return p;
     }
     size_t count = (size_t)cuda->product_count + 1;
     cuda->products = xrealloc(cuda->products, count * sizeof *cuda->products);
     struct product *p = &cuda->products[cuda->product_count++];
-    *p = (struct product){.in = l->in, .out = l->out, .tile = tile, .epilogue = epilogue};
+    *p = (struct product){
+        .in = l->in, .out = l->out, .tile = tile, .type = type, .epilogue = epilogue};
     choose(dev, p, bias);
     return p;
 }
@@ -186,16 +199,18 @@ static cublasLtEpilogue_t epilogue_of(enum epilogue e, bool bias)
     return bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+/* packed: what `load` gave */
 static void multiply(struct device *dev, struct mat y, struct mat x, const struct linear *l,
-                     const void *weight, const float *bias, enum epilogue e, int64_t tile)
+                     const char *packed, enum epilogue e, int64_t tile)
 {
     struct cuda *cuda = cuda_of(dev);
-    const struct product *p = product_of(dev, l, epilogue_of(e, bias), tile, bias);
+    const void *bias = l->bias ? packed + bias_at(dev, l, y.dtype) : NULL;
+    const struct product *p = product_of(dev, l, y.dtype, epilogue_of(e, bias), tile, bias);
     const void *input = rounded(dev, x);
     if (!input) return; /* not recorded */
     struct matmul m = describe(dev, p, x.rows, bias);
     float one = 1, zero = 0;
-    cublasStatus_t status = cublasLtMatmul(cuda->blas, m.what, &one, weight, m.weight, input,
+    cublasStatus_t status = cublasLtMatmul(cuda->blas, m.what, &one, packed, m.weight, input,
                                            m.input, &zero, y.p, m.output, y.p, m.output, &p->algo,
                                            cuda->workspace, CUBLASLT_WORKSPACE_BYTES, cuda->stream);
     if (status == CUBLAS_STATUS_SUCCESS || !cuda_cannot_record("a product of cuBLASLt"))
@@ -208,17 +223,11 @@ void cuda_linear(struct device *dev, struct mat y, struct mat x, const struct li
                  enum epilogue e, int64_t tile)
 {
     cuda_long_op(dev);
-    if (l->packed) {
-        multiply(dev, y, x, l, l->packed, l->bias_f32, e, tile);
-        return;
+    char *packed = l->packed;
+    if (!packed) {
+        if (cuda_cannot_record("weights that are not in the device's memory")) return;
+        packed = cuda_scratch(&cuda_of(dev)->weights, packed_bytes(dev, l), "weights of a layer");
+        load(dev, packed, l);
     }
-    if (cuda_cannot_record("weights that are not in the device's memory")) return;
-    struct cuda *cuda = cuda_of(dev);
-    size_t bytes = (weight_bytes(dev, l) + 255) / 256 * 256;
-    char *weight =
-        cuda_scratch(&cuda->weights, bytes + (size_t)l->out * sizeof(float), "weights of a layer");
-    float *bias = l->bias ? (float *)(weight + bytes) : NULL;
-    load(dev, weight, l);
-    if (bias) cuda_load_tensor(dev, bias, DTYPE_F32, l->bias);
-    multiply(dev, y, x, l, weight, bias, e, tile);
+    multiply(dev, y, x, l, packed, e, tile);
 }

@@ -1,5 +1,6 @@
 /* What ops will take, and the backend's sizes without a device, for plans made on machines that
  * have none: its memory is the host's, so that models can be opened; there are no ops. */
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda.h"
 
 #include "base/error.h"
@@ -41,12 +42,16 @@ static const struct ops plan_ops = {
     .scratch_bytes = cuda_scratch_bytes,
     .upload = upload,
     .conv_packed_bytes = cuda_conv_packed_bytes,
+    .kv_granule_floats = attention_kv_granule_floats,
 };
 
 struct device *cuda_open_plan(int threads, enum precision precision)
 {
     struct device *dev = xcalloc(1, sizeof *dev);
-    *dev = (struct device){.ops = &plan_ops, .threads = threads, .precision = precision};
+    *dev = (struct device){.ops = &plan_ops,
+                           .threads = threads,
+                           .precision = precision,
+                           .activations = cuda_activations(precision)};
     snprintf(dev->isa, sizeof dev->isa, "not here");
     return dev;
 }

@@ -151,8 +151,10 @@ struct Gate {
     bool aligned;
 };
 
-/* NORM: z = norm(x) of the new x too. */
-template <bool NORM, class Z, class Y>
+/* What becomes of the new x besides: nothing, z = x, z = norm(x). */
+enum class After { NOTHING, COPY, NORM };
+
+template <After AFTER, class Z, class Y>
 __global__ void __launch_bounds__(ROW_THREADS_MOST<4>)
     gate_kernel(Z *z, float *x, const Y *y, Gate gate, Rows rows, RowNorm norm)
 {
@@ -176,14 +178,12 @@ __global__ void __launch_bounds__(ROW_THREADS_MOST<4>)
                 sum[k][i] = fmaf(gate.rows ? gain[i] : 1.0f, more[i], sum[k][i]);
         }
         row_store(x + at, sum, n, rows.aligned);
-        if constexpr (NORM) {
-            row_norm(sum, rows.cols, norm, modulation);
-            row_store(z + at, sum, n, rows.aligned);
-        }
+        if constexpr (AFTER == After::NORM) row_norm(sum, rows.cols, norm, modulation);
+        if constexpr (AFTER != After::NOTHING) row_store(z + at, sum, n, rows.aligned);
     }
 }
 
-template <bool NORM>
+template <After AFTER>
 static int launch_gate(cudaStream_t stream, struct mat z, struct mat x, struct mat y,
                        const float *gate, const RowNorm &norm, const int32_t *row_index)
 {
@@ -195,7 +195,7 @@ static int launch_gate(cudaStream_t stream, struct mat z, struct mat x, struct m
         bool aligned = x.cols % 4 == 0 && aligned_16(x.p) && aligned_16(y.p) && aligned_16(z.p);
         dim3 block = row_block<4>(x.cols);
         return static_cast<int>(launch_kernel(
-            row_grid(x.rows, block), block, 0, stream, gate_kernel<NORM, Z, Y>,
+            row_grid(x.rows, block), block, 0, stream, gate_kernel<AFTER, Z, Y>,
             static_cast<Z *>(z.p), static_cast<float *>(x.p), static_cast<const Y *>(y.p),
             Gate{gate, norm_aligned(x.cols, gate, nullptr)},
             Rows{x.rows, static_cast<int>(x.cols), aligned, row_index}, norm));
@@ -206,13 +206,16 @@ int launch_gate_residual(cudaStream_t stream, struct mat x, struct mat y, const 
                          const int32_t *row_index)
 {
     struct mat none = {nullptr, 0, 0, DTYPE_F32};
-    return launch_gate<false>(stream, none, x, y, gate, RowNorm{}, row_index);
+    return launch_gate<After::NOTHING>(stream, none, x, y, gate, RowNorm{}, row_index);
 }
 
 int launch_gate_residual_norm(cudaStream_t stream, struct mat z, struct mat x, struct mat y,
-                              const float *gate, enum norm kind, float eps, const float *shift,
-                              const float *scale, const int32_t *row_index)
+                              const float *gate, const struct next_norm *norm,
+                              const int32_t *row_index)
 {
-    RowNorm norm = {kind, eps, 1.0f, scale, shift, norm_aligned(x.cols, scale, shift)};
-    return launch_gate<true>(stream, z, x, y, gate, norm, row_index);
+    if (norm->none) return launch_gate<After::COPY>(stream, z, x, y, gate, RowNorm{}, row_index);
+    const float *scale = static_cast<const float *>(norm->scale.p);
+    const float *shift = static_cast<const float *>(norm->shift.p);
+    RowNorm row = {norm->kind, norm->eps, 1.0f, scale, shift, norm_aligned(x.cols, scale, shift)};
+    return launch_gate<After::NORM>(stream, z, x, y, gate, row, row_index);
 }

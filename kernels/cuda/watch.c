@@ -68,7 +68,7 @@ void cuda_long_op(struct device *dev)
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 /* Time counts in slices of at most a second: a job that was suspended as a whole has not been quiet
- * meanwhile. */
+ * meanwhile; nor has a device that waits for another rank, for which there is another deadline. */
 void cuda_keep_waiting(struct device *dev, struct cuda_patience *p)
 {
     const struct timespec pause = {.tv_nsec = 20000};
@@ -76,7 +76,7 @@ void cuda_keep_waiting(struct device *dev, struct cuda_patience *p)
     double now = clock_s(), waited = p->looked_s > 0 ? now - p->looked_s : 0;
     look_at_milestones(&cuda->watch);
     p->quiet_s += waited < 1 ? waited : 1;
-    if (cuda->watch.passed > p->passed) p->quiet_s = 0;
+    if (cuda->watch.passed > p->passed || dev->held_up) p->quiet_s = 0;
     p->passed = cuda->watch.passed;
     p->looked_s = now;
     CHECK(p->quiet_s < dev->timeout_s,

@@ -38,11 +38,13 @@ void *arena_take(struct arena *a, size_t bytes)
     return a->base + at;
 }
 
-float *arena_floats(struct arena *a, int64_t count)
+void *arena_values(struct arena *a, int64_t count, enum dtype type)
 {
-    CHECK(count >= 0 && (uint64_t)count < SIZE_MAX / 8, "arena \"%s\": bad count", a->name);
-    return arena_take(a, (size_t)count * sizeof(float));
+    CHECK(count >= 0 && (uint64_t)count < SIZE_MAX / 16, "arena \"%s\": bad count", a->name);
+    return arena_take(a, (size_t)count * dtype_size(type));
 }
+
+float *arena_floats(struct arena *a, int64_t count) { return arena_values(a, count, DTYPE_F32); }
 
 void arena_commit(struct arena *a)
 {

@@ -15,6 +15,8 @@
 #ifndef RINGREEL_ARENA_H
 #define RINGREEL_ARENA_H
 
+#include "base/tensor.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +42,7 @@ void arena_init(struct arena *a, const char *name); /* on the host */
 void arena_init_on(struct arena *a, const char *name, const struct arena_memory *memory);
 void *arena_take(struct arena *a, size_t bytes); /* 64-byte aligned; NULL while planning */
 float *arena_floats(struct arena *a, int64_t count);
+void *arena_values(struct arena *a, int64_t count, enum dtype type);
 void arena_commit(
     struct arena *a);             /* takes size_bytes; CHECK-fails naming the arena and the bytes */
 void arena_free(struct arena *a); /* can be laid out anew */

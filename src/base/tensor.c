@@ -61,6 +61,22 @@ struct mat mat_rows(struct mat m, int64_t first, int64_t count)
     return (struct mat){p, count, m.cols, m.dtype};
 }
 
+size_t clip_bytes(const struct clip *v) { return (size_t)clip_count(v) * dtype_size(v->dtype); }
+
+void *clip_at(const struct clip *v, int64_t t, int64_t row, int64_t column)
+{
+    int64_t at = t * clip_frame(v) + row * clip_row(v) + (column + v->pad) * v->c;
+    return (char *)v->p + at * (int64_t)dtype_size(v->dtype);
+}
+
+struct clip clip_frames(const struct clip *v, int64_t first, int64_t count)
+{
+    struct clip part = *v;
+    part.p = clip_at(v, first, 0, -v->pad);
+    part.t = count;
+    return part;
+}
+
 static float float_from_bits(uint32_t bits)
 {
     float x;

@@ -38,7 +38,8 @@ int64_t tensor_count(const struct tensor *t); /* product of shape; 1 for a scala
 char *tensor_shape_text(const struct tensor *t, char out[96]);
 
 /* A matrix of activations in the memory of the device that computes: rows x cols, contiguous.
- * On the CPU backend dtype is F32 and p is an ordinary pointer. */
+ * On the CPU backend dtype is F32 and p is an ordinary pointer; others may also compute in what
+ * device_activations says. */
 struct mat {
     void *p;
     int64_t rows, cols;
@@ -49,27 +50,38 @@ static inline struct mat mat_f32(float *p, int64_t rows, int64_t cols)
 {
     return (struct mat){p, rows, cols, DTYPE_F32};
 }
+static inline struct mat mat_of(void *p, int64_t rows, int64_t cols, enum dtype dtype)
+{
+    return (struct mat){p, rows, cols, dtype};
+}
 struct mat mat_rows(struct mat m, int64_t first,
                     int64_t count); /* a view of rows [first, first+count) */
 
-/* A clip of activations, channels last: [t][above + h + below][w + 2*pad][c] fp32; p is row 0.
- * `pad` is 0 or 1: one column on each side, zeros or a neighbouring rank's, so that a 3x3x3
- * convolution never tests for the picture's left and right border. `above` and `below`, 0 or 1: a
- * row of a neighbouring rank; where there is none, the picture ends. */
+/* A clip of activations, channels last: [t][above + h + below][w + 2*pad][c] in the memory of the
+ * device that computes, F32 or BF16 there (device_activations in kernels/ops.h), F32 on the CPU; p is column
+ * -pad of row 0. `pad` is 0 or 1: one column on each side, zeros or a neighbouring rank's, so that a
+ * 3x3x3 convolution never tests for the picture's left and right border. `above` and `below`, 0 or 1:
+ * a row of a neighbouring rank; where there is none, the picture ends. */
 struct clip {
-    float *p;
+    void *p;
+    enum dtype dtype;
     int64_t t, h, w, c;
     int pad, above, below;
 };
 static inline int64_t clip_row(const struct clip *v)
 {
     return (v->w + 2 * v->pad) * v->c;
-} /* floats a row */
+} /* values a row */
 static inline int64_t clip_frame(const struct clip *v)
 {
     return (v->above + v->h + v->below) * clip_row(v);
-} /* floats a frame */
+} /* values a frame */
 static inline int64_t clip_count(const struct clip *v) { return v->t * clip_frame(v); }
+size_t clip_bytes(const struct clip *v);
+/* Channel 0 of a position, of frames, rows and columns beside the picture, too. */
+void *clip_at(const struct clip *v, int64_t t, int64_t row, int64_t column);
+/* A view of frames [first, first + count), which may lie outside of v. */
+struct clip clip_frames(const struct clip *v, int64_t first, int64_t count);
 
 size_t dtype_size(enum dtype d); /* bytes per element */
 const char *dtype_name(

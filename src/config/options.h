@@ -55,6 +55,7 @@ enum rng_kind {
     RNG_DIFFUSERS
 }; /* order of the initial noise: token-major / channel-major */
 enum attention_order { ORDER_CANONICAL, ORDER_RING };
+enum transport { TRANSPORT_AUTO, TRANSPORT_NCCL, TRANSPORT_MPI };
 enum last_decode { LAST_DECODE_AUTO, LAST_DECODE_CODEC };
 enum graphs_policy { GRAPHS_AUTO, GRAPHS_OFF };
 enum weights_policy { WEIGHTS_AUTO, WEIGHTS_RESIDENT, WEIGHTS_STREAM };
@@ -97,6 +98,7 @@ struct job_options {
     enum attention_order attention_order;
     enum weights_policy weights;
     enum graphs_policy graphs;
+    enum transport transport;
     enum last_decode last_decode;
     const char *precision, *backend, *isa;
     double timeout_s;

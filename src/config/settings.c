@@ -52,6 +52,10 @@ static const struct setting_choice isas[] = {{.name = "auto"},        {.name = "
                                              {.name = "avx512_bf16"}, END};
 static const struct setting_choice attention_orders[] = {
     {.name = "canonical", .value = ORDER_CANONICAL}, {.name = "ring", .value = ORDER_RING}, END};
+static const struct setting_choice transports[] = {{.name = "auto", .value = TRANSPORT_AUTO},
+                                                   {.name = "nccl", .value = TRANSPORT_NCCL},
+                                                   {.name = "mpi", .value = TRANSPORT_MPI},
+                                                   END};
 static const struct setting_choice last_decodes[] = {{.name = "auto", .value = LAST_DECODE_AUTO},
                                                      {.name = "codec", .value = LAST_DECODE_CODEC},
                                                      END};
@@ -226,6 +230,10 @@ const struct setting settings[] = {
      .help =
          "video encoders at work at a time, where there are segments or pictures; the files are "
          "the same; 0: choose"},
+    {JOB(transport, transport), MACHINE, .type = TYPE_CHOICE, .metavar = "NAME", .initial = "auto",
+     .choices = transports,
+     .help = "what moves device memory between ranks; mpi goes by way of the host; auto: nccl "
+             "where ranks have a GPU each, else mpi"},
     {JOB(attention_order, attention_order), MACHINE, .type = TYPE_CHOICE, .metavar = "ORDER",
      .initial = "canonical", .choices = attention_orders,
      .help = "canonical: the same bytes for every rank count; ring: faster"},

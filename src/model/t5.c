@@ -36,11 +36,13 @@ struct t5 {
     struct arena arena;               /* device: all of the following but row */
     struct arena staging;             /* of the host: row */
     float *bias;                      /* [BUCKETS, N] */
-    float *norms; /* [2 * layers + 1, D]: of attention and feed-forward by turns, the last */
-    float *row;   /* [D] */
-    float *x, *n; /* [L, D]: residual stream, normed or projected */
-    float *q, *k, *v, *o; /* [L, N*d] */
-    float *gate, *up;     /* [L, F] */
+    float *norms;     /* [2 * layers + 1, D]: of attention and feed-forward by turns, the last */
+    float *row;       /* [D] */
+    float *x, *y;     /* residual stream, what is added to it [L, D] */
+    float *q, *k, *v; /* [L, N*d] */
+    float *gate, *up; /* [L, F] */
+    void *n, *o, *h;  /* what linears read, in device_activations: normed [L, D], attended [L, N*d],
+                         gated [L, F] */
 };
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -152,16 +154,20 @@ static void lay_out(struct t5 *t)
 {
     struct arena *a = &t->arena;
     int64_t tokens = t->max_tokens;
+    enum dtype type = device_activations(t->dev);
     t->bias = arena_floats(a, BUCKETS * t->heads);
     t->norms = arena_floats(a, (2 * (int64_t)t->layers + 1) * t->width);
     t->x = arena_floats(a, tokens * t->width);
-    t->n = arena_floats(a, tokens * t->width);
+    t->y = arena_floats(a, tokens * t->width);
     t->q = arena_floats(a, tokens * t->inner);
     t->k = arena_floats(a, tokens * t->inner);
     t->v = arena_floats(a, tokens * t->inner);
-    t->o = arena_floats(a, tokens * t->inner);
     t->gate = arena_floats(a, tokens * t->hidden);
     t->up = arena_floats(a, tokens * t->hidden);
+    t->o = arena_values(a, tokens * t->inner, type);
+    bool own = type != DTYPE_F32; /* else they are done with when the others are written */
+    t->n = own ? arena_values(a, tokens * t->width, type) : t->y;
+    t->h = own ? arena_values(a, tokens * t->hidden, type) : t->gate;
     t->row = arena_floats(&t->staging, t->width);
 }
 
@@ -235,6 +241,13 @@ static int embed(struct t5 *t, const int32_t *ids, int count)
     return STATUS_OK;
 }
 
+/* What a linear reads. It would round it to the same type on its way in, so nothing is lost here;
+ * what it gives is fp32: T5's stream grows large, its scores are not scaled down. */
+static struct mat input(const struct t5 *t, void *p, int64_t rows, int64_t cols)
+{
+    return mat_of(p, rows, cols, device_activations(t->dev));
+}
+
 /* Norm `number` in the order of execution. */
 static void norm(struct t5 *t, struct mat y, struct mat x, int number)
 {
@@ -245,33 +258,36 @@ static void norm(struct t5 *t, struct mat y, struct mat x, int number)
 static void self_attention(struct t5 *t, int layer, struct mat x)
 {
     const struct t5_layer *l = &t->layer[layer];
-    struct mat n = mat_f32(t->n, x.rows, t->width); /* [L, D] */
-    struct mat q = mat_f32(t->q, x.rows, t->inner); /* [L, N*d] */
+    struct mat n = input(t, t->n, x.rows, t->width); /* [L, D] */
+    struct mat o = input(t, t->o, x.rows, t->inner); /* [L, N*d] */
+    struct mat q = mat_f32(t->q, x.rows, t->inner);
     struct mat k = mat_f32(t->k, x.rows, t->inner);
     struct mat v = mat_f32(t->v, x.rows, t->inner);
-    struct mat o = mat_f32(t->o, x.rows, t->inner);
+    struct mat y = mat_f32(t->y, x.rows, t->width);
     norm(t, n, x, 2 * layer);
     op_linear(t->dev, q, n, &l->q, EPILOGUE_NONE, TILE);
     op_linear(t->dev, k, n, &l->k, EPILOGUE_NONE, TILE);
     op_linear(t->dev, v, n, &l->v, EPILOGUE_NONE, TILE);
     op_attention_t5(t->dev, o, q, k, v, t->heads, t->bias);
-    op_linear(t->dev, n, o, &l->o, EPILOGUE_NONE, TILE);
-    op_gate_residual(t->dev, x, n, (struct mat){0}, NULL);
+    op_linear(t->dev, y, o, &l->o, EPILOGUE_NONE, TILE);
+    op_gate_residual(t->dev, x, y, (struct mat){0}, NULL);
 }
 
 /* x += wo(gelu(wi_0(norm(x))) * wi_1(norm(x))) */
 static void feed_forward(struct t5 *t, int layer, struct mat x)
 {
     const struct t5_layer *l = &t->layer[layer];
-    struct mat n = mat_f32(t->n, x.rows, t->width);        /* [L, D] */
-    struct mat gate = mat_f32(t->gate, x.rows, t->hidden); /* [L, F] */
+    struct mat n = input(t, t->n, x.rows, t->width);  /* [L, D] */
+    struct mat h = input(t, t->h, x.rows, t->hidden); /* [L, F] */
+    struct mat gate = mat_f32(t->gate, x.rows, t->hidden);
     struct mat up = mat_f32(t->up, x.rows, t->hidden);
+    struct mat y = mat_f32(t->y, x.rows, t->width);
     norm(t, n, x, 2 * layer + 1);
     op_linear(t->dev, gate, n, &l->wi_0, EPILOGUE_NONE, TILE);
     op_linear(t->dev, up, n, &l->wi_1, EPILOGUE_NONE, TILE);
-    op_gelu_gate(t->dev, gate, gate, up);
-    op_linear(t->dev, n, gate, &l->wo, EPILOGUE_NONE, TILE);
-    op_gate_residual(t->dev, x, n, (struct mat){0}, NULL);
+    op_gelu_gate(t->dev, h, gate, up);
+    op_linear(t->dev, y, h, &l->wo, EPILOGUE_NONE, TILE);
+    op_gate_residual(t->dev, x, y, (struct mat){0}, NULL);
 }
 
 int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
@@ -284,9 +300,8 @@ int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
         self_attention(t, i, x);
         feed_forward(t, i, x);
     }
-    struct mat n = mat_f32(t->n, count, t->width);
-    norm(t, n, x, 2 * t->layers);
-    op_download(t->dev, embeds, n.p, (size_t)(n.rows * n.cols) * sizeof *embeds);
+    norm(t, x, x, 2 * t->layers);
+    op_download(t->dev, embeds, x.p, (size_t)(x.rows * x.cols) * sizeof *embeds);
     device_finish(t->dev);
     return STATUS_OK;
 }

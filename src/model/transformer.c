@@ -28,6 +28,7 @@ struct text_slot { /* every block's cross-attention keys and values of one promp
 
 struct transformer {
     struct device *dev;
+    enum dtype type; /* device_activations: of the matrices below that are void * */
     struct comm *group;
     struct transformer_settings settings;
     struct transformer_weights w;
@@ -41,21 +42,21 @@ struct transformer {
     struct rope rope;
     struct arena activations, texts, rope_tables; /* the last is renewed with every grid */
 
-    float *x;               /* residual stream [S_loc,D] */
-    float *a;               /* modulated norm of x, later a linear's result [S_loc,D] */
-    float *q, *k, *v;       /* [S_loc,D] */
-    float *hidden;          /* feed-forward [chunk,4D] */
-    float *text_state;      /* running softmax of the cross-attention of one chunk */
-    float *sinusoid;        /* [T,256] */
-    float *time_hidden;     /* [T,D] */
-    float *time_embedding;  /* c [T,D] */
+    float *x;              /* residual stream [S_loc,D]; fp32, as a block changes it little */
+    void *a;               /* what the next linear reads of x: x, or its modulated norm [S_loc,D] */
+    void *q, *k, *v;       /* [S_loc,D]; k later a sub-layer's result */
+    void *hidden;          /* feed-forward [chunk,4D] */
+    float *sinusoid;       /* [T,256] */
+    float *time_hidden;    /* [T,D] */
+    float *time_embedding; /* c [T,D] */
     float *time_modulation; /* m [T,6D] */
-    float *modulation;      /* of the current block [6][T][D]; of the final layer [2][T][D] */
+    float *modulation[2];   /* of the current block and the next, in turn: [6][T][D]; of the final
+                               layer [2][T][D] */
 
     struct text_slot *slot; /* [text_slots] */
     int64_t text_block_floats;
-    float *embeds;                                     /* [text tokens, caption_width] */
-    float *caption, *caption_hidden, *text_k, *text_v; /* [text tokens, D] */
+    float *embeds;                                    /* [text tokens, caption_width] */
+    void *caption, *caption_hidden, *text_k, *text_v; /* [text tokens, D] */
 };
 
 /* What the blocks of one forward share. */
@@ -66,6 +67,7 @@ struct pass {
     const int32_t *row_index; /* [S_loc] -> 0..T-1, or NULL: all 0 */
     const struct text_slot *text;
     const struct skip_layers *skip;
+    float *modulation; /* set last: one of t->modulation */
 };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -81,22 +83,21 @@ static int64_t chunk_of(const struct transformer *t, int64_t granule)
 static void lay_out_activations(struct transformer *t, struct arena *a)
 {
     const struct transformer_weights *w = &t->w;
-    int64_t floats = t->capacity * w->width, times = t->settings.max_times;
+    int64_t count = t->capacity * w->width, times = t->settings.max_times;
     int64_t granule = shard_granule(t->settings.max_tokens); /* the longest one */
     int64_t chunk = smaller(t->capacity, granule > t->chunk ? granule : t->chunk);
-    t->x = arena_floats(a, floats);
-    t->a = arena_floats(a, floats);
-    t->q = arena_floats(a, floats);
-    t->k = arena_floats(a, floats);
-    t->v = arena_floats(a, floats);
+    t->x = arena_floats(a, count);
+    t->a = arena_values(a, count, t->type);
+    t->q = arena_values(a, count, t->type);
+    t->k = arena_values(a, count, t->type);
+    t->v = arena_values(a, count, t->type);
     ring_lay_out(&t->ring, a, t->capacity);
-    t->hidden = arena_floats(a, chunk * w->ff_width);
-    t->text_state = arena_floats(a, op_attention_state_floats(chunk, w->heads, w->head_dim));
+    t->hidden = arena_values(a, chunk * w->ff_width, t->type);
     t->sinusoid = arena_floats(a, times * TIME_CHANNELS);
     t->time_hidden = arena_floats(a, times * w->width);
     t->time_embedding = arena_floats(a, times * w->width);
     t->time_modulation = arena_floats(a, times * MODULATIONS * w->width);
-    t->modulation = arena_floats(a, times * MODULATIONS * w->width);
+    for (int i = 0; i < 2; i++) t->modulation[i] = arena_floats(a, times * MODULATIONS * w->width);
 }
 
 /* Depends on the text alone, like every granule. */
@@ -109,16 +110,17 @@ static int64_t text_granule(int64_t tokens)
 static void lay_out_texts(struct transformer *t, struct arena *a)
 {
     const struct transformer_weights *w = &t->w;
-    int64_t tokens = t->settings.max_text_tokens, floats = tokens * w->width;
+    int64_t tokens = t->settings.max_text_tokens, count = tokens * w->width;
     int64_t granules = (tokens + TEXT_GRANULE - 1) / TEXT_GRANULE;
-    t->text_block_floats = granules * op_kv_granule_floats(TEXT_GRANULE, w->heads, w->head_dim);
+    t->text_block_floats =
+        granules * op_kv_granule_floats(t->dev, TEXT_GRANULE, w->heads, w->head_dim);
     for (int i = 0; i < t->settings.text_slots; i++)
         t->slot[i].packed = arena_floats(a, t->text_block_floats * w->blocks);
     t->embeds = arena_floats(a, tokens * w->caption_width);
-    t->caption_hidden = arena_floats(a, floats);
-    t->caption = arena_floats(a, floats);
-    t->text_k = arena_floats(a, floats);
-    t->text_v = arena_floats(a, floats);
+    t->caption_hidden = arena_values(a, count, t->type);
+    t->caption = arena_values(a, count, t->type);
+    t->text_k = arena_values(a, count, t->type);
+    t->text_v = arena_values(a, count, t->type);
 }
 
 /* Everything but memory; the arenas have counted what they need. */
@@ -130,8 +132,12 @@ static int prepare(struct transformer *t, struct device *dev, const struct check
           (long long)s->max_tokens, s->max_text_tokens, s->text_slots, s->max_times);
     struct transformer_weights w;
     TRY(transformer_weights_open(&w, dev, c));
-    *t = (struct transformer){
-        .dev = dev, .group = group, .settings = *s, .w = w, .facts = checkpoint_facts(c)};
+    *t = (struct transformer){.dev = dev,
+                              .type = device_activations(dev),
+                              .group = group,
+                              .settings = *s,
+                              .w = w,
+                              .facts = checkpoint_facts(c)};
     t->attention_scale = (float)(1.0 / sqrt((double)w.head_dim));
     t->ring = (struct ring){
         .dev = dev, .group = group, .order = s->order, .heads = w.heads, .head_dim = w.head_dim};
@@ -178,14 +184,14 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     return STATUS_OK;
 }
 
-/* A device with memory of its own rounds what goes into a product there: the largest is a shard
- * or a chunk of the feed-forward. */
+/* What is fp32 before a product of a device that computes in another type is rounded there: the
+ * largest are the shard of the latents and the text. */
 static int64_t rounded_bytes(const struct transformer *t)
 {
-    int64_t shard = t->capacity * t->w.width,
-            chunk = smaller(t->capacity, t->chunk) * t->w.ff_width;
-    if (!device_has_memory(t->dev) || device_precision(t->dev) != PRECISION_BF16) return 0;
-    return (shard > chunk ? shard : chunk) * (int64_t)sizeof(uint16_t);
+    int64_t shard = t->capacity * t->w.channels,
+            text = t->settings.max_text_tokens * t->w.caption_width;
+    if (t->type == DTYPE_F32) return 0;
+    return (shard > text ? shard : text) * (int64_t)dtype_size(t->type);
 }
 
 int transformer_plan_memory(struct memory_plan *device, struct memory_plan *host,
@@ -235,9 +241,10 @@ int transformer_set_text(struct transformer *t, int slot, const float *embeds, i
     s->granule = text_granule(tokens);
 
     struct mat text = mat_f32(t->embeds, tokens, w->caption_width);
-    struct mat hidden = mat_f32(t->caption_hidden, tokens, w->width);
-    struct mat caption = mat_f32(t->caption, tokens, w->width);
-    struct mat k = mat_f32(t->text_k, tokens, w->width), v = mat_f32(t->text_v, tokens, w->width);
+    struct mat hidden = mat_of(t->caption_hidden, tokens, w->width, t->type);
+    struct mat caption = mat_of(t->caption, tokens, w->width, t->type);
+    struct mat k = mat_of(t->text_k, tokens, w->width, t->type);
+    struct mat v = mat_of(t->text_v, tokens, w->width, t->type), none = {.p = NULL};
     op_upload(t->dev, t->embeds, embeds, (size_t)(text.rows * text.cols) * sizeof *embeds);
     op_linear(t->dev, hidden, text, &w->caption_in, EPILOGUE_GELU_TANH, s->granule);
     op_linear(t->dev, caption, hidden, &w->caption_out, EPILOGUE_NONE, s->granule);
@@ -245,7 +252,7 @@ int transformer_set_text(struct transformer *t, int slot, const float *embeds, i
         const struct block_weights *b = &w->block[i];
         op_linear(t->dev, k, caption, &b->text_k, EPILOGUE_NONE, s->granule);
         op_linear(t->dev, v, caption, &b->text_v, EPILOGUE_NONE, s->granule);
-        op_qk_norm_rope(t->dev, k, QK_NORM_EPS, b->text_k_norm, NULL);
+        op_qk_norm_rope(t->dev, k, none, QK_NORM_EPS, b->text_k_norm, NULL, NULL);
         op_kv_pack(t->dev, s->packed + i * t->text_block_floats, k, v, w->heads, s->granule);
     }
     return STATUS_OK;
@@ -309,25 +316,20 @@ static void embed_times(struct transformer *t, int64_t rows)
     op_linear(t->dev, m, hidden, &w->modulation, EPILOGUE_NONE, ROW_TILE);
 }
 
-/* Row `kind` of the current modulation, for every timestep: [T,D]. */
-static struct mat modulation_of(const struct transformer *t, const struct pass *p, int kind)
+/* modulation[kind][time] = table[kind] + embedding[time][kind], or + embedding[time] for all kinds where
+ * that is all it has. The other half of t->modulation stays: the block before may still need it. */
+static void set_modulation(struct transformer *t, struct pass *p, const float *table, int kinds,
+                           float *embedding, int64_t embedding_cols)
 {
-    return mat_f32(t->modulation + kind * p->times * t->w.width, p->times, t->w.width);
+    p->modulation = t->modulation[p->modulation == t->modulation[0]];
+    op_modulation(t->dev, mat_f32(p->modulation, kinds * p->times, t->w.width), table,
+                  mat_f32(embedding, p->times, embedding_cols));
 }
 
-/* modulation[kind][time] = table[kind] + embedding[time][kind]; the final layer's two kinds share
- * one embedding (stride 0 between kinds). */
-static void set_modulation(struct transformer *t, const struct pass *p, const float *table,
-                           int kinds, const float *embedding, int64_t time_stride,
-                           int64_t kind_stride)
+/* Row `kind` of the modulation, for every timestep: [T,D]. */
+static struct mat modulation_of(const struct transformer *t, const struct pass *p, int kind)
 {
-    int64_t width = t->w.width;
-    for (int kind = 0; kind < kinds; kind++) {
-        float *to = modulation_of(t, p, kind).p;
-        for (int64_t i = 0; i < p->times; i++)
-            op_lincomb(t->dev, to + i * width, 1.0f, table + kind * width, 1.0f,
-                       embedding + i * time_stride + kind * kind_stride, width);
-    }
+    return mat_f32(p->modulation + kind * p->times * t->w.width, p->times, t->w.width);
 }
 
 /* ---- one block ------------------------------------------------------------------------------- */
@@ -340,23 +342,54 @@ static bool perturbed(const struct pass *p, int block, enum stg_mode mode)
     return false;
 }
 
-static struct mat all_rows(const struct transformer *t, float *p)
+static struct mat stream(const struct transformer *t)
 {
-    return mat_f32(p, t->tokens, t->w.width);
+    return mat_f32(t->x, t->tokens, t->w.width);
+}
+static struct mat all_rows(const struct transformer *t, void *p)
+{
+    return mat_of(p, t->tokens, t->w.width, t->type);
 }
 
-/* x += gate * to_out(attention(a)), a = modulated norm of x. Perturbed blocks put v or a in place
- * of the attention. */
+static const struct next_norm no_norm = {.none = true};
+
+/* The norm before a sub-layer: `shift` and `scale` say which modulations. */
+static struct next_norm norm_before(const struct transformer *t, const struct pass *p, int shift,
+                                    int scale)
+{
+    return (struct next_norm){.kind = NORM_RMS,
+                              .eps = t->facts->norm_eps,
+                              .shift = modulation_of(t, p, shift),
+                              .scale = modulation_of(t, p, scale)};
+}
+
+/* The norm that block `first`, or the first one behind it that is not left out, begins with, or the
+ * final layer; sets the modulation of whichever it is. */
+static struct next_norm norm_from(struct transformer *t, struct pass *p, int first)
+{
+    enum { SHIFT, SCALE, FINAL_MODULATIONS };
+    int64_t width = t->w.width;
+    while (first < t->w.blocks && perturbed(p, first, STG_TRANSFORMER_BLOCK)) first++;
+    if (first < t->w.blocks) {
+        set_modulation(t, p, t->w.block[first].table, MODULATIONS, t->time_modulation,
+                       MODULATIONS * width);
+        return norm_before(t, p, SHIFT_ATTENTION, SCALE_ATTENTION);
+    }
+    set_modulation(t, p, t->w.final_table, FINAL_MODULATIONS, t->time_embedding, width);
+    struct next_norm norm = norm_before(t, p, SHIFT, SCALE);
+    norm.kind = NORM_LAYER;
+    norm.eps = FINAL_NORM_EPS;
+    return norm;
+}
+
+/* x += gate * to_out(attention(a)), a being the modulated norm of x, and then the new x. Perturbed
+ * blocks put v or a in place of the attention. */
 static void self_attention(struct transformer *t, const struct block_weights *b,
                            const struct pass *p, int block)
 {
     int64_t tile = t->ring.plan.granule;
-    struct mat x = all_rows(t, t->x), a = all_rows(t, t->a);
-    struct mat q = all_rows(t, t->q), k = all_rows(t, t->k), v = all_rows(t, t->v);
-    op_norm_modulate(t->dev, a, x, NORM_RMS, t->facts->norm_eps,
-                     modulation_of(t, p, SHIFT_ATTENTION), modulation_of(t, p, SCALE_ATTENTION),
-                     p->row_index);
-    struct mat o = a;
+    struct mat a = all_rows(t, t->a), q = all_rows(t, t->q);
+    struct mat k = all_rows(t, t->k), v = all_rows(t, t->v), o = a;
     if (!perturbed(p, block, STG_ATTENTION_SKIP)) {
         op_linear(t->dev, v, a, &b->v, EPILOGUE_NONE, tile);
         o = v;
@@ -364,84 +397,89 @@ static void self_attention(struct transformer *t, const struct block_weights *b,
     if (!perturbed(p, block, STG_ATTENTION_SKIP) && !perturbed(p, block, STG_ATTENTION_VALUES)) {
         op_linear(t->dev, q, a, &b->q, EPILOGUE_NONE, tile);
         op_linear(t->dev, k, a, &b->k, EPILOGUE_NONE, tile);
-        op_qk_norm_rope(t->dev, q, QK_NORM_EPS, b->q_norm, &t->rope);
-        op_qk_norm_rope(t->dev, k, QK_NORM_EPS, b->k_norm, &t->rope);
+        op_qk_norm_rope(t->dev, q, k, QK_NORM_EPS, b->q_norm, b->k_norm, &t->rope);
         ring_attend(&t->ring, q, q, k, v, t->attention_scale);
         o = q;
     }
     op_linear(t->dev, k, o, &b->o, EPILOGUE_NONE, tile);
-    op_gate_residual(t->dev, x, k, modulation_of(t, p, GATE_ATTENTION), p->row_index);
+    op_gate_residual_norm(t->dev, a, stream(t), k, modulation_of(t, p, GATE_ATTENTION), &no_norm,
+                          p->row_index);
 }
 
-/* x += to_out(attention(x, text)): no norm, no modulation, no gate, no rotation. */
+/* Rows of the matrices that a block works on after self-attention. */
+struct chunk {
+    struct mat x, a, q, y;
+    const int32_t *row_index;
+};
+
+/* x += to_out(attention(a, text)), a being x: no norm, no modulation, no gate, no rotation. Then a is
+ * the modulated norm of x. */
 static void cross_attention(struct transformer *t, const struct block_weights *b,
-                            const struct pass *p, int block, struct mat x, struct mat q,
-                            struct mat y)
+                            const struct pass *p, int block, const struct chunk *c)
 {
     int64_t tile = t->ring.plan.granule, heads = t->w.heads;
-    op_linear(t->dev, q, x, &b->text_q, EPILOGUE_NONE, tile);
-    op_qk_norm_rope(t->dev, q, QK_NORM_EPS, b->text_q_norm, NULL);
-    op_attention_begin(t->dev, t->text_state, q.rows, heads, t->w.head_dim);
-    op_attention_block(t->dev, t->text_state, q, p->text->packed + block * t->text_block_floats,
-                       p->text->tokens, p->text->granule, heads, t->attention_scale);
-    op_attention_finish(t->dev, q, t->text_state, heads);
-    op_linear(t->dev, y, q, &b->text_o, EPILOGUE_NONE, tile);
-    op_gate_residual(t->dev, x, y, (struct mat){0}, NULL);
+    struct mat q = c->q, none = {.p = NULL};
+    struct next_norm norm = norm_before(t, p, SHIFT_FF, SCALE_FF);
+    op_linear(t->dev, q, c->a, &b->text_q, EPILOGUE_NONE, tile);
+    op_qk_norm_rope(t->dev, q, none, QK_NORM_EPS, b->text_q_norm, NULL, NULL);
+    op_attention_part(t->dev, q, t->ring.state, q, p->text->packed + block * t->text_block_floats,
+                      p->text->tokens, p->text->granule, heads, t->attention_scale, true, true);
+    op_linear(t->dev, c->y, q, &b->text_o, EPILOGUE_NONE, tile);
+    op_gate_residual_norm(t->dev, c->a, c->x, c->y, none, &norm, c->row_index);
 }
 
-/* x += gate * ff(modulated norm of x). */
+/* x += gate * ff(a). Then a is the `next` norm of x. */
 static void feed_forward(struct transformer *t, const struct block_weights *b, const struct pass *p,
-                         const int32_t *row_index, struct mat x, struct mat y)
+                         const struct next_norm *next, const struct chunk *c)
 {
     int64_t tile = t->ring.plan.granule;
-    struct mat hidden = mat_f32(t->hidden, x.rows, t->w.ff_width);
-    op_norm_modulate(t->dev, y, x, NORM_RMS, t->facts->norm_eps, modulation_of(t, p, SHIFT_FF),
-                     modulation_of(t, p, SCALE_FF), row_index);
-    op_linear(t->dev, hidden, y, &b->ff_in, EPILOGUE_GELU_TANH, tile);
-    op_linear(t->dev, y, hidden, &b->ff_out, EPILOGUE_NONE, tile);
-    op_gate_residual(t->dev, x, y, modulation_of(t, p, GATE_FF), row_index);
+    struct mat hidden = mat_of(t->hidden, c->x.rows, t->w.ff_width, t->type);
+    op_linear(t->dev, hidden, c->a, &b->ff_in, EPILOGUE_GELU_TANH, tile);
+    op_linear(t->dev, c->y, hidden, &b->ff_out, EPILOGUE_NONE, tile);
+    op_gate_residual_norm(t->dev, c->a, c->x, c->y, modulation_of(t, p, GATE_FF), next,
+                          c->row_index);
 }
 
-static void block_forward(struct transformer *t, const struct pass *p, int block)
+/* t->a has the norm that this block begins with, and has the next one's in the end. */
+static void block_forward(struct transformer *t, struct pass *p, int block)
 {
     const struct block_weights *b = &t->w.block[block];
-    int64_t width = t->w.width, chunk = chunk_of(t, t->ring.plan.granule);
-    set_modulation(t, p, b->table, MODULATIONS, t->time_modulation, MODULATIONS * width, width);
-    self_attention(t, b, p, block);
-    for (int64_t first = 0; first < t->tokens; first += chunk) {
-        int64_t rows = smaller(chunk, t->tokens - first);
-        struct mat x = mat_rows(all_rows(t, t->x), first, rows);
-        struct mat y = mat_rows(all_rows(t, t->a), first, rows);
-        cross_attention(t, b, p, block, x, mat_rows(all_rows(t, t->q), first, rows), y);
-        feed_forward(t, b, p, p->row_index ? p->row_index + first : NULL, x, y);
+    struct pass own = *p; /* with this block's modulation */
+    int64_t step = chunk_of(t, t->ring.plan.granule);
+    self_attention(t, b, &own, block);
+    struct next_norm next = norm_from(t, p, block + 1);
+    for (int64_t first = 0; first < t->tokens; first += step) {
+        int64_t rows = smaller(step, t->tokens - first);
+        struct chunk c = {.x = mat_rows(stream(t), first, rows),
+                          .a = mat_rows(all_rows(t, t->a), first, rows),
+                          .q = mat_rows(all_rows(t, t->q), first, rows),
+                          .y = mat_rows(all_rows(t, t->k), first, rows),
+                          .row_index = p->row_index ? p->row_index + first : NULL};
+        cross_attention(t, b, &own, block, &c);
+        feed_forward(t, b, &own, &next, &c);
     }
 }
 
 /* ---- the whole pass -------------------------------------------------------------------------- */
 
-static void final_layer(struct transformer *t, const struct pass *p)
-{
-    enum { SHIFT, SCALE, FINAL_MODULATIONS };
-    struct mat x = all_rows(t, t->x), a = all_rows(t, t->a);
-    set_modulation(t, p, t->w.final_table, FINAL_MODULATIONS, t->time_embedding, t->w.width, 0);
-    op_norm_modulate(t->dev, a, x, NORM_LAYER, FINAL_NORM_EPS, modulation_of(t, p, SHIFT),
-                     modulation_of(t, p, SCALE), p->row_index);
-    op_linear(t->dev, p->v, a, &t->w.proj_out, EPILOGUE_NONE, t->ring.plan.granule);
-}
-
 /* Nothing but ops on the device's memory: it may be recorded. */
 static void run_pass(void *pass)
 {
-    const struct pass *p = pass;
+    struct pass *p = pass;
     struct transformer *t = p->t;
+    struct mat a = all_rows(t, t->a);
+    int64_t tile = t->ring.plan.granule;
     embed_times(t, p->times);
-    op_linear(t->dev, all_rows(t, t->x), p->x, &t->w.patchify, EPILOGUE_NONE, t->ring.plan.granule);
+    op_linear(t->dev, stream(t), p->x, &t->w.patchify, EPILOGUE_NONE, tile);
+    struct next_norm first = norm_from(t, p, 0);
+    op_norm_modulate(t->dev, a, stream(t), first.kind, first.eps, first.shift, first.scale,
+                     p->row_index);
     for (int i = 0; i < t->w.blocks; i++) {
         phase_set("shot %d step %d block %d", t->ring.shot + 1, t->ring.step + 1, i);
         t->ring.block = i;
         if (!perturbed(p, i, STG_TRANSFORMER_BLOCK)) block_forward(t, p, i);
     }
-    final_layer(t, p);
+    op_linear(t->dev, p->v, a, &t->w.proj_out, EPILOGUE_NONE, tile);
 }
 
 void transformer_forward(struct transformer *t, struct mat v, struct mat x,

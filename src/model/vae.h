@@ -1,4 +1,4 @@
-/* The Video-VAE of all three generations (spec vae-and-scheduler 1-4), fp32, channels last. The
+/* The Video-VAE of all three generations (spec vae-and-scheduler 1-4), channels last. The
  * block lists are read from the tensors, so small test models and every release go the
  * same way. The decoder is always there; the encoder is opened by whoever needs it. */
 #ifndef RINGREEL_VAE_H

@@ -8,22 +8,25 @@ enum { TAG_HALO_BEFORE = 41, TAG_HALO_AFTER };
 
 /* ---- lines of a picture, to and from the neighbours ------------------------------------------ */
 
-/* Floats of one line of one frame, borders not included. */
+/* Floats that one line of one frame takes, borders not included: the last one may be half used. */
 static int64_t line_floats(const struct halo *h, const struct clip *x)
 {
-    return (h->axis == VAE_ROWS ? x->w : x->h) * x->c;
+    int64_t values = (h->axis == VAE_ROWS ? x->w : x->h) * x->c;
+    return (values * (int64_t)dtype_size(x->dtype) + 3) / (int64_t)sizeof(float);
 }
 
-/* Line `at` (-1 ... extent) of all frames, to or from `lines`. A column of a picture without
- * neighbours above and below is one row of positions after the other through all frames. */
+/* Line `at` (-1 ... extent) of all frames, to or from `lines`, one behind the other. A column of a
+ * picture without neighbours above and below is one row of positions after the other through all
+ * frames. */
 static void copy_lines(const struct halo *h, struct device *dev, const struct clip *x, int64_t at,
                        float *lines, bool out)
 {
     bool rows = h->axis == VAE_ROWS;
     int64_t pieces = rows ? x->t : x->t * x->h;
-    size_t stride = sizeof(float) * (size_t)(rows ? clip_frame(x) : clip_row(x));
-    size_t bytes = sizeof(float) * (size_t)(rows ? x->w * x->c : x->c);
-    float *p = x->p + (rows ? at * clip_row(x) : 0) + ((rows ? 0 : at) + x->pad) * x->c;
+    size_t size = dtype_size(x->dtype);
+    size_t stride = size * (size_t)(rows ? clip_frame(x) : clip_row(x));
+    size_t bytes = size * (size_t)(rows ? x->w * x->c : x->c);
+    void *p = clip_at(x, 0, rows ? at : 0, rows ? 0 : at);
     if (out)
         op_copy_rows(dev, lines, bytes, p, stride, bytes, pieces);
     else
@@ -33,10 +36,10 @@ static void copy_lines(const struct halo *h, struct device *dev, const struct cl
 /* A neighbour's row ends where the picture does. */
 static void clear_ends(struct device *dev, const struct clip *x, int64_t row)
 {
-    float *p = x->p + row * clip_row(x);
-    size_t stride = sizeof *p * (size_t)clip_frame(x), bytes = sizeof *p * (size_t)x->c;
-    op_zero_rows(dev, p, stride, bytes, x->t);
-    op_zero_rows(dev, p + (x->w + 1) * x->c, stride, bytes, x->t);
+    size_t size = dtype_size(x->dtype);
+    size_t stride = size * (size_t)clip_frame(x), bytes = size * (size_t)x->c;
+    op_zero_rows(dev, clip_at(x, 0, row, -1), stride, bytes, x->t);
+    op_zero_rows(dev, clip_at(x, 0, row, x->w), stride, bytes, x->t);
 }
 
 /* Starts sending this rank's outer lines of x and receiving the neighbours'. */
@@ -44,6 +47,7 @@ static void halo_start(struct halo *h, struct device *dev, const struct clip *x)
 {
     const int neighbour[2] = {h->before, h->after};
     int64_t own[2] = {0, (h->axis == VAE_ROWS ? x->h : x->w) - 1}, line = line_floats(h, x);
+    comm_batch_begin(h->group);
     for (int i = 0; i < 2; i++) {
         if (neighbour[i] < 0) continue;
         CHECK(x->t * line <= h->floats, "halo of %lld frames x %lld floats, room for %lld",
@@ -55,6 +59,7 @@ static void halo_start(struct halo *h, struct device *dev, const struct clip *x)
         comm_send_start(h->group, &h->sends[i], h->out[i], x->t, line, neighbour[i],
                         i == 0 ? TAG_HALO_BEFORE : TAG_HALO_AFTER);
     }
+    comm_batch_end(h->group);
 }
 
 static void halo_finish(struct halo *h, struct device *dev, const struct clip *x)
@@ -72,27 +77,35 @@ static void halo_finish(struct halo *h, struct device *dev, const struct clip *x
 
 /* ---- the convolution ------------------------------------------------------------------------- */
 
+/* With the rows of neighbours. */
+static size_t frame_bytes(const struct clip *x)
+{
+    return (size_t)clip_frame(x) * dtype_size(x->dtype);
+}
+
 static int64_t kept_frames(const struct filter *f) { return f->seen < KEPT ? f->seen : KEPT; }
 
 struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t)
 {
-    struct clip x = {.t = t, .h = g->h, .w = g->w, .c = f->conv->in, .pad = 1};
+    struct clip x = {.dtype = s->clips, .t = t, .h = g->h, .w = g->w, .c = f->conv->in, .pad = 1};
     x.above = s->halo.axis == VAE_ROWS && s->halo.before >= 0;
     x.below = s->halo.axis == VAE_ROWS && s->halo.after >= 0;
-    int64_t frame = clip_frame(&x), kept = kept_frames(f);
-    CHECK((KEPT + t) * frame <= g->input_floats, "%s: %lld frames of %lld floats, room for %lld",
-          f->conv->weight->name, (long long)t, (long long)frame, (long long)g->input_floats);
-    float *fresh = g->input + KEPT * frame;
-    op_copy(s->v->dev, fresh - kept * frame, f->cache, sizeof(float) * (size_t)(kept * frame));
-    x.p = fresh + x.above * clip_row(&x);
+    size_t frame = frame_bytes(&x), kept = (size_t)kept_frames(f);
+    CHECK((KEPT + t) * (int64_t)frame <= g->input_bytes,
+          "%s: %lld frames of %zu bytes, room for %lld", f->conv->weight->name, (long long)t, frame,
+          (long long)g->input_bytes);
+    char *fresh = (char *)g->input + KEPT * frame;
+    op_copy(s->v->dev, fresh - kept * frame, f->cache, kept * frame);
+    x.p = fresh;
+    x.p = clip_at(&x, 0, x.above, -1);
     return x;
 }
 
 static void keep(struct device *dev, struct filter *f, const struct clip *window)
 {
-    int64_t frame = clip_frame(window), kept = window->t < KEPT ? window->t : KEPT;
-    const float *from = window->p - window->above * clip_row(window) + (window->t - kept) * frame;
-    op_copy(dev, f->cache, from, sizeof(float) * (size_t)(kept * frame));
+    int64_t kept = window->t < KEPT ? window->t : KEPT;
+    const void *from = clip_at(window, window->t - kept, -window->above, -1);
+    op_copy(dev, f->cache, from, (size_t)kept * frame_bytes(window));
 }
 
 static void convolve(struct vae_stream *s, struct filter *f, const struct clip *y,
@@ -103,24 +116,27 @@ static void convolve(struct vae_stream *s, struct filter *f, const struct clip *
         op_conv3d(s->v->dev, y, window, f->conv, front, add, &span);
 }
 
-/* The lines that need no neighbour first, while the others' are under way. */
+/* The lines that need no neighbour first, while the others' are under way: pairs of the whole picture's
+ * lines stay together, see struct conv_span. */
 static void convolve_sharing(struct vae_stream *s, struct filter *f, const struct clip *y,
                              const struct clip *window, const struct clip *fresh, int front,
-                             const struct clip *add)
+                             const struct clip *add, struct conv_span span)
 {
     struct halo *h = &s->halo;
     bool rows = h->axis == VAE_ROWS;
-    int64_t extent = rows ? y->h : y->w, first = h->before >= 0, end = extent - (h->after >= 0);
-    struct conv_span inside = {.rows = y->h, .columns = y->w}, edge = inside;
-    *(rows ? &inside.row : &inside.column) = first;
-    *(rows ? &inside.rows : &inside.columns) = end - first;
-    *(rows ? &edge.rows : &edge.columns) = 1;
+    int64_t extent = rows ? y->h : y->w, place = rows ? span.top : span.left;
+    int64_t first = h->before >= 0 ? 2 - place % 2 : 0;
+    int64_t last = h->after >= 0 ? 2 - (place + extent) % 2 : 0;
+    if (first > extent) first = extent;
+    int64_t end = extent - last > first ? extent - last : first;
+    const int64_t part[3][2] = {{first, end}, {0, first}, {end, extent}};
     if (fresh->t > 0) halo_start(h, s->v->dev, fresh);
-    convolve(s, f, y, window, front, add, inside);
-    if (fresh->t > 0) halo_finish(h, s->v->dev, fresh);
-    if (first > 0) convolve(s, f, y, window, front, add, edge);
-    *(rows ? &edge.row : &edge.column) = extent - 1;
-    if (end < extent && extent - 1 >= first) convolve(s, f, y, window, front, add, edge);
+    for (int i = 0; i < 3; i++) {
+        *(rows ? &span.row : &span.column) = part[i][0];
+        *(rows ? &span.rows : &span.columns) = part[i][1] - part[i][0];
+        convolve(s, f, y, window, front, add, span);
+        if (i == 0 && fresh->t > 0) halo_finish(h, s->v->dev, fresh);
+    }
 }
 
 /* Frames that can be known after `seen` frames. */
@@ -131,21 +147,21 @@ static int64_t known(const struct vae_stream *s, const struct filter *f, bool la
 }
 
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
-                       const struct clip *fresh, bool last, float *to, bool accumulate)
+                       const struct clip *fresh, bool last, struct clip to, bool accumulate)
 {
     const struct conv *c = f->conv;
     int64_t kept = kept_frames(f), before = f->seen - kept; /* the window's first frame */
-    struct clip window = *fresh;
-    window.t += kept;
-    window.p -= kept * clip_frame(fresh);
+    struct clip window = clip_frames(fresh, -kept, kept + fresh->t);
     f->seen += fresh->t;
-    struct clip y = {.p = to, .t = known(s, f, last) - f->given, .c = c->out};
+    struct clip y = {.p = to.p, .dtype = to.dtype, .t = known(s, f, last) - f->given, .c = c->out};
     y.h = g->h / c->stride_s;
     y.w = g->w / c->stride_s;
     int64_t front = before + (s->coder->causal ? 2 : 1) - c->stride_t * f->given;
     f->given += y.t;
     if (!s->coder->resident) op_conv_pack(s->v->dev, f->conv);
-    convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL);
+    struct conv_span span = {
+        .rows = y.h, .columns = y.w, .top = g->top / c->stride_s, .left = g->left / c->stride_s};
+    convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL, span);
     if (!s->coder->resident) op_conv_unpack(s->v->dev, f->conv);
     keep(s->v->dev, f, &window);
     s->work_done += clip_count(&y) * c->in * 27;

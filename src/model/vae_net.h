@@ -87,7 +87,7 @@ struct halo {
     struct comm *group;
     enum vae_axis axis;
     int before, after;     /* the neighbours' ranks, -1: the picture ends */
-    float *out[2], *in[2]; /* [frames][line]: before, after; device */
+    float *out[2], *in[2]; /* [frames][line] of the clip's type: before, after; device */
     int64_t floats;        /* room in each */
     struct transfer sends[2], receives[2];
 };
@@ -96,7 +96,7 @@ struct halo {
  * region: up to two frames that it has seen before, then the fresh ones. */
 struct filter {
     struct conv *conv;
-    float *cache;        /* the last two frames of its input, with their borders */
+    void *cache;         /* the last two frames of its input, with their borders */
     int64_t seen, given; /* frames so far: in, out */
 };
 
@@ -105,10 +105,10 @@ struct stage;
 
 /* Room for `t` fresh frames of what the filter reads, behind those that it keeps. */
 struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t);
-/* The frames that are known now, into `to`, or added to what is there: fewer than the fresh ones at a clip's front,
- * more at its end. Exchanges borders with the neighbours meanwhile. */
+/* The frames that are known now, of to.dtype at to.p, or added to what is there: fewer than the fresh
+ * ones at a clip's front, more at its end. Exchanges borders with the neighbours meanwhile. */
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
-                       const struct clip *fresh, bool last, float *to, bool accumulate);
+                       const struct clip *fresh, bool last, struct clip to, bool accumulate);
 
 /* ---- vae_modulate.c -------------------------------------------------------------------------- */
 
@@ -119,7 +119,7 @@ void vae_modulate(struct vae *v, float timestep);
 
 /* Frames of a block's own input that wait for what its convolutions make of them: at most two. */
 struct delay {
-    float *frames;
+    void *frames;
     int64_t held;
 };
 
@@ -143,9 +143,9 @@ struct stage {
     int64_t all_h, all_w;
     int64_t limit; /* frames that come at a time, */
     int64_t room;  /* or are made at a time when a clip ends */
-    int64_t input_floats, x_floats, y_floats;
-    float *input, *x, *y; /* regions: what a convolution reads; a block's input and output; what a
-                             convolution makes */
+    int64_t input_bytes, x_bytes, y_bytes;
+    void *input, *x, *y; /* regions: what a convolution reads; a block's input and output; what a
+                            convolution makes */
 };
 
 enum { STAGES = 8, KEPT = 2 };
@@ -154,6 +154,9 @@ struct vae_stream {
     struct vae *v;
     struct vae_coder *coder;
     struct vae_task task;
+    /* Of what convolutions read and make. What blocks hand on is F32, and what the stream is given and
+     * gives. */
+    enum dtype clips;
     struct halo halo;
     struct stage stages[STAGES];
     int stage_count;

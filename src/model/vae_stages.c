@@ -71,15 +71,20 @@ static void make_stages(struct vae_stream *s)
 
 static void grow(int64_t *n, int64_t candidate) { *n = candidate > *n ? candidate : *n; }
 
-/* Channels of the widest of each region, and by how many frames a clip's end can grow. */
+/* The most bytes that a position takes of each region, and by how many frames a clip's end can grow. */
 struct needs {
     int64_t input, x, y, growth;
 };
 
-static void need_conv(struct needs *n, const struct conv *c)
+static int64_t position_bytes(int64_t channels, enum dtype type)
 {
-    grow(&n->input, c->in);
-    grow(&n->y, c->out);
+    return channels * (int64_t)dtype_size(type);
+}
+
+static void need_conv(struct needs *n, const struct conv *c, enum dtype input, enum dtype output)
+{
+    grow(&n->input, position_bytes(c->in, input));
+    grow(&n->y, position_bytes(c->out, output));
     n->growth++;
 }
 
@@ -88,29 +93,35 @@ static struct needs stage_needs(const struct vae_stream *s, int number)
     const struct vae_coder *c = s->coder;
     const struct stage *g = &s->stages[number];
     struct needs n = {0};
-    if (number == 0) need_conv(&n, &c->conv_in);
-    grow(&n.x, number == 0 ? c->conv_in.out : c->blocks[g->first - 1].out);
-    if (number == 0 && s->task.encodes) grow(&n.x, 3 * s->v->patch * s->v->patch);
+    int64_t widest = number == 0 ? c->conv_in.out : c->blocks[g->first - 1].out;
+    if (number == 0) { /* what is pushed comes by way of x */
+        need_conv(&n, &c->conv_in, s->clips, s->clips);
+        grow(&n.x, position_bytes(c->conv_in.in, DTYPE_F32));
+    }
     for (int k = g->first; k < g->end; k++)
         for (int j = 0; j < c->blocks[k].count; j++) {
             const struct vae_resblock *r = &c->blocks[k].res[j];
-            need_conv(&n, &r->conv1);
-            need_conv(&n, &r->conv2);
-            grow(&n.x, r->in > r->out ? r->in : r->out);
+            need_conv(&n, &r->conv1, s->clips, s->clips);
+            need_conv(&n, &r->conv2, s->clips, s->clips);
+            grow(&widest, r->in > r->out ? r->in : r->out);
         }
-    need_conv(&n, g->end < c->block_count ? &c->blocks[g->end].conv : &c->conv_out);
+    grow(&n.x, position_bytes(widest, DTYPE_F32));
+    if (g->end < c->block_count)
+        need_conv(&n, &c->blocks[g->end].conv, s->clips, s->clips);
+    else
+        need_conv(&n, &c->conv_out, s->clips, DTYPE_F32);
     return n;
 }
 
 /* 4 PiB: far beyond any machine, and sums of a few still fit an address. */
-static const int64_t MOST_FLOATS = (int64_t)1 << 50;
+static const int64_t MOST_BYTES = (int64_t)1 << 52;
 
 /* a * b * c * d, or false. */
 static bool product(int64_t *out, int64_t a, int64_t b, int64_t c, int64_t d)
 {
     int64_t n = a;
     if (__builtin_mul_overflow(n, b, &n) || __builtin_mul_overflow(n, c, &n) ||
-        __builtin_mul_overflow(n, d, &n) || n > MOST_FLOATS)
+        __builtin_mul_overflow(n, d, &n) || n > MOST_BYTES)
         return false;
     *out = n;
     return true;
@@ -122,12 +133,13 @@ static bool size_stages(struct vae_stream *s)
         struct stage *g = &s->stages[i];
         struct needs n = stage_needs(s, i);
         g->room = s->coder->causal || g->limit > n.growth ? g->limit : n.growth;
-        if (!product(&g->input_floats, KEPT + g->room, g->h + 2, g->w + 2, n.input) ||
-            !product(&g->x_floats, KEPT + g->room, g->h, g->w, n.x) ||
-            !product(&g->y_floats, g->room, g->h, g->w, n.y))
+        if (!product(&g->input_bytes, KEPT + g->room, g->h + 2, g->w + 2, n.input) ||
+            !product(&g->x_bytes, KEPT + g->room, g->h, g->w, n.x) ||
+            !product(&g->y_bytes, g->room, g->h, g->w, n.y))
             return false;
-        int64_t line = s->task.axis == VAE_ROWS ? g->w : g->h;
-        if (comm_size(s->task.group) > 1) grow(&s->halo.floats, g->room * line * n.input);
+        int64_t line = (s->task.axis == VAE_ROWS ? g->w : g->h) * n.input;
+        if (comm_size(s->task.group) > 1)
+            grow(&s->halo.floats, g->room * ((line + 3) / (int64_t)sizeof(float)));
     }
     return true;
 }
@@ -140,8 +152,10 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
           "vae_stream_open: %lldx%lld latents, chunks of %lld", (long long)task->h,
           (long long)task->w, (long long)task->chunk);
     struct vae_stream *s = xcalloc(1, sizeof *s);
-    *s = (struct vae_stream){
-        .v = v, .coder = task->encodes ? &v->encoder : &v->decoder, .task = *task};
+    *s = (struct vae_stream){.v = v,
+                             .coder = task->encodes ? &v->encoder : &v->decoder,
+                             .task = *task,
+                             .clips = device_activations(v->dev)};
     s->halo.group = task->group;
     s->halo.axis = task->axis;
     s->halo.before = rank < extent ? rank - 1 : -1;
@@ -171,19 +185,24 @@ int64_t vae_stream_most_frames(const struct vae_stream *s)
     return s->stages[s->stage_count - 1].room;
 }
 
+static void *take_positions(struct arena *a, int64_t n, int64_t channels, enum dtype type)
+{
+    return arena_take(a, (size_t)(n * position_bytes(channels, type)));
+}
+
 static void lay_out_filter(struct vae_stream *s, struct arena *a, const struct stage *g,
                            struct filter *f)
 {
     bool rows = s->halo.axis == VAE_ROWS;
     int64_t lines = g->h + (rows && s->halo.before >= 0) + (rows && s->halo.after >= 0);
-    f->cache = arena_floats(a, KEPT * lines * (g->w + 2) * f->conv->in);
+    f->cache = take_positions(a, KEPT * lines * (g->w + 2), f->conv->in, s->clips);
 }
 
 static void lay_out_stage(struct vae_stream *s, struct arena *a, struct stage *g)
 {
-    g->input = arena_floats(a, g->input_floats);
-    g->x = arena_floats(a, g->x_floats);
-    g->y = arena_floats(a, g->y_floats);
+    g->input = arena_take(a, (size_t)g->input_bytes);
+    g->x = arena_take(a, (size_t)g->x_bytes);
+    g->y = arena_take(a, (size_t)g->y_bytes);
     int64_t plane = g->h * g->w;
     for (int k = g->first; k < g->end; k++)
         for (int j = 0; j < s->coder->blocks[k].count; j++) {
@@ -191,14 +210,14 @@ static void lay_out_stage(struct vae_stream *s, struct arena *a, struct stage *g
             struct res_state *state = &s->blocks[k].res[j];
             lay_out_filter(s, a, g, &state->first);
             lay_out_filter(s, a, g, &state->second);
-            state->skip.frames = arena_floats(a, KEPT * plane * r->out);
+            state->skip.frames = take_positions(a, KEPT * plane, r->out, DTYPE_F32);
             if (r->noise_scale1) state->noise[0] = arena_floats(a, plane);
             if (r->noise_scale2) state->noise[1] = arena_floats(a, plane);
         }
     if (g->end == s->coder->block_count) return;
     const struct vae_block *b = &s->coder->blocks[g->end];
     lay_out_filter(s, a, g, &s->blocks[g->end].conv);
-    s->blocks[g->end].skip.frames = arena_floats(a, KEPT * plane * b->in);
+    s->blocks[g->end].skip.frames = take_positions(a, KEPT * plane, b->in, DTYPE_F32);
 }
 
 void vae_stream_lay_out(struct vae_stream *s, struct arena *a)

@@ -9,30 +9,29 @@
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
-/* Where a piece begins in the stage's x: behind room for frames that waited. */
+/* Where a piece begins in the stage's x: behind room for frames that waited. In fp32, for block after
+ * block adds to it. */
 static struct clip piece_at(const struct stage *g, int64_t t, int64_t channels)
 {
-    struct clip x = {.t = t, .h = g->h, .w = g->w, .c = channels};
-    CHECK((KEPT + t) * clip_frame(&x) <= g->x_floats, "VAE stage: %lld frames of %lld floats",
-          (long long)t, (long long)clip_frame(&x));
-    x.p = g->x + KEPT * clip_frame(&x);
-    return x;
+    struct clip x = {.p = g->x, .t = KEPT + t, .h = g->h, .w = g->w, .c = channels};
+    CHECK((int64_t)clip_bytes(&x) <= g->x_bytes, "VAE stage: %lld frames take %zu bytes of %lld",
+          (long long)x.t, clip_bytes(&x), (long long)g->x_bytes);
+    return clip_frames(&x, KEPT, t);
 }
 
-static struct clip frames_of(const struct clip *x, int64_t first, int64_t count)
+/* Where what a convolution makes goes first, for filter_run. */
+static struct clip made_at(const struct vae_stream *s, const struct stage *g)
 {
-    struct clip part = *x;
-    part.p += first * clip_frame(x);
-    part.t = count;
-    return part;
+    return (struct clip){.p = g->y, .dtype = s->clips};
 }
 
 /* x with the frames that waited before it. */
 static struct clip delay_join(const struct vae_stream *s, const struct delay *d,
                               const struct clip *x)
 {
-    struct clip window = frames_of(x, -d->held, x->t + d->held);
-    op_copy(s->v->dev, window.p, d->frames, sizeof(float) * (size_t)(d->held * clip_frame(x)));
+    struct clip window = clip_frames(x, -d->held, x->t + d->held);
+    struct clip waited = clip_frames(&window, 0, d->held);
+    op_copy(s->v->dev, waited.p, d->frames, clip_bytes(&waited));
     return window;
 }
 
@@ -40,20 +39,19 @@ static struct clip delay_join(const struct vae_stream *s, const struct delay *d,
 static void delay_keep(const struct vae_stream *s, struct delay *d, const struct clip *window,
                        int64_t given)
 {
-    struct clip rest = frames_of(window, given, window->t - given);
+    struct clip rest = clip_frames(window, given, window->t - given);
     CHECK(rest.t >= 0 && rest.t <= KEPT, "VAE stage: %lld frames wait", (long long)rest.t);
     d->held = rest.t;
-    op_copy(s->v->dev, d->frames, rest.p, sizeof(float) * (size_t)clip_count(&rest));
+    op_copy(s->v->dev, d->frames, rest.p, clip_bytes(&rest));
 }
 
-/* Moves a clip so few frames on that both places overlap: the last frames first. */
-static void move_on(const struct vae_stream *s, const struct clip *to, const struct clip *from)
+/* Moves a clip `step` frames on, so few that both places overlap: the last frames first. */
+static void move_on(const struct vae_stream *s, const struct clip *x, int64_t step)
 {
-    int64_t frame = clip_frame(from), step = frame > 0 ? (to->p - from->p) / frame : 0;
-    for (int64_t end = from->t; step > 0 && end > 0; end -= step) {
+    for (int64_t end = x->t; step > 0 && end > 0; end -= step) {
         int64_t first = end > step ? end - step : 0;
-        op_copy(s->v->dev, to->p + first * frame, from->p + first * frame,
-                sizeof(float) * (size_t)((end - first) * frame));
+        struct clip part = clip_frames(x, first, end - first);
+        op_copy(s->v->dev, clip_at(&part, step, 0, 0), part.p, clip_bytes(&part));
     }
 }
 
@@ -63,17 +61,19 @@ static void activate(struct vae_stream *s, const struct clip *y, const struct cl
     if (clip_count(x) > 0) op_pixel_norm_silu(s->v->dev, y, x, rows ? rows + x->c : NULL, rows);
 }
 
-static void copy_bordered(struct vae_stream *s, const struct clip *y, const struct clip *x)
+static void copy_bordered(const struct vae_stream *s, const struct clip *y, const struct clip *x)
 {
     if (clip_count(x) > 0) op_copy_pad(s->v->dev, y, x);
 }
 
 /* ---- resblocks (spec vae 1.5) ---------------------------------------------------------------- */
 
-static void add_noise(struct vae_stream *s, const struct clip *y, const float *map,
-                      const float *scale)
+/* y = x with noise (+ y) */
+static void add_noise(struct vae_stream *s, const struct clip *y, const struct clip *x,
+                      const float *map, const float *scale, bool accumulate)
 {
-    if (map && clip_count(y) > 0) op_add_noise_map(s->v->dev, y, map, scale);
+    if (map && clip_count(y) > 0)
+        op_add_noise_map(s->v->dev, y, x, map, scale, accumulate ? y : NULL);
 }
 
 /* x of `in` channels -> its shortcut of `out`: nothing but channels is mixed. */
@@ -82,6 +82,7 @@ static struct clip shortcut(struct vae_stream *s, struct stage *g, struct vae_re
 {
     struct clip normed = *x, out = piece_at(g, x->t, r->out);
     normed.p = g->input;
+    normed.dtype = s->clips;
     if (clip_count(x) == 0) return out;
     op_channel_layer_norm(s->v->dev, &normed, x, 1e-6f, r->norm3_weight, r->norm3_bias);
     if (!s->coder->resident) op_conv_pack(s->v->dev, &r->shortcut);
@@ -95,11 +96,10 @@ static struct clip add_second(struct vae_stream *s, struct stage *g, struct vae_
                               struct res_state *state, const struct clip *fresh, bool last,
                               const struct clip *window)
 {
-    if (!state->noise[1]) return filter_run(s, g, &state->second, fresh, last, window->p, true);
-    struct clip y = filter_run(s, g, &state->second, fresh, last, g->y, false);
-    struct clip out = frames_of(window, 0, y.t);
-    add_noise(s, &y, state->noise[1], r->noise_scale2);
-    op_lincomb(s->v->dev, out.p, 1.0f, out.p, 1.0f, y.p, clip_count(&y));
+    if (!state->noise[1]) return filter_run(s, g, &state->second, fresh, last, *window, true);
+    struct clip y = filter_run(s, g, &state->second, fresh, last, made_at(s, g), false);
+    struct clip out = clip_frames(window, 0, y.t);
+    add_noise(s, &out, &y, state->noise[1], r->noise_scale2, true);
     return out;
 }
 
@@ -109,18 +109,18 @@ static struct clip resblock(struct vae_stream *s, struct stage *g, struct vae_re
     const float *rows = r->modulation; /* [4][in], in == out where conditioned */
     struct clip fresh = filter_input(s, g, &state->first, x.t);
     activate(s, &fresh, &x, rows);
-    struct clip y = filter_run(s, g, &state->first, &fresh, last, g->y, false);
-    add_noise(s, &y, state->noise[0], r->noise_scale1);
+    struct clip y = filter_run(s, g, &state->first, &fresh, last, made_at(s, g), false);
+    add_noise(s, &y, &y, state->noise[0], r->noise_scale1, false);
 
     if (r->in != r->out) x = shortcut(s, g, r, &x);
+    int64_t waited = state->skip.held;
     struct clip window = delay_join(s, &state->skip, &x);
     fresh = filter_input(s, g, &state->second, y.t);
     activate(s, &fresh, &y, rows ? rows + 2 * r->in : NULL);
     struct clip out = add_second(s, g, r, state, &fresh, last, &window);
     delay_keep(s, &state->skip, &window, out.t);
-    struct clip piece = piece_at(g, out.t, r->out);
-    move_on(s, &piece, &out);
-    return piece;
+    move_on(s, &out, waited);
+    return piece_at(g, out.t, r->out);
 }
 
 /* ---- from stage to stage --------------------------------------------------------------------- */
@@ -136,13 +136,13 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
     int64_t given = state->conv.given;
     struct clip fresh = filter_input(s, g, &state->conv, x->t);
     copy_bordered(s, &fresh, x);
-    struct clip y = filter_run(s, g, &state->conv, &fresh, last, g->y, false);
+    struct clip y = filter_run(s, g, &state->conv, &fresh, last, made_at(s, g), false);
     struct clip window = delay_join(s, &state->skip, x);
     bool whole = last && given == 0 && y.t <= g->limit;
     for (int64_t i = 0; i < y.t; i += g->limit) {
         int64_t n = y.t - i < g->limit ? y.t - i : g->limit;
         bool first = given + i == 0;
-        struct clip from = frames_of(&y, i, n), skip = frames_of(&window, i, n);
+        struct clip from = clip_frames(&y, i, n), skip = clip_frames(&window, i, n);
         struct clip out = piece_at(&s->stages[number + 1],
                                    b->stride_t * n - (first ? b->stride_t - 1 : 0), b->out);
         if (clip_count(&out) > 0)
@@ -170,9 +170,9 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
     struct clip out = piece_at(&s->stages[number + 1], frames, b->out);
     copy_bordered(s, &fresh, x);
     if (b->kind == VAE_BLOCK_STRIDED) {
-        filter_run(s, g, conv, &fresh, last, out.p, false);
+        filter_run(s, g, conv, &fresh, last, out, false);
     } else {
-        struct clip y = filter_run(s, g, conv, &fresh, last, g->y, false);
+        struct clip y = filter_run(s, g, conv, &fresh, last, made_at(s, g), false);
         if (clip_count(&out) > 0)
             op_space_to_depth(s->v->dev, &out, &y, b->residual ? x : NULL, b->stride_t, b->stride_s,
                               first);
@@ -180,13 +180,15 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
     push_stage(s, number + 1, out, last);
 }
 
-/* The last convolution; what it makes leaves the stream. */
+/* The last convolution; what it makes leaves the stream, in fp32: pixels in bf16 would be wrong by up to
+ * a quarter of a step of 8 bits. */
 static void finish(struct vae_stream *s, struct stage *g, const struct clip *x, bool last)
 {
     const struct vae *v = s->v;
     struct clip fresh = filter_input(s, g, &s->conv_out, x->t);
     activate(s, &fresh, x, s->task.encodes ? NULL : v->last_modulation);
-    struct clip y = filter_run(s, g, &s->conv_out, &fresh, last, g->y, false);
+    struct clip y = {.p = g->y, .dtype = DTYPE_F32};
+    y = filter_run(s, g, &s->conv_out, &fresh, last, y, false);
     if (y.t == 0) return;
     if (!s->task.encodes && clip_count(&y) > 0) op_unpatchify(v->dev, s->pixels, &y, v->patch);
     s->sink.take(s->sink.argument, s->task.encodes ? y.p : s->pixels, y.t);
@@ -205,34 +207,34 @@ static void push_stage(struct vae_stream *s, int number, struct clip x, bool las
         (s->task.encodes ? downsample : upsample)(s, number, &x, last);
 }
 
-/* This rank's part of frames of pixels [t][all_h][all_w][3], as patches. */
-static void take_pixels(const struct vae_stream *s, const struct clip *y, const float *from)
+/* This rank's part of frames [t][scale * all_h][scale * all_w][c], in the stage's x. */
+static float *take_part(const struct vae_stream *s, const float *from, int64_t t, int64_t scale,
+                        int64_t c)
 {
     const struct stage *g = &s->stages[0];
-    int64_t patch = s->v->patch, row = g->all_w * patch * 3, line = g->w * patch * 3;
-    float *part = g->x; /* [t][patch * h][patch * w][3] */
-    from += g->top * patch * row + g->left * patch * 3;
-    for (int64_t i = 0; i < y->t; i++)
-        op_upload_rows(s->v->dev, part + i * g->h * patch * line, sizeof *part * (size_t)line,
-                       from + i * g->all_h * patch * row, sizeof *part * (size_t)row,
-                       sizeof *part * (size_t)line, g->h * patch);
-    if (y->h > 0 && y->w > 0) op_patchify(s->v->dev, y, part, (int)patch);
+    int64_t rows = scale * g->h, line = scale * g->w * c, row = scale * g->all_w * c;
+    float *part = g->x;
+    from += scale * g->top * row + scale * g->left * c;
+    for (int64_t i = 0; i < t; i++)
+        op_upload_rows(s->v->dev, part + i * rows * line, sizeof *part * (size_t)line,
+                       from + i * scale * g->all_h * row, sizeof *part * (size_t)row,
+                       sizeof *part * (size_t)line, rows);
+    return part;
 }
 
-/* This rank's part of frames of latents [t][all_h][all_w][C], between border columns. */
+/* Pixels as patches. */
+static void take_pixels(const struct vae_stream *s, const struct clip *y, const float *from)
+{
+    float *part = take_part(s, from, y->t, s->v->patch, 3);
+    if (y->h > 0 && y->w > 0) op_patchify(s->v->dev, y, part, s->v->patch);
+}
+
+/* Latents, between border columns. */
 static void take_latents(const struct vae_stream *s, const struct clip *y, const float *from)
 {
-    const struct stage *g = &s->stages[0];
-    int64_t row = g->all_w * y->c;
-    size_t stride = sizeof *from * (size_t)clip_row(y), border = sizeof *from * (size_t)y->c;
-    from += g->top * row + g->left * y->c;
-    for (int64_t i = 0; i < y->t; i++) {
-        float *to = y->p + i * clip_frame(y);
-        op_zero_rows(s->v->dev, to, stride, border, y->h);
-        op_upload_rows(s->v->dev, to + y->c, stride, from + i * g->all_h * row,
-                       sizeof *from * (size_t)row, sizeof *from * (size_t)(y->w * y->c), y->h);
-        op_zero_rows(s->v->dev, to + (y->w + 1) * y->c, stride, border, y->h);
-    }
+    struct clip part = {.t = y->t, .h = y->h, .w = y->w, .c = y->c};
+    part.p = take_part(s, from, y->t, 1, y->c);
+    copy_bordered(s, y, &part);
 }
 
 static void push_first(struct vae_stream *s, const float *frames, int64_t n, bool last)
@@ -241,7 +243,7 @@ static void push_first(struct vae_stream *s, const float *frames, int64_t n, boo
     struct clip fresh = filter_input(s, g, &s->conv_in, n);
     if (n > 0) (s->task.encodes ? take_pixels : take_latents)(s, &fresh, frames);
     struct clip x = piece_at(g, 0, s->coder->conv_in.out);
-    x.t = filter_run(s, g, &s->conv_in, &fresh, last, x.p, false).t;
+    x = filter_run(s, g, &s->conv_in, &fresh, last, x, false);
     push_stage(s, 0, x, last);
 }
 

@@ -135,6 +135,16 @@ void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data,
     c->kind->send_bytes_start(c, t, data, bytes, to, tag);
 }
 
+void comm_batch_begin(struct comm *c)
+{
+    if (c->kind->batch_begin) c->kind->batch_begin(c);
+}
+
+void comm_batch_end(struct comm *c)
+{
+    if (c->kind->batch_end) c->kind->batch_end(c);
+}
+
 void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from,
                               int tag)
 {

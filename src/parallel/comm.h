@@ -1,12 +1,13 @@
 /* A group of ranks that exchange buffers. Model code sees this and never the kind behind it: `self`
- * (a group of one, no MPI call at all) or `mpi`.
+ * (a group of one, no MPI call at all), `mpi` or `nccl`.
  *
  * Buffers lie in host memory, but those of a transfer whose `device` is set, which lie in that
- * device's: ring blocks and lines of the VAE's pictures. `mpi` sends these as they are where MPI can
- * read them (device_memory_is_host), and by way of the host where it cannot. Sends begin when the
- * device has finished what makes their rows; what was received is in its place after comm_wait, for
- * ops that are asked for from then on. A kind that knows the device (NCCL) would move such transfers
- * itself and leave all others to MPI.
+ * device's: ring blocks and lines of the VAE's pictures. `mpi` sends these as they are where MPI
+ * can read them (device_memory_is_host), and by way of the host where it cannot. Sends begin when
+ * the device has finished what makes their rows; what was received is in its place after comm_wait,
+ * for ops that are asked for from then on. `nccl` moves such transfers from device to device, in
+ * the order in which they are started, and leaves all others to MPI (comm_nccl.h). Both move the
+ * same bytes.
  *
  * No wait is unbounded: every wait polls, and past the deadline it CHECK-fails naming group,
  * operation and peer. Counts are int64_t rows of a fixed width, so no MPI count overflows. */
@@ -54,14 +55,19 @@ void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64
  * complete at once otherwise, and pile up at a receiver that does not.) */
 void comm_send_asked_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                            int64_t width, int to, int tag);
+/* Local: transfers that are started between the two begin together, and are not waited for within.
+ * Transfers of device memory that cross (each of two ranks sends to the other) must be in one batch
+ * on both. */
+void comm_batch_begin(struct comm *c);
+void comm_batch_end(struct comm *c);
 /* Local: waits for completion, polling. Past the group's timeout with nobody in the world having
  * done anything (heartbeat.h) it CHECK-fails, naming group, operation and peer. */
 void comm_wait(struct comm *c, struct transfer *t);
 /* Local: is it complete, or was it never started? Does not wait. */
 bool comm_done(struct comm *c, struct transfer *t);
-/* Local: `advance` is called now and then from every wait, and while this rank works from every poll
- * (heartbeat.h): for messages that must go on whatever this rank does. It must not wait itself.
- * NULL: nothing is called. */
+/* Local: `advance` is called now and then from every wait, and while this rank works from every
+ * poll (heartbeat.h): for messages that must go on whatever this rank does. It must not wait
+ * itself. NULL: nothing is called. */
 void comm_set_background(void (*advance)(void *argument), void *argument);
 /* Local: gives MPI a chance to progress the active ones of `transfers`, at most every 100 us
  * however often it is called. */

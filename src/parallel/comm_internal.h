@@ -14,6 +14,8 @@ struct comm_kind {
                           int from, int tag);
     void (*send_asked_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
                              int to, int tag);
+    void (*batch_begin)(struct comm *); /* NULL: transfers cross anyway */
+    void (*batch_end)(struct comm *);
     void (*send_bytes_start)(struct comm *, struct transfer *, const void *, int bytes, int to,
                              int tag);
     void (*receive_bytes_start)(struct comm *, struct transfer *, void *, int bytes, int from,

@@ -3,15 +3,14 @@
 #include "base/log.h"
 #include "kernels/ops.h"
 #include "parallel/comm_internal.h"
+#include "parallel/comm_nccl.h"
 #include "parallel/heartbeat.h"
+#include "parallel/patience.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { SPINS = 2000 };
-static const double LOOK_S = 0.02, POLL_S = 1e-4;
+static const double POLL_S = 1e-4;
 
 _Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request),
                "transfer.request is too small");
@@ -152,50 +151,11 @@ void comm_mpi_advance_background(void)
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
-/* Peers compute for seconds between messages and ranks may outnumber cores: after a short spin the
- * core is given away. */
-static void back_off(int turn)
-{
-    if (turn < SPINS)
-        sched_yield();
-    else
-        usleep(50);
-}
-
-/* A wait in progress, looked at every LOOK_S. Time counts in slices of at most a second: a job that
- * was suspended as a whole (Slurm does that) has not been quiet meanwhile. */
-struct patience {
-    const char *group, *what;
-    int peer; /* -1: everyone */
-    double timeout_s, looked_s;
-    double quiet_s;  /* for so long nobody in the world has done anything */
-    double worked_s; /* when somebody last had */
-    int turn;        /* stays at SPINS */
-};
-
-static struct patience patience_for(const char *group, const char *what, int peer, double timeout_s)
-{
-    return (struct patience){.group = group,
-                             .what = what,
-                             .peer = peer,
-                             .timeout_s = timeout_s,
-                             .looked_s = clock_s(),
-                             .worked_s = heartbeat_last_work_s()};
-}
-
 static void keep_waiting(struct patience *p)
 {
-    back_off(p->turn);
-    p->turn += p->turn < SPINS;
-    comm_mpi_advance_background();
-    double now = clock_s();
-    if (now - p->looked_s < LOOK_S) return;
-    p->quiet_s += now - p->looked_s < 1 ? now - p->looked_s : 1;
-    p->looked_s = now;
-    heartbeat_listen();
-    if (heartbeat_last_work_s() > p->worked_s) p->quiet_s = 0;
-    p->worked_s = heartbeat_last_work_s();
-    if (p->quiet_s < p->timeout_s) return;
+    patience_pause(p);
+    /* A device that waits for another rank knows better for whom, and has a deadline too. */
+    if (!patience_is_over(p) || comm_nccl_watch()) return;
     if (p->peer >= 0)
         CHECK(false, "%s with rank %d of group \"%s\": nothing has happened for %.0f s (timeout)",
               p->what, p->peer, p->group, p->timeout_s);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "parallel/comm_mpi.h"
+#include "parallel/comm_nccl.h"
 
 #include <stdbool.h>
 
@@ -68,7 +69,9 @@ void heartbeat_worked(void)
 void heartbeat_poll(void *unused)
 {
     (void)unused;
-    heartbeat_worked();
+    if (!comm_nccl_watch()) return heartbeat_worked();
+    heartbeat_listen();
+    comm_mpi_advance_background();
 }
 
 void heartbeat_listen(void)

@@ -13,7 +13,9 @@ void heartbeat_set_interval(double seconds);
 /* Work was done: a piece of an operation, a step, a tensor read, a message taken. Cheap: call it
  * wherever work is polled and between the parts of long work. */
 void heartbeat_worked(void);
-void heartbeat_poll(void *unused); /* heartbeat_worked, as what a device polls (device_set_poll) */
+/* heartbeat_worked, as what a device polls (device_set_poll); where that waits for another rank it
+ * is not work. */
+void heartbeat_poll(void *unused);
 /* For waiting loops: passes on and takes in the signs of others. */
 void heartbeat_listen(void);
 /* When anybody is known to have done something last (clock_s). */

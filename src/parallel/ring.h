@@ -26,7 +26,7 @@ struct ring {
     int64_t granule_floats; /* op_kv_granule_floats */
     float *own;             /* this rank's packed keys and values; device memory, as are all */
     float *incoming[2];     /* blocks of other ranks, double-buffered */
-    float *state;           /* running softmax state of the local queries */
+    float *state;           /* running softmax of the local queries; free between attentions */
     /* for the trace and for messages */
     int shot, step, block;
 };

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "parallel/comm_mpi.h"
+#include "parallel/comm_nccl.h"
 #include "parallel/heartbeat.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 enum { TAG_TRACE_HEAD = 11, TAG_TRACE_SPANS = 12 };
+enum { ABORT_PATIENCE_S = 15 };
 enum { TRACE_SPANS = 1 << 20 }; /* a rank; memory is touched as they are recorded */
 
 static bool mpi_is_up;
@@ -30,7 +32,7 @@ static void on_signal(int number)
                        : number == SIGINT ? "SIGINT"
                        : number == SIGHUP
                            ? "SIGHUP"
-                           : "SIGALRM (MPI took too long to start, to split or to end)";
+                           : "SIGALRM (MPI or NCCL took too long to start, to split or to end)";
     const char *const parts[] = {"ringreel: ", signal_identity, " ended by ", name,
                                  ", during ",  phase_get(),     "\n"};
     char line[512];
@@ -72,6 +74,8 @@ static bool started_by_launcher(void)
 static void abort_all(int status)
 {
     if (signal_hook) signal_hook();
+    alarm(ABORT_PATIENCE_S);
+    comm_nccl_abort();
     if (mpi_is_up) MPI_Abort(MPI_COMM_WORLD, status);
 }
 

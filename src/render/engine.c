@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "model/rope.h"
 #include "parallel/heartbeat.h"
+#include "parallel/transport.h"
 #include "render/budget.h"
 #include "render/conditioning.h"
 #include "render/decode.h"
@@ -93,6 +94,15 @@ static int make_mesh(struct engine *e)
     }
     comm_broadcast_bytes(w->comm, &e->chosen_codec_ranks, sizeof e->chosen_codec_ranks, 0);
     return mesh_create(&e->mesh, w, job->denoise_ranks, job->codec_ranks, e->chosen_codec_ranks);
+}
+
+/* Plans are for machines that may have other devices. */
+static int open_transport(struct engine *e)
+{
+    if (e->job->dry_run) return STATUS_OK;
+    phase_set("opening the transport");
+    return transport_open(&e->mesh, e->dev, e->job->transport, e->helping, e->transport,
+                          sizeof e->transport);
 }
 
 bool engine_owns(const struct engine *e, int shot)
@@ -348,6 +358,8 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
     TRY(world_agree(world, prepare_shots(e)));
     TRY(world_agree(world, make_mesh(e)));
+    TRY(world_agree(world, open_transport(e)));
+    phase_set("opening the models");
     TRY(world_agree(world, open_codec(e)));
     TRY(world_agree(world, check_widths(e)));
     TRY(world_agree(world, conditioning_open(e)));
@@ -370,6 +382,7 @@ int engine_open_codec(struct engine *e, struct world *world, const struct job_op
     phase_set("opening the VAE");
     TRY(world_agree(world, mesh_create_codec(&e->mesh, world)));
     TRY(world_agree(world, device_choice_open(&e->dev, world, job, false)));
+    TRY(world_agree(world, open_transport(e)));
     TRY(world_agree(world, checkpoint_open(&e->checkpoint, job->checkpoint_path)));
     TRY(world_agree(world, vae_open(&e->codec.vae, e->dev, e->checkpoint)));
     e->channels = vae_latent_channels(e->codec.vae);
@@ -383,6 +396,7 @@ int engine_plan_codec(struct engine *e)
     TRY(world_agree(e->world, budget_plan(&budget, e)));
     TRY(world_agree(e->world, budget_decide(&budget, e)));
     if (!e->job->quiet) budget_print(&budget, e);
+    if (e->world->rank == 0 && e->transport[0]) log_info("%s", e->transport);
     TRY(world_agree(e->world, check_outputs(e)));
     take_memory(e);
     return STATUS_OK;
@@ -398,8 +412,8 @@ void engine_close(struct engine *e)
     checkpoint_close(e->codec.text_encoder);
     checkpoint_close(e->checkpoint);
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_free(&e->arenas[i]);
+    mesh_free(&e->mesh); /* its messages may be the device's */
     if (e->dev) device_close(e->dev);
-    mesh_free(&e->mesh);
     workload_free(e);
     free(e->shots);
 }

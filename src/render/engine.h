@@ -76,6 +76,7 @@ struct engine {
     struct balance balance; /* the job's costs, on rank 0 */
     int chosen_codec_ranks; /* by these; what was asked for comes first */
     struct tally tally;
+    char transport[320]; /* announced; "" where nothing is exchanged */
 };
 
 /* Collective over the world: opens and checks everything that can be checked before the first step,

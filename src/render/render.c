@@ -55,6 +55,7 @@ static void print_mesh(const struct engine *e)
              device_name(e->dev), device_isa(e->dev),
              device_precision(e->dev) == PRECISION_BF16 ? "bf16" : "fp32", device_threads(e->dev),
              device_threads(e->dev) == 1 ? "" : "s");
+    if (e->transport[0]) log_info("%s", e->transport);
     if (m->idle_ranks)
         log_warn("%d rank%s idle: denoise_ranks and codec_ranks leave nothing to do for them",
                  m->idle_ranks, m->idle_ranks == 1 ? " is" : "s are");

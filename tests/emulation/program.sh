@@ -39,7 +39,7 @@ psnr_of() {
 close_to_cpu() { # name, least PSNR, words
     local name=$1 least=$2 psnr
     shift 2
-    rm -f "$work"/{cpu,cuda}.mkv
+    rm -f "$work/cpu.mkv" "$work/cuda.mkv" # of the case before
     ringreel 0 render "$job" "${size[@]}" "$@" --backend cpu --precision float32 -o "$work/cpu.mkv" --encoder ffv1
     render_cuda 0 "$@" >/dev/null
     psnr=$(psnr_of)
@@ -50,6 +50,17 @@ close_to_cpu 'bf16 is close to fp32 on the CPU' 45
 close_to_cpu 'with guidance of all kinds' 40 "${small[@]}" --stg-scale 1 --skip-block-list 1 --cfg-star-rescale
 # Attention alone rounds to bf16.
 close_to_cpu 'fp32 products are closer' 52 "${small[@]}" --precision float32
+
+vae_memory() { # precision: MiB of the plan
+    ringreel 0 render "$job" --backend cuda --precision "$1" --width 768 --height 512 --num-frames 33 --dry-run
+    sed -nE 's/^rank 0, [^;]* VAE ([0-9]+)[.0-9]* MiB.*/\1/p' "$work/out"
+}
+half=$(vae_memory bfloat16) whole=$(vae_memory float32)
+if ((0 < half && half < whole)); then
+    ok "clips in bf16 take less: $half of $whole MiB"
+else
+    not_ok 'clips in bf16 take less' "${half:-none} of ${whole:-none} MiB"
+fi
 
 few=$(render_cuda 0 "${small[@]}")
 for order in fifo random:5; do
@@ -90,6 +101,17 @@ equal 'weights that are streamed are not in graphs' 0 "$(launches)"
 equal 'a step is dumped as ever' "$recorded" "$(counted 3 "${guided[@]}" --dump "$work/dump" --trace "$work/trace.json")"
 ringreel 2 render "$job" --backend cuda --digest -o "$work/cuda.mkv" --encoder ffv1 --width 32 --height 32 --num-frames 1 "${guided[@]}"
 equal 'one denoise rank and one codec rank, the same bytes' "$recorded" "$(digest)"
+# MiB of the transformer's activations in the plan
+planned() {
+    ringreel 0 render "$job" --width 768 --height 512 --num-frames 121 --dry-run --backend cuda "$@"
+    sed -nE 's/.*transformer activations ([0-9.]+) MiB.*/\1/p' "$work/out"
+}
+half=$(planned) whole=$(planned --precision float32)
+if awk -v a="${half:-1}" -v b="${whole:-0}" 'BEGIN { exit !(a < 0.75 * b) }'; then
+    ok "the plan of bf16 is smaller: $half MiB, $whole MiB in fp32"
+else
+    not_ok 'the plan of bf16 is smaller' "${half:-none} MiB, ${whole:-none} MiB in fp32"
+fi
 
 # ---- what is not there ---------------------------------------------------------------------------------------------
 

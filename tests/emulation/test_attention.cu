@@ -125,7 +125,7 @@ static Floats on_cpu(const Problem &p, Operands x)
     device *dev = device_open_cpu(1, nullptr, PRECISION_F32);
     int64_t cols = p.heads * p.d, granules = (p.keys + p.granule - 1) / p.granule;
     Floats o(x.q.size());
-    Floats packed(granules * op_kv_granule_floats(p.granule, p.heads, p.d));
+    Floats packed(granules * op_kv_granule_floats(dev, p.granule, p.heads, p.d));
     Floats state(op_attention_state_floats(p.queries, p.heads, p.d));
     auto matrix = [&](Floats &m, int64_t rows) { return mat{m.data(), rows, cols, DTYPE_F32}; };
     op_kv_pack(dev, packed.data(), matrix(x.k, p.keys), matrix(x.v, p.keys), p.heads, p.granule);
@@ -168,6 +168,35 @@ static Floats on_gpu(const Problem &p, const Operands &x, attention_kernel kerne
     Floats all = o.back(), rest = state.back();
     all.insert(all.end(), rest.begin(), rest.end());
     return all;
+}
+
+/* The output alone, begun and finished in the launches that need it: `state` is not looked at by one
+ * that begins it, nor touched by one that does all. o_bf16: of the output; q is written over if it has
+ * the same type. */
+static Floats in_parts(const Problem &p, const Operands &x, attention_kernel kernel, bool o_bf16,
+                       const std::vector<int64_t> &cuts = {})
+{
+    int64_t cols = p.heads * p.d, granules = (p.keys + p.granule - 1) / p.granule, from = 0;
+    int64_t size = attention_kv_granule_floats(p.granule, p.heads, p.d);
+    Rows q(x.q, p.queries, cols, p.bf16), k(x.k, p.keys, cols, p.bf16);
+    Rows v(x.v, p.keys, cols, p.bf16), other(x.q, p.queries, cols, o_bf16);
+    Rows &o = o_bf16 == p.bf16 ? q : other;
+    OnDevice<float> packed(static_cast<size_t>(granules * size));
+    Floats untouched(static_cast<size_t>(attention_state_floats(p.queries, p.heads, p.d)), 7);
+    OnDevice<float> state(untouched);
+    int error = attention_kv_pack(nullptr, packed, k, v, p.heads, p.granule);
+    std::vector<int64_t> ends = cuts;
+    ends.push_back(granules);
+    for (int64_t to : ends) {
+        int64_t keys = (to * p.granule < p.keys ? to * p.granule : p.keys) - from * p.granule;
+        if (!error)
+            error = attention_part(nullptr, kernel, o, state, q, packed + from * size, keys,
+                                   p.granule, p.heads, scale_of(p), from == 0, to == granules);
+        from = to;
+    }
+    EXPECT(error == cudaSuccess, "error %d", error);
+    if (cuts.empty()) EXPECT_SAME(state.back(), untouched);
+    return o.back();
 }
 
 static double farthest(const Floats &x, const Floats &y)
@@ -235,6 +264,23 @@ static void check_bits(const Problem &p)
     for (attention_kernel kernel : kernels_of(p.d)) check_kernel_bits(p, x, kernel);
 }
 
+/* Of either type of output, which on_gpu has of the queries' */
+static void check_parts(const Problem &p)
+{
+    Operands x(p);
+    int64_t granules = (p.keys + p.granule - 1) / p.granule;
+    for (attention_kernel kernel : kernels_of(p.d))
+        for (bool o_bf16 : {false, true}) {
+            Floats want = part(on_gpu(p, x, kernel), 0, static_cast<int64_t>(x.q.size()));
+            Floats whole = in_parts(p, x, kernel, o_bf16);
+            if (o_bf16 == p.bf16) EXPECT_SAME(whole, want);
+            double off = farthest(whole, want);
+            EXPECT(off <= 0x1p-9, "kernel %d: off by %g", kernel, off);
+            if (granules > 1) EXPECT_SAME(in_parts(p, x, kernel, o_bf16, {1}), whole);
+            if (granules > 2) EXPECT_SAME(in_parts(p, x, kernel, o_bf16, {1, granules - 1}), whole);
+        }
+}
+
 /* ---- cases ----------------------------------------------------------------------------------- */
 
 static void test_widths()
@@ -274,6 +320,14 @@ static void test_same_bits()
     check_bits({70, 150, 48, 1, 32, false, 4});
     check_bits({70, 120, 16, 1, 64, false, 4});
     check_bits({40, 230, 80, 1, 128, true, 4});
+}
+
+static void test_parts()
+{
+    check_parts({70, 70, 32, 2, 32, true, 4});
+    check_parts({33, 40, 16, 2, 64, false, 4});
+    check_parts({130, 64, 64, 1, 64, true, 4});
+    check_parts({20, 200, 80, 1, 128, true, 4});
 }
 
 /* A granule whose scores are all -infinity leaves no trace and no NaN. */
@@ -345,6 +399,7 @@ int main()
                                  {"more tiles than stages", test_long_ring},
                                  {"text keys", test_cross_attention},
                                  {"the same bits however it is cut", test_same_bits},
+                                 {"begun and finished in one launch", test_parts},
                                  {"scores of -infinity", test_infinite_scores},
                                  {"T5", test_t5},
                                  {"what is refused", test_refused}};

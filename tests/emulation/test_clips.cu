@@ -22,7 +22,7 @@ struct HostClip {
 static struct clip extents(int64_t t, int64_t h, int64_t w, int64_t c, int pad = 0, int above = 0,
                            int below = 0)
 {
-    return {nullptr, t, h, w, c, pad, above, below};
+    return {nullptr, DTYPE_F32, t, h, w, c, pad, above, below};
 }
 
 class DeviceClip
@@ -33,13 +33,14 @@ class DeviceClip
     {
     }
     /* `count` frames from `first` on */
-    struct device_clip frames(int64_t first, int64_t count)
+    struct clip frames(int64_t first, int64_t count)
     {
-        int64_t at = first * clip_frame(&shape_) + shape_.above * clip_row(&shape_);
-        return {values_.at(at), type_,      count,        shape_.h,    shape_.w,
-                shape_.c,       shape_.pad, shape_.above, shape_.below};
+        struct clip v = shape_;
+        v.p = values_.at(shape_.above * clip_row(&shape_));
+        v.dtype = type_;
+        return clip_frames(&v, first, count);
     }
-    struct device_clip all() { return frames(0, shape_.t); }
+    struct clip all() { return frames(0, shape_.t); }
     std::vector<float> back() { return values_.back(); }
 
   private:
@@ -73,7 +74,7 @@ static void check_pixel_norm(HostClip y, HostClip x, bool modulated)
 {
     std::vector<float> scale = random_values(x.shape.c), shift = random_values(x.shape.c);
     OnDevice<float> dscale(scale), dshift(shift);
-    auto launch = [&](struct device_clip to, struct device_clip from) {
+    auto launch = [&](struct clip to, struct clip from) {
         return launch_pixel_norm_silu(nullptr, to, from,
                                       modulated ? static_cast<float *>(dscale) : nullptr,
                                       modulated ? static_cast<float *>(dshift) : nullptr);
@@ -89,7 +90,7 @@ static void check_layer_norm(HostClip y, HostClip x)
 {
     std::vector<float> weight = random_values(x.shape.c), bias = random_values(x.shape.c);
     OnDevice<float> dweight(weight), dbias(bias);
-    auto launch = [&](struct device_clip to, struct device_clip from) {
+    auto launch = [&](struct clip to, struct clip from) {
         return launch_channel_layer_norm(nullptr, to, from, 1e-6f, dweight, dbias);
     };
     std::vector<float> got = moved(y, x, launch);
@@ -130,7 +131,7 @@ static void test_norm_in_place()
 
 static void check_copy(HostClip y, HostClip x)
 {
-    auto launch = [](struct device_clip to, struct device_clip from) {
+    auto launch = [](struct clip to, struct clip from) {
         return launch_copy_pad(nullptr, to, from);
     };
     std::vector<float> got = moved(y, x, launch);
@@ -150,26 +151,36 @@ static void test_copy_pad()
         }
 }
 
-static void check_noise(HostClip y)
+/* y = x with noise (+ what y holds) */
+static void check_noise(HostClip y, HostClip x, bool accumulate)
 {
     std::vector<float> map = random_values(y.shape.h * y.shape.w), scale = random_values(y.shape.c);
     OnDevice<float> dmap(map), dscale(scale);
-    auto launch = [&](struct device_clip to, struct device_clip) {
-        return launch_add_noise_map(nullptr, to, dmap, dscale);
+    auto launch = [&](struct clip to, struct clip from) {
+        return launch_add_noise_map(nullptr, to, from, dmap, dscale, accumulate ? &to : nullptr);
     };
-    std::vector<float> got = moved(y, y, launch);
-    struct clip to = y.clip();
-    op_add_noise_map(cpu(), &to, map.data(), scale.data());
+    std::vector<float> got = moved(y, x, launch);
+    struct clip to = y.clip(), from = x.clip();
+    op_add_noise_map(cpu(), &to, &from, map.data(), scale.data(), accumulate ? &to : nullptr);
     expect_same(got, rounded(y.values, y.type), "add_noise_map");
 }
 
 static void test_add_noise_map()
 {
-    for (enum dtype type : BOTH_TYPES) {
-        check_noise({type, extents(2, 3, 4, 24)});
-        check_noise({type, extents(3, 2, 70, 17, 1, 1, 1)});
-        check_noise({type, extents(1, 1, 1, 1)});
-    }
+    for (enum dtype to : BOTH_TYPES)
+        for (enum dtype from : BOTH_TYPES) {
+            check_noise({to, extents(2, 3, 4, 24)}, {from, extents(2, 3, 4, 24)}, true);
+            check_noise({to, extents(3, 2, 70, 17, 1, 1, 1)}, {from, extents(3, 2, 70, 17)}, false);
+            check_noise({to, extents(1, 1, 1, 1)}, {from, extents(1, 1, 1, 1, 1, 0, 1)}, true);
+        }
+    HostClip y(BF16, extents(2, 2, 3, 16)); /* in place */
+    std::vector<float> map = random_values(6), scale = random_values(16);
+    OnDevice<float> dmap(map), dscale(scale);
+    DeviceClip dy(y, 0);
+    EXPECT_LAUNCH(launch_add_noise_map(nullptr, dy.all(), dy.all(), dmap, dscale, nullptr));
+    struct clip c = y.clip();
+    op_add_noise_map(cpu(), &c, &c, map.data(), scale.data(), nullptr);
+    expect_same(dy.back(), rounded(y.values, BF16), "add_noise_map in place");
 }
 
 /* ---- depth and space, exact ------------------------------------------------------------------ */
@@ -182,14 +193,14 @@ static std::vector<float> moved_whole(const HostClip &y, const HostClip &x,
 {
     return result_any_way(1, [&](const Way &way) {
         DeviceClip dy(y, way.lead), dx(x, way.lead), dr(residual ? *residual : x, way.lead);
-        struct device_clip r = dr.all();
+        struct clip r = dr.all();
         EXPECT_LAUNCH(launch(dy.all(), dx.all(), residual ? &r : nullptr));
         return dy.back();
     });
 }
 
 struct Move {
-    enum dtype type;
+    enum dtype type, from; /* of y and the residual; of x */
     int st, ss;
     bool first;
     int64_t channels,
@@ -200,11 +211,11 @@ struct Move {
 static void check_depth_to_space(const Move &m)
 {
     int64_t p = m.st * m.ss * m.ss, t = 3, h = 2, w = 3;
-    HostClip x(m.type, extents(t, h, w, m.channels * p, m.pad, 0, 1));
+    HostClip x(m.from, extents(t, h, w, m.channels * p, m.pad, 0, 1));
     HostClip y(m.type, extents(m.st * t - (m.first ? m.st - 1 : 0), m.ss * h, m.ss * w, m.channels,
                                m.pad, m.above));
     HostClip residual(m.type, extents(t, h, w, (m.shared ? m.shared : 1) * p, 1 - m.pad));
-    auto launch = [&](struct device_clip to, struct device_clip from, const struct device_clip *r) {
+    auto launch = [&](struct clip to, struct clip from, const struct clip *r) {
         return launch_depth_to_space(nullptr, to, from, r, m.st, m.ss, m.first);
     };
     std::vector<float> got = moved_whole(y, x, m.shared ? &residual : nullptr, launch);
@@ -217,10 +228,10 @@ static void check_space_to_depth(const Move &m)
 {
     int64_t p = m.st * m.ss * m.ss, t = 3, h = 2, w = 3, drop = m.first ? m.st - 1 : 0;
     struct clip fine = extents(m.st * t - drop, m.ss * h, m.ss * w, m.channels, m.pad, m.above);
-    HostClip x(m.type, fine), y(m.type, extents(t, h, w, m.channels * p, m.pad, 0, 1));
+    HostClip x(m.from, fine), y(m.type, extents(t, h, w, m.channels * p, m.pad, 0, 1));
     fine.c *= m.shared ? m.shared : 1; /* groups of so many */
     HostClip residual(m.type, fine);
-    auto launch = [&](struct device_clip to, struct device_clip from, const struct device_clip *r) {
+    auto launch = [&](struct clip to, struct clip from, const struct clip *r) {
         return launch_space_to_depth(nullptr, to, from, r, m.st, m.ss, m.first);
     };
     std::vector<float> got = moved_whole(y, x, m.shared ? &residual : nullptr, launch);
@@ -231,12 +242,12 @@ static void check_space_to_depth(const Move &m)
 
 template <class Check> static void each_move(const Check &check)
 {
-    for (enum dtype type : BOTH_TYPES)
+    for (enum dtype to : BOTH_TYPES)
         for (int st = 1; st <= 2; st++)
             for (int ss = 1; ss <= 2; ss++) {
-                check(Move{type, st, ss, true, 5, 0, 1, 1});
-                check(Move{type, st, ss, false, 8, 3, 0, 0});
-                check(Move{type, st, ss, true, 6, 2, 1, 0});
+                check(Move{to, to, st, ss, true, 5, 0, 1, 1});
+                check(Move{to, F32, st, ss, false, 8, 3, 0, 0});
+                check(Move{to, BF16, st, ss, true, 6, 2, 1, 0});
             }
 }
 static void test_depth_to_space() { each_move(check_depth_to_space); }
@@ -290,9 +301,13 @@ static void test_refused()
 {
     HostClip x(F32, extents(1, 2, 2, 8)), y(BF16, extents(2, 4, 4, 1));
     DeviceClip dx(x, 0), dy(y, 0);
-    EXPECT(launch_depth_to_space(nullptr, dy.all(), dx.all(), nullptr, 2, 2, false) ==
+    struct clip of_x = dx.all();
+    EXPECT(launch_depth_to_space(nullptr, dy.all(), of_x, &of_x, 2, 2, false) ==
                cudaErrorInvalidValue,
-           "two types");
+           "a residual of another type");
+    EXPECT(launch_add_noise_map(nullptr, dy.all(), dy.all(), nullptr, nullptr, &of_x) ==
+               cudaErrorInvalidValue,
+           "a sum of two types");
     EXPECT(launch_depth_to_space(nullptr, dx.all(), dx.all(), nullptr, 3, 1, false) ==
                cudaErrorInvalidValue,
            "stride 3");

@@ -17,7 +17,7 @@ struct Clip {
     struct clip v;
     Floats values; /* with border and halo rows */
     Clip(int64_t t, int64_t h, int64_t w, int64_t c, int pad = 0, int above = 0, int below = 0)
-        : v{nullptr, t, h, w, c, pad, above, below},
+        : v{nullptr, DTYPE_F32, t, h, w, c, pad, above, below},
           values(static_cast<size_t>(clip_count(&v)), 0.0f)
     {
     }
@@ -30,7 +30,8 @@ struct Clip {
     }
     float *at(int64_t t, int64_t y, int64_t x)
     {
-        return look().p + t * clip_frame(&v) + y * clip_row(&v) + (x + v.pad) * v.c;
+        struct clip view = look();
+        return static_cast<float *>(clip_at(&view, t, y, x));
     }
     /* Every position; `border` false: columns beyond the picture stay 0. */
     template <class Value> void fill(Value value, bool border = false)
@@ -61,18 +62,12 @@ class DeviceClip
         : memory_(stored(clip.values, type)), like_(clip), type_(type)
     {
     }
-    operator device_clip()
+    operator struct clip()
     {
-        size_t before = like_.before() * dtype_bytes();
-        return {static_cast<uint8_t *>(memory_) + before,
-                type_,
-                like_.v.t,
-                like_.v.h,
-                like_.v.w,
-                like_.v.c,
-                like_.v.pad,
-                like_.v.above,
-                like_.v.below};
+        struct clip v = like_.v;
+        v.p = static_cast<uint8_t *>(memory_) + like_.before() * dtype_size(type_);
+        v.dtype = type_;
+        return v;
     }
     Clip back() const
     {
@@ -88,7 +83,6 @@ class DeviceClip
     }
 
   private:
-    size_t dtype_bytes() const { return type_ == DTYPE_F32 ? 4 : 2; }
     static std::vector<uint8_t> stored(const Floats &x, enum dtype type)
     {
         std::vector<uint8_t> bytes(x.size() * (type == DTYPE_F32 ? 4 : 2));
@@ -128,8 +122,7 @@ struct Options {
     enum dtype x = DTYPE_F32, y = DTYPE_F32, weight = DTYPE_F32;
     int front = 1;
     conv_span span = {0, 0, 0, 0}; /* 0 rows: everywhere */
-    const conv_norm *norm = nullptr;
-    bool add = false; /* what y held before */
+    bool add = false;              /* what y held before */
 };
 
 static std::vector<uint16_t> half_bits(const Floats &x)
@@ -149,7 +142,7 @@ static Clip convolve(const Layer &layer, const Clip &x, Clip y, const Options &o
     if (o.weight == DTYPE_BF16) from = weight16;
     EXPECT(conv_weights_pack(nullptr, packed, from, o.weight, &layer.shape) == cudaSuccess, "pack");
     DeviceClip dx(x, o.x), dy(y, o.y);
-    conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span, o.norm};
+    conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span};
     if (o.add) job.add = job.y.p;
     if (!o.span.rows) job.span = {0, y.v.h, 0, y.v.w};
     EXPECT(conv_launch(nullptr, &job) == cudaSuccess, "launch");
@@ -238,6 +231,7 @@ static void test_exact()
         {1, 2, 3, 1, 0, 0, {3, 48, 3, 1, 1}, 1, 1},   /* frames are copies; vectors of nothing */
         {4, 5, 4, 1, 1, 0, {24, 129, 3, 2, 2}, 2, 2}, /* causal, half of everything, two panels */
         {3, 4, 3, 1, 0, 1, {129, 3, 3, 1, 1}, 2, 0},  /* frames behind a clip's first */
+        {6, 3, 4, 1, 0, 0, {8, 16, 3, 2, 1}, 2, -1},  /* causal, behind an odd number of frames */
         {2, 9, 10, 1, 1, 1, {12, 64, 3, 1, 1}, 2, 1}, /* two tiles of positions */
         {3, 5, 4, 0, 0, 0, {20, 70, 1, 2, 2}, 2, 1},  /* kernel 1 */
         {2, 3, 5, 1, 0, 0, {72, 16, 1, 1, 1}, 2, 0},  /* kernel 1 of a clip with border */
@@ -290,13 +284,6 @@ class Cpu
         struct clip from = x.look(), to = y.look();
         op_conv3d(device_, &to, &from, &c, front, add ? &to : nullptr, nullptr);
         op_conv_unpack(device_, &c);
-        return y;
-    }
-    Clip norm_silu(Clip x, const Floats &scale, const Floats &shift)
-    {
-        Clip y = x;
-        struct clip from = x.look(), to = y.look();
-        op_pixel_norm_silu(device_, &to, &from, scale.data(), shift.data());
         return y;
     }
 
@@ -413,87 +400,6 @@ static void test_splits()
     }
 }
 
-/* ---- the fused norm --------------------------------------------------------------------------- */
-
-struct Fused {
-    int64_t in, out;
-    int kernel, pad, above, below, left, right;
-};
-
-/* The unfused pair: the CPU's norm, then the convolution of its result. */
-static void check_fused(Cpu *cpu, const Fused &f, enum dtype type, bool modulated)
-{
-    Layer layer = make_layer({f.in, f.out, f.kernel, 1, 1}, real);
-    Clip x(2, 4, 5, f.in, f.pad, f.above, f.below);
-    x.fill([](size_t i) { return bf16_value(bf16_bits(3 * real(i + 17))); }, true);
-    Floats scale, shift;
-    for (int64_t c = 0; c < f.in; c++) {
-        scale.push_back(modulated ? real(c + 900) / 2 : 0.0f);
-        shift.push_back(modulated ? real(c + 1900) : 0.0f);
-    }
-    /* everything as picture, so that halo rows and a neighbour's columns are normed too */
-    Clip flat(2, 4 + f.above + f.below, 5 + 2 * f.pad, f.in),
-        padded(2, 4, 5, f.in, 1, f.above, f.below);
-    flat.values = x.values;
-    flat = cpu->norm_silu(flat, scale, shift);
-    for (int64_t t = 0; t < 2; t++)
-        for (int64_t h = -f.above; h < 4 + f.below; h++)
-            for (int64_t w = -f.left; w < 5 + f.right; w++)
-                memcpy(padded.at(t, h, w), flat.at(t, h + f.above, w + f.pad),
-                       sizeof(float) * static_cast<size_t>(f.in));
-    Clip y = output_of(layer, x, 2);
-    Options o;
-    Clip want = convolve(layer, padded, y, o);
-    DeviceClip dx(x, type);
-    device_clip view = dx;
-    OnDevice<float> inverse(x.values.size() / static_cast<size_t>(f.in)), dscale(scale),
-        dshift(shift);
-    float *inverse_of_row_0 = inverse + x.before() / static_cast<size_t>(f.in);
-    EXPECT(conv_inverse_norms(nullptr, inverse_of_row_0, &view) == cudaSuccess, "norms");
-    conv_norm norm = {inverse_of_row_0, nullptr, nullptr, f.left, f.right};
-    if (modulated) norm.scale = dscale, norm.shift = dshift;
-    o.x = type;
-    o.norm = &norm;
-    double apart = distance(convolve(layer, x, y, o).values, want.values);
-    /* fp32 arithmetic twice, rounded to bf16: where that falls to the other side is rare */
-    EXPECT(apart < 0x1p-13, "in %d kernel %d type %d: %g", int(f.in), f.kernel, int(type), apart);
-}
-
-static void test_fused()
-{
-    Cpu cpu;
-    const Fused cases[] = {{32, 32, 3, 0, 0, 0, 0, 0},
-                           {24, 31, 3, 1, 1, 0, 0, 0},
-                           {20, 16, 3, 1, 1, 1, 0, 1},
-                           {7, 16, 3, 1, 0, 1, 1, 1},
-                           {64, 16, 1, 0, 0, 0, 0, 0}};
-    for (const Fused &f : cases) {
-        check_fused(&cpu, f, DTYPE_F32, f.in != 64);
-        check_fused(&cpu, f, DTYPE_BF16, f.in != 32);
-    }
-}
-
-/* Spans of the fused one. */
-static void test_fused_spans()
-{
-    Layer layer = make_layer(ROUGH, real);
-    Clip x = rough_clip(2, 5, 7), y = output_of(layer, x, 2);
-    DeviceClip dx(x, DTYPE_F32);
-    device_clip view = dx;
-    OnDevice<float> inverse(x.values.size() / static_cast<size_t>(ROUGH.in));
-    EXPECT(conv_inverse_norms(nullptr, inverse, &view) == cudaSuccess, "norms");
-    conv_norm norm = {inverse, nullptr, nullptr, 1, 0};
-    Options o;
-    o.norm = &norm;
-    Clip all = convolve(layer, x, y, o), parts = y;
-    for (const conv_span &span :
-         {conv_span{0, 2, 0, 7}, conv_span{2, 3, 0, 3}, conv_span{2, 3, 3, 4}}) {
-        o.span = span;
-        parts = convolve(layer, x, parts, o);
-    }
-    EXPECT_SAME(parts.values, all.values);
-}
-
 /* ---- what does not fit ------------------------------------------------------------------------ */
 
 static void test_refused()
@@ -502,7 +408,7 @@ static void test_refused()
     Clip x = rough_clip(1, 2, 3);
     DeviceClip dx(x, DTYPE_F32), dy(output_of(layer, x, 1), DTYPE_F32);
     OnDevice<uint8_t> packed(conv_weights_bytes(&ROUGH));
-    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3}, nullptr};
+    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3}};
     conv_job jobs[] = {good, good, good, good, good, good};
     jobs[0].shape.kernel = 2;
     jobs[1].shape.in = 32;
@@ -524,8 +430,6 @@ int main()
                           {"types of clips and weights", test_types},
                           {"spans", test_spans},
                           {"rows and frames", test_splits},
-                          {"fused norm", test_fused},
-                          {"fused norm, spans", test_fused_spans},
                           {"refusals", test_refused}};
     return run_cases(cases);
 }

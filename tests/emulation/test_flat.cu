@@ -86,6 +86,29 @@ static void test_lincomb()
         }
 }
 
+/* Sums of two numbers: nothing to round differently. */
+static void test_modulation()
+{
+    for (int64_t width : {4, 7, 1032})
+        for (int64_t times : {1, 3})
+            for (bool one_for_all : {false, true}) {
+                int64_t kinds = 6, cols = one_for_all ? width : kinds * width;
+                std::vector<float> table = random_values(kinds * width);
+                std::vector<float> e = random_values(times * cols);
+                std::vector<float> want(static_cast<size_t>(kinds * times * width));
+                auto result = [&](const Way &way) {
+                    Values dt(DTYPE_F32, table, way.lead), de(DTYPE_F32, e, way.lead);
+                    Values y(DTYPE_F32, std::vector<float>(want.size()), way.lead);
+                    EXPECT_LAUNCH(launch_modulation(nullptr, y.rows(0, kinds * times, width),
+                                                    dt.floats(), de.rows(0, times, cols)));
+                    return y.back();
+                };
+                op_modulation(cpu(), mat_f32(want.data(), kinds * times, width), table.data(),
+                              mat_f32(e.data(), times, cols));
+                expect_same(result_any_way(1, result), want, "modulation");
+            }
+}
+
 /* ---- sums of tiles --------------------------------------------------------------------------- */
 
 static void check_dots(int64_t n, int64_t tile, bool squares)
@@ -333,6 +356,7 @@ int main()
 {
     const Case cases[] = {{"gelu_gate", test_gelu_gate},
                           {"silu", test_silu},
+                          {"modulation", test_modulation},
                           {"lincomb", test_lincomb},
                           {"dot_tiles", test_dot_tiles},
                           {"convert: all codes", test_convert},

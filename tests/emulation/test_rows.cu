@@ -180,8 +180,8 @@ static void check_qk(const Shape &s, enum dtype type, bool turned)
         for (int64_t row = 0; row < s.rows; row++) {
             struct rope rope = turns.host;
             rope.coord += 3 * row;
-            op_qk_norm_rope(cpu(), mat_f32(&want[row * stride + part * s.cols], 1, s.cols), EPS,
-                            weight[part].data(), turned ? &rope : nullptr);
+            op_qk_norm_rope(cpu(), mat_f32(&want[row * stride + part * s.cols], 1, s.cols), {}, EPS,
+                            weight[part].data(), nullptr, turned ? &rope : nullptr);
         }
     expect_close(result_any_way(s.rows, result), want, tolerance(type), "qk_norm_rope");
 }
@@ -205,7 +205,7 @@ static void test_queries_alone()
     Values dx(DTYPE_F32, x), dw(DTYPE_F32, weight);
     EXPECT_LAUNCH(launch_qk_norm_rope(nullptr, {dx.at(0), s.cols, dw.floats()}, {}, DTYPE_F32,
                                       s.rows, s.cols, EPS, &turns.device));
-    op_qk_norm_rope(cpu(), matrix(want, s.cols), EPS, weight.data(), &turns.host);
+    op_qk_norm_rope(cpu(), matrix(want, s.cols), {}, EPS, weight.data(), nullptr, &turns.host);
     expect_close(dx.back(), want, tolerance(DTYPE_F32), "queries");
 }
 
@@ -243,32 +243,60 @@ static void test_gate_residual()
     }
 }
 
-/* One pass gives the bits of two. */
-static void check_gate_norm(const Shape &s, enum dtype from, enum dtype to, enum norm kind)
+/* One pass gives the bits of two, and what the CPU's one pass gives. */
+static void check_gate_norm(const Shape &s, enum dtype from, enum dtype to, struct next_norm norm)
 {
     Modulation m(s), gates(s);
-    std::vector<float> x = random_rows(s), y = random_values(s.rows * s.cols);
+    std::vector<float> x = random_rows(s), y = rounded(random_values(s.rows * s.cols), from);
+    std::vector<float> want(x.size());
     OnDevice<int32_t> index(m.index);
     Values gate(DTYPE_F32, gates.scale), shift(DTYPE_F32, m.shift), scale(DTYPE_F32, m.scale);
-    Values x1(DTYPE_F32, x), x2(DTYPE_F32, x), dy(from, y);
-    Values z1(to, std::vector<float>(x.size())), z2(to, std::vector<float>(x.size()));
-    struct mat b = x2.rows(0, s.rows, s.cols), c = dy.rows(0, s.rows, s.cols);
-    EXPECT_LAUNCH(launch_gate_residual_norm(nullptr, z1.rows(0, s.rows, s.cols),
-                                            x1.rows(0, s.rows, s.cols), c, gate.floats(), kind, EPS,
-                                            shift.floats(), scale.floats(), index));
-    EXPECT_LAUNCH(launch_gate_residual(nullptr, b, c, gate.floats(), index));
-    EXPECT_LAUNCH(launch_norm_modulate(nullptr, z2.rows(0, s.rows, s.cols), b, kind, EPS,
-                                       shift.floats(), scale.floats(), index));
-    expect_same(x1.back(), x2.back(), "gate_residual_norm: x");
-    expect_same(z1.back(), z2.back(), "gate_residual_norm: z");
+    Values x2(DTYPE_F32, x), z2(to, std::vector<float>(x.size())), dy(from, y);
+    struct mat b = x2.rows(0, s.rows, s.cols);
+    struct next_norm device = norm, host = norm;
+    device.eps = host.eps = EPS;
+    device.shift = shift.rows(0, s.steps, s.cols), host.shift = matrix(m.shift, s.cols);
+    device.scale = scale.rows(0, s.steps, s.cols), host.scale = matrix(m.scale, s.cols);
+
+    EXPECT_LAUNCH(
+        launch_gate_residual(nullptr, b, dy.rows(0, s.rows, s.cols), gate.floats(), index));
+    if (norm.none)
+        EXPECT_LAUNCH(launch_convert(nullptr, z2.at(0), to, x2.at(0), DTYPE_F32, s.rows * s.cols));
+    else
+        EXPECT_LAUNCH(launch_norm_modulate(nullptr, z2.rows(0, s.rows, s.cols), b, norm.kind, EPS,
+                                           shift.floats(), scale.floats(), index));
+    auto result = [&](const Way &way) {
+        Values x1(DTYPE_F32, x, way.lead), z1(to, std::vector<float>(x.size()), way.lead);
+        Values y1(from, y, way.lead);
+        each_part(way, [&](int64_t first, int64_t count) {
+            EXPECT_LAUNCH(launch_gate_residual_norm(
+                nullptr, z1.rows(first, count, s.cols), x1.rows(first, count, s.cols),
+                y1.rows(first, count, s.cols), gate.floats(), &device, index + first));
+        });
+        expect_same(x1.back(), x2.back(), "gate_residual_norm: x");
+        return z1.back();
+    };
+    std::vector<float> got = result_any_way(s.rows, result);
+    expect_same(got, z2.back(), "gate_residual_norm: z");
+    op_gate_residual_norm(cpu(), matrix(want, s.cols), matrix(x, s.cols), matrix(y, s.cols),
+                          matrix(gates.scale, s.cols), &host, m.index.data());
+    expect_close(got, want, tolerance(to) + 3e-6, "gate_residual_norm"); /* x is off by roundings */
 }
 
 static void test_gate_residual_norm()
 {
+    struct next_norm copy = {}, rms = {}, layer = {};
+    copy.none = true;
+    rms.kind = NORM_RMS;
+    layer.kind = NORM_LAYER;
     for (const Shape &s : SHAPES) {
-        check_gate_norm(s, DTYPE_BF16, DTYPE_BF16, NORM_RMS);
-        check_gate_norm(s, DTYPE_F32, DTYPE_F32, NORM_LAYER);
+        check_gate_norm(s, DTYPE_BF16, DTYPE_BF16, rms);
+        check_gate_norm(s, DTYPE_BF16, DTYPE_BF16, copy);
+        check_gate_norm(s, DTYPE_F32, DTYPE_F32, layer);
     }
+    check_gate_norm({3, 516, 2}, DTYPE_F32, DTYPE_BF16, layer);
+    check_gate_norm({3, 516, 2}, DTYPE_BF16, DTYPE_F32, rms);
+    check_gate_norm({3, 516, 2}, DTYPE_F32, DTYPE_F32, copy);
 }
 
 int main()

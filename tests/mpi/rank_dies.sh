@@ -3,6 +3,8 @@
 set -euo pipefail
 # shellcheck source=tests/support/cases.sh
 . tests/support/cases.sh
+# shellcheck source=tests/support/launched.sh
+. tests/support/launched.sh
 
 limit_s=10 # from the signal until mpirun has ended; mpirun itself waits 1 s between its signals
 folder=$work/videos
@@ -16,49 +18,8 @@ start() { # flags
     launcher=$!
 }
 
-# Waits for a condition; false when the run ends before.
-wait_until() { # command
-    until "$@"; do
-        kill -0 "$launcher" 2>/dev/null || return 1
-        sleep 0.01
-    done
-}
-
 has_steps() { grep -qs '"event":"step"' "$work/events"; }
 is_writing() { has_steps && compgen -G "$folder/*.part-*" >/dev/null; }
-
-children_of() { cat /proc/"$1"/task/*/children; }
-
-process_of_rank() {
-    local child
-    for child in $(children_of "$launcher"); do
-        if grep -zqx "OMPI_COMM_WORLD_RANK=$1" "/proc/$child/environ"; then
-            echo "$child"
-            return
-        fi
-    done
-    return 1
-}
-
-# Those of the processes that still run. Zombies have ended; whose parent mpirun was waits for process 1 to look.
-running() {
-    local process
-    for process in "$@"; do
-        ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$process/status" || printf '%s ' "$process"
-    done
-}
-
-# Sends a signal and waits; sets code, seconds, and `left`, the ranks that are still there afterwards.
-signal_and_wait() { # signal, process
-    local ranks begun=$EPOCHREALTIME
-    ranks=$(children_of "$launcher")
-    code=0
-    kill -s "$1" "$2"
-    wait "$launcher" || code=$?
-    seconds=$(awk -v a="$begun" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
-    # shellcheck disable=SC2086 # a list of numbers
-    left=$(running $ranks)
-}
 
 ended_well() { # name
     if awk -v s="$seconds" -v limit="$limit_s" 'BEGIN { exit !(s < limit) }' && [[ -z $left ]]; then

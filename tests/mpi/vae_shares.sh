@@ -8,7 +8,7 @@ set -euo pipefail
 shares() { # ranks, generations
     local ranks=$1
     shift
-    RINGREEL=$BUILD/tests/mpi/vae_shares ringreel "$ranks" "${@/%/.manifest.json}"
+    RINGREEL=$BUILD/tests/mpi/vae_shares ringreel "$ranks" cpu "${@/%/.manifest.json}"
     equal "$ranks ranks: exit code" 0 "$code"
     equal "$ranks ranks: clips that are the same" $((40 * $#)) "$(grep -c "^same - " "$work/out" || true)"
     ((code == 0)) || grep -v '^same' "$work/out" "$work/err" | sed 's/^/#   /' | head -n 20

@@ -112,7 +112,7 @@ static inline struct clip clip_of(int64_t t, int64_t h, int64_t w, int64_t c, in
 }
 static inline float *at(const struct clip *v, int64_t t, int64_t y, int64_t x)
 {
-    return v->p + t * clip_frame(v) + y * clip_row(v) + (x + v->pad) * v->c;
+    return clip_at(v, t, y, x);
 }
 static inline void clear_border(const struct clip *v)
 {

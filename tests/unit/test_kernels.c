@@ -200,7 +200,7 @@ static float *run_rope(struct device *dev, const void *argument, int64_t *n)
     *n = ROWS * d;
     float *x = floats(*n), *y = copy_of(x, *n), *weight = floats(d);
     double *want = doubles(*n);
-    op_qk_norm_rope(dev, mat_f32(y, ROWS, d), 1e-5f, weight, &rope);
+    op_qk_norm_rope(dev, mat_f32(y, ROWS, d), (struct mat){.p = NULL}, 1e-5f, weight, NULL, &rope);
     for (int s = 0; s < ROWS; s++) {
         double *row = want + s * d;
         naive_norm(row, x + s * d, d, NORM_RMS, 1e-5);
@@ -357,7 +357,7 @@ static void naive_attention(double *o, struct mat q, struct mat k, struct mat v,
 static float *run_attention(struct device *dev, const void *argument, int64_t *n)
 {
     const struct attention_case *c = argument;
-    int64_t cols = c->heads * c->d, size = op_kv_granule_floats(c->granule, c->heads, c->d);
+    int64_t cols = c->heads * c->d, size = op_kv_granule_floats(dev, c->granule, c->heads, c->d);
     int64_t granules = (c->keys + c->granule - 1) / c->granule;
     *n = c->queries * cols;
     float *q = floats(*n), *k = floats(c->keys * cols), *v = floats(c->keys * cols),
@@ -413,7 +413,7 @@ static float *run_infinite(struct device *dev, const void *argument, int64_t *n)
     (void)argument;
     enum { KEYS = 40, D = 16, GRANULE = 16 };
     float *q = floats(D), *k = floats(KEYS * D), *v = floats(KEYS * D), *o = floats(D);
-    float *packed = floats(3 * op_kv_granule_floats(GRANULE, 1, D)),
+    float *packed = floats(3 * op_kv_granule_floats(dev, GRANULE, 1, D)),
           *state = floats(op_attention_state_floats(1, 1, D));
     for (int c = 0; c < D; c++) q[c] = 1.0f;
     for (int j = 0; j < 20; j++) k[j * D] = -INFINITY; /* all of granule 0, some of granule 1 */
@@ -539,6 +539,9 @@ static void test_conv(void **state)
         {5, 3, 6, 70, 33, 3, 1, 1, DTYPE_F16, false, false},
         {5, 3, 9, 64, 32, 3, 1, 2, DTYPE_F32, true, true},
         {2, 2, 400, 4, 17, 3, 1, 1, DTYPE_F32, true, true},
+        {1, 1, 1, 32, 16, 3, 1, 1, DTYPE_F32, false, false},
+        {12, 7, 5, 48, 48, 3, 1, 2, DTYPE_BF16, true, false},
+        {1, 11, 50, 32, 144, 3, 1, 1, DTYPE_F16, true, true},
         {3, 4, 5, 300, 48, 1, 0, 1, DTYPE_F32, true, false},
         {2, 4, 5, 16, 130, 1, 1, 2, DTYPE_BF16, true, true},
     };
@@ -579,20 +582,27 @@ static float *run_clip_norms(struct device *dev, const void *argument, int64_t *
 static float *run_copy_and_noise(struct device *dev, const void *argument, int64_t *n)
 {
     int pad = *(const int *)argument;
-    struct clip x = clip_of(2, 3, 4, 5, 1 - pad), y = clip_of(2, 3, 4, 5, pad);
+    struct clip x = clip_of(2, 3, 4, 5, 1 - pad), y = clip_of(2, 3, 4, 5, pad), sum = y;
     float *map = floats(3 * 4), *per_channel = floats(5);
     op_copy_pad(dev, &y, &x);
     for (int64_t i = 0; i < 2 * 3 * 4; i++)
         expect_same("copy_pad", at(&y, i / 12, i / 4 % 3, i % 4), at(&x, i / 12, i / 4 % 3, i % 4),
                     5);
     expect_clear_border("copy_pad", &y);
-    op_add_noise_map(dev, &y, map, per_channel);
+    sum.p = copy_of(y.p, clip_count(&y));
+    op_add_noise_map(dev, &y, &y, map, per_channel, NULL);
+    op_add_noise_map(dev, &sum, &x, map, per_channel, &sum);
     for (int64_t i = 0; i < 2 * 3 * 4; i++) {
-        double want[5];
-        for (int c = 0; c < 5; c++)
-            want[c] = at(&x, i / 12, i / 4 % 3, i % 4)[c] + (double)map[i % 12] * per_channel[c];
-        expect_close("add_noise_map", at(&y, i / 12, i / 4 % 3, i % 4), want, 5, close_enough);
+        int64_t t = i / 12, h = i / 4 % 3, w = i % 4;
+        double want[5], twice[5];
+        for (int c = 0; c < 5; c++) {
+            want[c] = at(&x, t, h, w)[c] + (double)map[i % 12] * per_channel[c];
+            twice[c] = want[c] + at(&x, t, h, w)[c];
+        }
+        expect_close("add_noise_map", at(&y, t, h, w), want, 5, close_enough);
+        expect_close("add_noise_map, add", at(&sum, t, h, w), twice, 5, close_enough);
     }
+    expect_clear_border("add_noise_map", &sum);
     *n = clip_count(&y);
     return y.p;
 }
@@ -710,7 +720,7 @@ static void poll_linear(struct device *dev, struct calls *calls)
 
 static void poll_attention(struct device *dev, struct calls *calls)
 {
-    float *q = floats(1000 * 64), *packed = floats(8 * op_kv_granule_floats(128, 4, 16));
+    float *q = floats(1000 * 64), *packed = floats(8 * op_kv_granule_floats(dev, 128, 4, 16));
     float *running = floats(op_attention_state_floats(1000, 4, 16));
     op_kv_pack(dev, packed, mat_f32(q, 1000, 64), mat_f32(q, 1000, 64), 4, 128);
     op_attention_begin(dev, running, 1000, 4, 16);

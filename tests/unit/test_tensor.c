@@ -74,12 +74,42 @@ static void bf16_rounds_to_even(void **state)
     assert_int_equal(bf16_from_f32(1.0f + 0x1p-8f + 0x1p-20f), 0x3f81);
 }
 
+/* The same positions in both types, neighbours' rows and border columns included. */
+static void places_in_clips(void **state)
+{
+    (void)state;
+    float memory[3 * 4 * 6 * 2];
+    for (int type = DTYPE_F32; type <= DTYPE_BF16; type++) {
+        size_t size = dtype_size((enum dtype)type);
+        struct clip v = {.p = memory,
+                         .dtype = (enum dtype)type,
+                         .t = 3,
+                         .h = 2,
+                         .w = 4,
+                         .c = 2,
+                         .pad = 1,
+                         .above = 1,
+                         .below = 1};
+        char *first = (char *)memory;
+        assert_int_equal(clip_bytes(&v), sizeof memory / 4 * size);
+        v.p = clip_at(&v, 0, v.above, -1); /* behind the row above */
+        assert_ptr_equal(v.p, first + 12 * size);
+        assert_ptr_equal(clip_at(&v, 0, -1, -1), first);
+        assert_ptr_equal(clip_at(&v, 2, 2, 4), first + (3 * 4 * 6 * 2 - 2) * size);
+        struct clip part = clip_frames(&v, 1, 2);
+        assert_int_equal(part.t, 2);
+        assert_ptr_equal(clip_at(&part, 0, 1, 3), clip_at(&v, 1, 1, 3));
+        assert_ptr_equal(clip_frames(&part, -1, 3).p, v.p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_code_of_f8_e4m3),
         cmocka_unit_test(every_code_of_f16),
         cmocka_unit_test(bf16_rounds_to_even),
+        cmocka_unit_test(places_in_clips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

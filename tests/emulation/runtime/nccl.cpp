@@ -83,6 +83,14 @@ static cudaError_t issue(const std::shared_ptr<Communicator> &comm, std::vector<
     return error ? error : tie(streams[0], streams, false);
 }
 
+/* A group of a communicator that does not block is on no stream before it is asked about: what is
+ * put on the stream in between comes before it. */
+static ncclResult_t issue_later(Communicator &comm, std::vector<Pending> calls)
+{
+    comm.issuing = [calls = std::move(calls)] { return of_cuda(issue(calls[0].comm, calls)); };
+    return ncclInProgress;
+}
+
 static ncclResult_t end_group()
 {
     std::vector<Pending> calls;
@@ -96,9 +104,12 @@ static ncclResult_t end_group()
                                             [&](const Pending &p) { return p.comm == comm; });
         std::vector<Pending> own(calls.begin(), others);
         calls.erase(calls.begin(), others);
-        if (cudaError_t error = issue(comm, std::move(own))) return of_cuda(error);
+        if (!comm->blocking)
+            result = issue_later(*comm, std::move(own));
+        else if (cudaError_t error = issue(comm, std::move(own)))
+            return of_cuda(error);
     }
-    return ncclSuccess;
+    return result;
 }
 
 /* What is wrong with a call, or nullptr. */
@@ -107,6 +118,8 @@ static const char *wrong(const Communicator &comm, const Call &call)
     size_t bytes;
     size_t parts = call.kind == Kind::all_gather ? (size_t)comm.size : 1;
     if (comm.state == ncclInProgress) return "the communicator is still being made";
+    if (comm.issuing) return "the group before is still being issued";
+    if (comm.finalizing) return "the communicator is being finalized";
     if (comm.state != ncclSuccess || comm.aborted) return "the communicator has failed";
     if (bytes_of(call.type) == 0) return "the data type is unknown";
     if (__builtin_mul_overflow(call.count, bytes_of(call.type) * parts, &bytes))
@@ -153,6 +166,7 @@ static ncclResult_t init(ncclComm_t *out, int size, const ncclUniqueId &id, int 
     auto comm = std::make_shared<Communicator>();
     comm->rank = rank;
     comm->size = size;
+    comm->blocking = blocking;
     cudaGetDevice(&comm->device);
     *out = nullptr;
     if (ncclResult_t result = start(comm, id)) return refuse(result, "the id is not valid here");
@@ -167,12 +181,15 @@ static ncclResult_t init(ncclComm_t *out, int size, const ncclUniqueId &id, int 
     return blocking ? comm->state : ncclInProgress;
 }
 
+static bool is_dry(const Communicator &comm)
+{
+    return comm.order->finished == comm.order->issued || comm.state != ncclSuccess;
+}
+
 /* Waits for what has been issued; the stalled are told. */
 static void drain(const Communicator &comm)
 {
-    wait_until("waiting for a communicator's operations", [&] {
-        return comm.order->finished == comm.order->issued || comm.state != ncclSuccess;
-    });
+    wait_until("waiting for a communicator's operations", [&] { return is_dry(comm); });
 }
 
 } // namespace emulation::runtime
@@ -214,16 +231,20 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
 {
     Api api;
     if (!comm) return ncclInvalidArgument;
-    if (!api.error) drain(*comm->state);
-    return of_cuda(api.error);
+    if (api.error) return of_cuda(api.error);
+    comm->state->finalizing = true;
+    if (!comm->state->blocking) return ncclInProgress;
+    drain(*comm->state);
+    return ncclSuccess;
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
+    Api api;
     if (!comm) return ncclSuccess;
-    ncclResult_t result = ncclCommFinalize(comm);
+    if (!api.error) drain(*comm->state);
     delete comm;
-    return result;
+    return of_cuda(api.error);
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm)
@@ -232,6 +253,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
     if (!comm) return ncclSuccess;
     comm->state->aborted = true;
     comm->state->joining = nullptr;
+    comm->state->issuing = nullptr;
     delete comm; /* operations that are under way keep the state, and end at their next step */
     make_progress();
     return ncclSuccess;
@@ -241,9 +263,17 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state)
 {
     Api api;
     if (!comm || !state) return refuse(ncclInvalidArgument, "an argument is null");
-    *state = comm->state->state;
-    if (!api.error) make_progress();
-    if (!api.error) go_on_joining(*comm->state);
+    Communicator &c = *comm->state;
+    bool busy = c.issuing || (c.finalizing && !is_dry(c));
+    *state = c.state == ncclSuccess && busy ? ncclInProgress : c.state;
+    if (api.error) return ncclSuccess;
+    if (c.issuing) {
+        std::function<ncclResult_t()> issuing;
+        issuing.swap(c.issuing);
+        if (ncclResult_t result = issuing()) c.state = result;
+    }
+    make_progress();
+    go_on_joining(c);
     return ncclSuccess;
 }
 

@@ -44,7 +44,7 @@ for n in "${sizes[@]}"; do
         good "$n" ring collectives streams graph host_goes_on
     done
     unset RINGREEL_EMULATION_STREAMS
-    good "$n" refused starting one_device
+    good "$n" refused starting not_blocking one_device
 done
 
 both='rank [0-9] does nccl.*; rank [0-9] does nccl'

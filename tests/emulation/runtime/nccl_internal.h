@@ -44,6 +44,9 @@ struct Communicator {
     ncclResult_t state = ncclSuccess;     /* what ncclCommGetAsyncError gives */
     bool aborted = false;
     std::function<bool()> joining; /* goes on with the start; true when complete */
+    bool blocking = true;
+    std::function<ncclResult_t()> issuing; /* a group of a communicator that does not block */
+    bool finalizing = false;
 };
 
 /* nccl_transfer.cpp */

@@ -243,6 +243,37 @@ static void starting()
     EXPECT(ncclCommInitRank(&comm, size, id, size) == ncclInvalidArgument);
 }
 
+static void until_ready(ncclComm_t comm)
+{
+    ncclResult_t state;
+    do NC(ncclCommGetAsyncError(comm, &state));
+    while (state == ncclInProgress);
+    NC(state);
+}
+
+/* What a communicator that does not block is told is not on the stream before it is asked about. */
+static void not_blocking()
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    ncclComm_t comm;
+    EXPECT(ncclCommInitRankConfig(&comm, size, common_id(), rank, &config) == ncclInProgress);
+    until_ready(comm);
+    int *x = device_array<int>(8);
+    fill(stream, x, 8, rank + 1);
+    OK(cudaStreamSynchronize(stream));
+    EXPECT(ncclBroadcast(x, x, 8, ncclInt32, size - 1, comm, stream) == ncclInProgress);
+    OK(cudaStreamSynchronize(stream));
+    EXPECT(all_are(x, 8, rank + 1));
+    EXPECT(ncclBroadcast(x, x, 8, ncclInt32, 0, comm, stream) == ncclInvalidArgument);
+    until_ready(comm);
+    OK(cudaStreamSynchronize(stream));
+    EXPECT(all_are(x, 8, size));
+    EXPECT(ncclCommFinalize(comm) == ncclInProgress);
+    until_ready(comm);
+    NC(ncclCommDestroy(comm));
+}
+
 /* All ranks on device 0, as on a machine with one GPU. */
 static void one_device()
 {
@@ -343,6 +374,7 @@ int main(int argc, char **argv)
         {"streams", streams},
         {"graph", graph},
         {"starting", starting},
+        {"not_blocking", not_blocking},
         {"one_device", one_device},
         {"refused", refused},
         {"mismatch-count", [] { mismatch("count"); }},

@@ -26,8 +26,8 @@ struct Settings {
     int devices = 8;
     int first_bus = 1; /* bus number of device 0 */
     int capability = 90;
-    std::string name; /* "": by the capability */
-    int driver = 0;   /* CUDA version of the driver */
+    std::string name;                /* "": by the capability */
+    int driver = 0;                  /* CUDA version of the driver */
     size_t memory = size_t{2} << 30; /* bytes of every device */
     Schedule schedule = Schedule::eager;
     uint64_t seed = 1;
