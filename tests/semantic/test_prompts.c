@@ -339,28 +339,15 @@ static void images_begin_to_move(void **state)
     drop_takes(takes, count);
 }
 
-#define ONLY_TRAINED(name)                                                                         \
-    static void trained_##name(void **state)                                                       \
-    {                                                                                              \
-        if (!tiny_has_learnt()) skip();                                                            \
-        name(state);                                                                               \
-    }
-ONLY_TRAINED(renders_show_what_is_asked)
-ONLY_TRAINED(wrong_prompts_are_told)
-ONLY_TRAINED(guidance_helps)
-ONLY_TRAINED(longer_than_trained)
-ONLY_TRAINED(larger_than_trained)
-ONLY_TRAINED(images_begin_to_move)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trained_renders_show_what_is_asked),
-        cmocka_unit_test(trained_wrong_prompts_are_told),
-        cmocka_unit_test(trained_guidance_helps),
-        cmocka_unit_test(trained_longer_than_trained),
-        cmocka_unit_test(trained_larger_than_trained),
-        cmocka_unit_test(trained_images_begin_to_move),
+        cmocka_unit_test(renders_show_what_is_asked),
+        cmocka_unit_test(wrong_prompts_are_told),
+        cmocka_unit_test(guidance_helps),
+        cmocka_unit_test(longer_than_trained),
+        cmocka_unit_test(larger_than_trained),
+        cmocka_unit_test(images_begin_to_move),
     };
     return cmocka_run_group_tests(tests, NULL, drop_both);
 }

@@ -7,9 +7,6 @@
 
 const char *tiny_folder(void);
 
-/* tools/tiny writes into a checkpoint what it has learnt; random weights have nothing to show. */
-bool tiny_has_learnt(void);
-
 /* With the sanitizers all is much slower: such tests then do little and assert no figure, for what
  * they test is the model, not the memory. */
 bool tiny_sanitized(void);

@@ -44,7 +44,7 @@ static void expect_span(const struct clip *y, const float *before, const struct 
         int64_t t = i / (y->h * y->w), row = i / y->w % y->h, column = i % y->w;
         bool within = row >= s->row && row < s->row + s->rows && column >= s->column &&
                       column < s->column + s->columns;
-        expect_same(within ? "a part of conv3d" : "beside the span", y->p + i * y->c,
+        expect_same(within ? "a part of conv3d" : "beside the span", (const float *)y->p + i * y->c,
                     within ? at(whole, t, s->top + row, s->left + column) : before + i * y->c,
                     y->c);
     }
