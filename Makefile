@@ -138,12 +138,7 @@ $(BUILD)/cuda/%.o: %.cu $(BUILD)/cuda/archs
 	@echo "nvcc $<"
 	$(Q)$(CUDA_HOME)/bin/nvcc $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
-ifneq ($(and $(CUDA_FOUND),$(filter 0,$(SANITIZE))),)
-all: $(CUDA_SOURCES:%.cu=$(BUILD)/cuda/%.o)
-check: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%.o)
-endif
 ifneq ($(CUDA_HEADERS),)
-check: $(EMULATION_TESTS)
 include tests/emulation/runtime/rules.mk
 endif
 
@@ -192,9 +187,10 @@ $(CUDA_EMULATED): $(CUDA_SOURCES:%.cu=$(BUILD)/emulation/%.o) $(CUDA_HOST:%.c=$(
 
 ifneq ($(and $(CUDA_FOUND),$(filter 0,$(SANITIZE))),)
 all: $(CUDA_LIBRARY)
+check: $(GPU_TESTS:%.cu=$(BUILD)/cuda/%.o)
 endif
 ifneq ($(CUDA_HEADERS),)
-check: $(CUDA_EMULATED)
+check: $(EMULATION_TESTS) $(CUDA_EMULATED)
 endif
 
 # `test` installs first and then starts make anew, so that a fresh machine's probes see what was installed.
@@ -247,8 +243,8 @@ install: all
 	$(if $(CUDA_FOUND),install -Dm755 $(CUDA_LIBRARY) $(DESTDIR)$(PREFIX)/lib/$(CUDA_LIBRARY))
 
 format: # developers: needs clang-format
-	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/cpu/*.[ch] tests/*.[ch] tests/*/*.[ch] \
-	    kernels/cuda/*.h kernels/cuda/*.cu tests/emulation/*.cu tests/emulation/*.cpp tests/emulation/runtime/*.cpp)
+	clang-format -i $(wildcard src/*.c src/*/*.[ch] src/*/*.cc kernels/*.[ch] kernels/*/*.[ch] kernels/*/*.cu tests/*.[ch] tests/*/*.[ch] \
+	    tests/emulation/*.cu tests/emulation/*.cpp tests/emulation/runtime/*.cpp)
 
 clean:
 	rm -rf build build-sanitize build-race build-gpu-bundle ringreel $(CUDA_LIBRARY) out

@@ -119,8 +119,9 @@ struct device {
     void *backend;     /* the backend's own */
 };
 
-/* What a backend in a library of its own (libringreel_NAME.so) exports under the name ringreel_NAME.
- * Both numbers must be those of the program: tables of another version are not called. */
+/* What a backend in a library of its own (libringreel_NAME.so) exports under the name
+ * ringreel_NAME. Both numbers must be those of the program: tables of another version are not
+ * called. */
 enum { BACKEND_VERSION = 5 };
 struct backend_library {
     int version;

@@ -1,5 +1,6 @@
-/* Backends in libraries of their own, so that the program starts on machines without what those need:
- * found beside the program, opened when asked for, and refused where they are of another version. */
+/* Backends in libraries of their own, so that the program starts on machines without what those
+ * need: found beside the program, opened when asked for, and refused where they are of another
+ * version. */
 #include "backend.h"
 
 #include "base/error.h"
@@ -15,7 +16,8 @@
 static const char variable[] = "RINGREEL_CUDA_LIBRARY", file_name[] = "libringreel_cuda.so",
                   symbol[] = "ringreel_cuda";
 
-/* Without a driver NVIDIA's libraries would be loaded, some hundred megabytes, to learn just that. */
+/* Without a driver NVIDIA's libraries would be loaded, some hundred megabytes, to learn just that.
+ */
 static bool has_driver(char *why, size_t room)
 {
     void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);

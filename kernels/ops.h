@@ -7,12 +7,12 @@
  * shape of the whole problem (`tile` arguments).
  *
  * Two memories. A device computes in its own, which the host may not touch; on the CPU it is the
- * host's, on a GPU it is not. Everything an op reads or writes lies in device memory (matrices, clips,
- * vectors of weights, scale and shift, row_index, tables and coordinates of RoPE) except what stays
- * with the host: tensors of the checkpoint (struct tensor, so weights and biases of struct linear and
- * struct conv), the host's side of op_upload and op_download, and the results `dots`, `bytes` and
- * `words`. Ops are done one after the other as they were asked for, though maybe not yet when they
- * return: what they give to the host is there after device_finish.
+ * host's, on a GPU it is not. Everything an op reads or writes lies in device memory (matrices,
+ * clips, vectors of weights, scale and shift, row_index, tables and coordinates of RoPE) except
+ * what stays with the host: tensors of the checkpoint (struct tensor, so weights and biases of
+ * struct linear and struct conv), the host's side of op_upload and op_download, and the results
+ * `dots`, `bytes` and `words`. Ops are done one after the other as they were asked for, though
+ * maybe not yet when they return: what they give to the host is there after device_finish.
  *
  * Dimension letters (docs/MAP.md): S tokens on this rank, D model width, N heads, d head width, L
  * text tokens, T distinct timesteps, C channels, t/h/w frames/rows/columns.
@@ -44,8 +44,8 @@ struct device *device_open_cpu(int threads, const char *isa, enum precision prec
 /* CUDA devices that this process may use. For 0, *why says what is missing: one of NVIDIA's
  * libraries, the driver, or a device; -1: the program was built without CUDA. */
 int device_cuda_count(const char **why);
-/* index below device_cuda_count. CHECK-fails where the device cannot be used. Rows of a product need
- * one kind of GPU in all ranks to have the same bytes. */
+/* index below device_cuda_count. CHECK-fails where the device cannot be used. Rows of a product
+ * need one kind of GPU in all ranks to have the same bytes. */
 struct device *device_open_cuda(int index, int threads, enum precision precision);
 /* In its place where there is no GPU, to count what one would have to hold: models can be opened
  * on it and sizes asked, nothing else. NULL without the library, *why says which. */
@@ -60,13 +60,14 @@ int device_isa_level(const char *isa);
 const char *device_isa_name(int level); /* the inverse; CHECK-fails for a level there is not */
 int device_threads(const struct device *dev);
 enum precision device_precision(const struct device *dev);
-/* What model code lays its activations out in, where nothing says fp32: F32, or BF16 on a device that
- * is fast with it at PRECISION_BF16 and rounds the inputs of products to it anyway. Every struct mat or
- * clip of an op may be of this type or F32, whichever the others are, where nothing else is said;
- * modulations are F32. */
+/* What model code lays its activations out in, where nothing says fp32: F32, or BF16 on a device
+ * that is fast with it at PRECISION_BF16 and rounds the inputs of products to it anyway. Every
+ * struct mat or clip of an op may be of this type or F32, whichever the others are, where nothing
+ * else is said; modulations are F32. */
 enum dtype device_activations(const struct device *dev);
 
-/* For arenas: what ops compute in, and memory of the host that copies from and to it are fast with. */
+/* For arenas: what ops compute in, and memory of the host that copies from and to it are fast with.
+ */
 const struct arena_memory *device_memory(const struct device *dev);
 const struct arena_memory *device_staging(const struct device *dev);
 /* May others than ops (MPI) read and write device memory? */
@@ -175,9 +176,9 @@ void op_linear_pack(struct device *dev, struct linear *l);
 void op_linear_unpack(struct device *dev, struct linear *l); /* frees what pack took */
 size_t op_linear_packed_bytes(const struct device *dev, const struct linear *l);
 
-/* y [S,out] = epilogue(x [S,in] W^T + b); where y is BF16, b may be rounded to it too. `tile` (the granule) is the unit of rows within which a
- * backend may choose its algorithm; the last may be short. The CPU's rows do not depend on it.
- * Polls. */
+/* y [S,out] = epilogue(x [S,in] W^T + b); where y is BF16, b may be rounded to it too. `tile` (the
+ * granule) is the unit of rows within which a backend may choose its algorithm; the last may be
+ * short. The CPU's rows do not depend on it. Polls. */
 void op_linear(struct device *dev, struct mat y, struct mat x, const struct linear *l,
                enum epilogue e, int64_t tile);
 
@@ -186,8 +187,8 @@ void op_linear(struct device *dev, struct mat y, struct mat x, const struct line
 enum norm { NORM_RMS, NORM_LAYER };
 
 /* y = norm(x) * (1 + scale[idx]) + shift[idx]; shift, scale: [T,D] rows; row_index[S] picks the
- * row, NULL = row 0. y may be x, here and below where they have one type. scale/shift .p NULL: plain
- * norm. */
+ * row, NULL = row 0. y may be x, here and below where they have one type. scale/shift .p NULL:
+ * plain norm. */
 void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm kind, float eps,
                       struct mat shift, struct mat scale, const int32_t *row_index);
 
@@ -195,10 +196,11 @@ void op_norm_modulate(struct device *dev, struct mat y, struct mat x, enum norm 
  */
 void op_rms_norm(struct device *dev, struct mat y, struct mat x, float eps, const float *weight);
 
-/* In place, of queries and keys, which have one shape and type (k.p NULL: of q alone): RMS norm over
- * all D channels with a weight [D] each, then rotation of adjacent pairs over the whole width: cosine/sine [S, D] would be large, so three separable tables: token s has
- * coordinates coord[s][3] into tables table[a] = [n_positions_a][n] (cos, sin) pairs, n = D/6; pad
- * = D%6 leading channels stay. rope NULL: norm only. */
+/* In place, of queries and keys, which have one shape and type (k.p NULL: of q alone): RMS norm
+ * over all D channels with a weight [D] each, then rotation of adjacent pairs over the whole width:
+ * cosine/sine [S, D] would be large, so three separable tables: token s has coordinates coord[s][3]
+ * into tables table[a] = [n_positions_a][n] (cos, sin) pairs, n = D/6; pad = D%6 leading channels
+ * stay. rope NULL: norm only. */
 struct rope {
     int64_t n;             /* D / 6 frequencies per axis */
     int pad;               /* D % 6 leading channels that are not rotated */
@@ -225,7 +227,8 @@ struct next_norm {
 void op_gate_residual_norm(struct device *dev, struct mat z, struct mat x, struct mat y,
                            struct mat gate, const struct next_norm *norm, const int32_t *row_index);
 
-/* y [K,T,D]: y[k][t] = table[k] + e[t][k], all F32; table [K,D]; e [T,K*D], or [T,D]: one for all k. */
+/* y [K,T,D]: y[k][t] = table[k] + e[t][k], all F32; table [K,D]; e [T,K*D], or [T,D]: one for all
+ * k. */
 void op_modulation(struct device *dev, struct mat y, const float *table, struct mat e);
 
 /* y = gelu_tanh(a) * b (T5's gated feed-forward); a and b have one type. y may be a. */
@@ -236,8 +239,8 @@ void op_silu(struct device *dev, struct mat y, struct mat x);
 void op_lincomb(struct device *dev, float *out, float a, const float *x, float b, const float *y,
                 int64_t n);
 
-/* dots[i] (host) = sum of x*y over tile i of `tile` values (the last may be short), in double, each by
- * one thread in order. y NULL: sum of x. */
+/* dots[i] (host) = sum of x*y over tile i of `tile` values (the last may be short), in double, each
+ * by one thread in order. y NULL: sum of x. */
 void op_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,
                   int64_t tile);
 
@@ -266,9 +269,9 @@ void op_attention_block(struct device *dev, float *state, struct mat q, const fl
 /* o [S, N*d] = state's output / sum. */
 void op_attention_finish(struct device *dev, struct mat o, const float *state, int64_t heads);
 
-/* The same bits as these three in turn, without begin unless `first` and without finish unless `last`
- * (else o is not looked at; o may be q): what begins or ends here need not go through memory, so that
- * `state` is undefined after the last block. keys may be 0. */
+/* The same bits as these three in turn, without begin unless `first` and without finish unless
+ * `last` (else o is not looked at; o may be q): what begins or ends here need not go through
+ * memory, so that `state` is undefined after the last block. keys may be 0. */
 void op_attention_part(struct device *dev, struct mat o, float *state, struct mat q,
                        const float *packed, int64_t keys, int64_t granule, int64_t heads,
                        float scale, bool first, bool last);
@@ -298,22 +301,22 @@ void op_conv_pack(struct device *dev, struct conv *c);
 void op_conv_unpack(struct device *dev, struct conv *c);
 size_t op_conv_packed_bytes(const struct device *dev, const struct conv *c);
 
-/* A rectangle of y's picture. Where ranks share a picture, y's begins at row `top` and column `left` of
- * the whole: backends may compute pairs of lines (2i, 2i + 1) together, so parity matters, and a span
- * that cuts a pair may cost as much as one that has both. */
+/* A rectangle of y's picture. Where ranks share a picture, y's begins at row `top` and column
+ * `left` of the whole: backends may compute pairs of lines (2i, 2i + 1) together, so parity
+ * matters, and a span that cuts a pair may cost as much as one that has both. */
 struct conv_span {
     int64_t row, rows, column, columns;
     int64_t top, left;
 };
 
-/* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself), within `span` (NULL:
- * everywhere). Frame t of y reads the frames stride_t * t - front + {0,1,2} of x, those outside
- * being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is causal,
- * and a part of one may begin behind x's first frame (front below 0); a kernel of 1 reads frame
- * stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above and below are zero. y.pad is
- * 0; h and w are those of x, or (extent - 1) / stride + 1. The arithmetic of an output element is fixed
- * by the layer's shape (channels, kernel, strides) and the parity of its row and column in the whole
- * picture, whatever the span and however pictures are cut. Polls. */
+/* y[t,h,w,out] = conv(x) (+ add if not NULL: same shape as y, may be y itself), within `span`
+ * (NULL: everywhere). Frame t of y reads the frames stride_t * t - front + {0,1,2} of x, those
+ * outside being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is
+ * causal, and a part of one may begin behind x's first frame (front below 0); a kernel of 1 reads
+ * frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above and below are zero.
+ * y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. The arithmetic of an output
+ * element is fixed by the layer's shape (channels, kernel, strides) and the parity of its row and
+ * column in the whole picture, whatever the span and however pictures are cut. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span);
 
@@ -341,7 +344,8 @@ void op_depth_to_space(struct device *dev, const struct clip *y, const struct cl
 /* Space-to-depth (spec vae 1.6), strides as above, drop too, y.t = (x.t + drop) / st: y[t,h,w,
  * (c*st + i1)*ss*ss + i2*ss+i3] = x[max(st*t+i1 - drop, 0), ss*h+i2, ss*w+i3, c]: where time is
  * halved, the clip's first frame comes twice. residual non-NULL, of x's extents: adds its
- * space-to-depth, with the mean of every residual.c*p / y.c consecutive channels in place of them. */
+ * space-to-depth, with the mean of every residual.c*p / y.c consecutive channels in place of them.
+ */
 void op_space_to_depth(struct device *dev, const struct clip *y, const struct clip *x,
                        const struct clip *residual, int st, int ss, bool first);
 
@@ -350,8 +354,8 @@ void op_patchify(struct device *dev, const struct clip *y, const float *x, int p
 /* Pixels: y [t][4h][4w][3] fp32 in [-1,1] nominal from x [t,h,w,48] (spec vae 1.2: width offset is
  * the slower index). */
 void op_unpatchify(struct device *dev, float *y, const struct clip *x, int patch);
-/* `rows` rows of n values, which begin `stride` values apart in y, become integers in host memory, row
- * after row without gaps: bytes = trunc(255 * clamp(0.5 y + 0.5, 0, 1)) (official CLI). */
+/* `rows` rows of n values, which begin `stride` values apart in y, become integers in host memory,
+ * row after row without gaps: bytes = trunc(255 * clamp(0.5 y + 0.5, 0, 1)) (official CLI). */
 void op_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
                  int64_t rows);
 /* words = 65535 * clamp(0.5 y + 0.5, 0, 1) to the nearest: for files of more than 8 bits. */

@@ -51,8 +51,8 @@ static int info(void)
     return STATUS_OK;
 }
 
-/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. All may decode
- * the last shot. */
+/* One rank's part: text and pixels on codec ranks, everything between on denoise ranks. All may
+ * decode the last shot. */
 static int play_role(struct engine *e)
 {
     if (e->job->dry_run) return STATUS_OK;

@@ -1,8 +1,8 @@
-/* Convolutions: weights are packed here, then winograd.c has the 3x3x3 that it serves, and this file
- * the others, as sums of products, with no copy of the input: a tap of a picture row is a pointer
- * into the row of the frame it reads, so frames and rows may lie anywhere. Every output element is
- * one chain of multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above and below the
- * picture are left out. */
+/* Convolutions: weights are packed here, then winograd.c has the 3x3x3 that it serves, and this
+ * file the others, as sums of products, with no copy of the input: a tap of a picture row is a
+ * pointer into the row of the frame it reads, so frames and rows may lie anywhere. Every output
+ * element is one chain of multiply-adds: bias, then input blocks, kt, ky, kx, inputs. Rows above
+ * and below the picture are left out. */
 #include "kernels/cpu/conv.h"
 
 #include <omp.h>
@@ -90,8 +90,8 @@ static struct taps_y taps_of_row(const struct conv_job *j, int64_t row)
                            y + half >= x->h + x->below ? kernel - 1 : kernel};
 }
 
-/* Rows from `row` on that are one line of positions: of a single column those of a frame that have the
- * same taps, else one. */
+/* Rows from `row` on that are one line of positions: of a single column those of a frame that have
+ * the same taps, else one. */
 static int64_t line_rows(const struct conv_job *j, int64_t row, int64_t end)
 {
     struct taps_y first = taps_of_row(j, row);

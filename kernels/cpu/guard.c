@@ -1,6 +1,6 @@
-/* Device memory that the host cannot touch, on a CPU: for tests. Pages can be read and written while
- * an op runs and by no one at other times, so that code which will not work on a GPU faults here, at
- * the line that is wrong. */
+/* Device memory that the host cannot touch, on a CPU: for tests. Pages can be read and written
+ * while an op runs and by no one at other times, so that code which will not work on a GPU faults
+ * here, at the line that is wrong. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/error.h"

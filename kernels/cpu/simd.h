@@ -54,8 +54,8 @@ extern const struct gemm_simd gemm_generic, gemm_avx2, gemm_avx512, gemm_avx512_
 extern const struct gemm_simd gemm_bf16_generic, gemm_bf16_avx2, gemm_bf16_avx512,
     gemm_bf16_avx512_bf16;
 
-/* The transforms of Winograd's minimal filtering (winograd.c) for n channels, a multiple of 16, or 16.
- * The 16 values of a tile lie `step` floats apart. */
+/* The transforms of Winograd's minimal filtering (winograd.c) for n channels, a multiple of 16, or
+ * 16. The 16 values of a tile lie `step` floats apart. */
 struct winograd_simd {
     /* of a tile's 4x4 inputs */
     void (*input)(float *to, int64_t step, const float *const from[16], int64_t n);

@@ -1,11 +1,11 @@
-/* 3x3x3 convolutions by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray 2016): a tile of 2x2
- * outputs of a frame takes 16 multiplications a weight of time, not 36. The tile's 4x4 inputs are
- * spread into 16 values, so are the 3x3 weights of a kt; like values are multiplied and summed over
- * kt and inputs; the 16 sums are gathered into the outputs.
+/* 3x3x3 convolutions by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray 2016): a tile of
+ * 2x2 outputs of a frame takes 16 multiplications a weight of time, not 36. The tile's 4x4 inputs
+ * are spread into 16 values, so are the 3x3 weights of a kt; like values are multiplied and summed
+ * over kt and inputs; the 16 sums are gathered into the outputs.
  *
- * Tiles begin at even rows and columns of the whole picture. An output is gathered from those values
- * alone that are made of its own 3x3 inputs: who owns a part of a tile computes its outputs from the
- * lines that it has, and gets the bits that the owner of the whole tile would get.
+ * Tiles begin at even rows and columns of the whole picture. An output is gathered from those
+ * values alone that are made of its own 3x3 inputs: who owns a part of a tile computes its outputs
+ * from the lines that it has, and gets the bits that the owner of the whole tile would get.
  *
  * A task is a group of positions (tiles, frames) times a share of the panels of 16 outputs. It goes
  * through the inputs once, block by block: spreads those of its positions, then for one panel after
@@ -42,7 +42,8 @@ struct plan {
 };
 
 /* What a thread has of its own: spread inputs [frame][16][tile][CONV_BLOCK] and weights [panel][16]
- * [kt][CONV_BLOCK][16] of a block, for one multiplication; sums of all, [share][16][frame][tile][16]. */
+ * [kt][CONV_BLOCK][16] of a block, for one multiplication; sums of all,
+ * [share][16][frame][tile][16]. */
 struct room {
     float *input, *weights, *sums;
 };
@@ -217,7 +218,8 @@ static struct plan make_plan(const struct conv_job *j, int64_t threads)
     p.group_frames = parts_of(j->y->t, p.frame_groups);
     p.groups = parts_of(p.tiles, POSITIONS / p.group_frames);
     p.group_tiles = parts_of(p.tiles, p.groups);
-    /* narrower shares, each of which spreads the inputs, only where threads would have nothing to do */
+    /* narrower shares, each of which spreads the inputs, only where threads would have nothing to
+     * do */
     int64_t enough = threads == 1 ? 1 : parts_of(4 * threads, p.groups * p.frame_groups);
     p.shares = parts_of(panels, SHARE) > enough ? parts_of(panels, SHARE) : enough;
     p.share = parts_of(parts_of(panels, p.shares), wide) * wide;

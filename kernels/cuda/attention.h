@@ -62,8 +62,8 @@ int attention_begin(cudaStream_t stream, float *state, int64_t queries, int64_t 
 int attention_block(cudaStream_t stream, enum attention_kernel kernel, float *state,
                     struct attention_rows q, const float *packed, int64_t keys, int64_t granule,
                     int64_t heads, float scale);
-/* The bits of these three, begin and finish where `first` and `last` say so, in one launch: neither a
- * state that is begun here is read, nor one that is finished here written. o may be q. */
+/* The bits of these three, begin and finish where `first` and `last` say so, in one launch: neither
+ * a state that is begun here is read, nor one that is finished here written. o may be q. */
 int attention_part(cudaStream_t stream, enum attention_kernel kernel, struct attention_rows o,
                    float *state, struct attention_rows q, const float *packed, int64_t keys,
                    int64_t granule, int64_t heads, float scale, int first, int last);
@@ -71,8 +71,8 @@ int attention_part(cudaStream_t stream, enum attention_kernel kernel, struct att
 int attention_finish(cudaStream_t stream, struct attention_rows o, const float *state,
                      int64_t heads);
 
-/* o = softmax(q k^T + bias[bucket(j - i)]) v, no scale, all in fp32: T5's scores are not scaled down
- * and would lose more in bf16 than those above, and it runs once a prompt. At most
+/* o = softmax(q k^T + bias[bucket(j - i)]) v, no scale, all in fp32: T5's scores are not scaled
+ * down and would lose more in bf16 than those above, and it runs once a prompt. At most
  * ATTENTION_T5_LENGTH rows; head width a multiple of 4, at most 128; bias fp32 [32][heads]. */
 enum { ATTENTION_T5_LENGTH = 512 };
 int attention_t5(cudaStream_t stream, struct attention_rows o, struct attention_rows q,

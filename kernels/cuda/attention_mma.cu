@@ -56,7 +56,8 @@ TILE_FUNCTION void fetch(__nv_bfloat16 *stage, const AttentionTask &task, int he
 }
 
 /* The 16x16 at (row, column) of a matrix in shared memory, as ldmatrix wants its rows: for operand
- * A and for transposed B of two tiles the second matrix lies below the first, for B to its right. */
+ * A and for transposed B of two tiles the second matrix lies below the first, for B to its right.
+ */
 template <int LINE> TILE_FUNCTION uint32_t below_first(const __nv_bfloat16 *m, int row, int column)
 {
     int lane = threadIdx.x % 32;

@@ -43,8 +43,8 @@ TILE_FUNCTION float element(const attention_rows &x, int row, int column)
                   : static_cast<const float *>(x.p)[at];
 }
 
-/* Rows first … of one head; those that do not exist are zeros. Lines are d + 1 long: lanes that read
- * one below the other meet different banks. */
+/* Rows first … of one head; those that do not exist are zeros. Lines are d + 1 long: lanes that
+ * read one below the other meet different banks. */
 TILE_FUNCTION void load_rows(float *to, const attention_rows &x, int first, int rows, int head,
                              int d)
 {

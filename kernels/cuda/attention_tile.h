@@ -190,7 +190,8 @@ TILE_FUNCTION void leave_state(const float (&o)[N], const RunningRows &rows,
 
 /* ---- tiles of keys --------------------------------------------------------------------------- */
 
-/* The keys of a task in order: granule after granule, each in tiles of WIDTH, the last one short. */
+/* The keys of a task in order: granule after granule, each in tiles of WIDTH, the last one short.
+ */
 template <int WIDTH> struct KeyTiles {
     int64_t granule_index; /* of the task's block */
     int first, keys;       /* within the granule; keys is 1 … WIDTH */

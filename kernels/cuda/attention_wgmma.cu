@@ -1,7 +1,7 @@
 /* Attention block on wgmma and TMA (9.0), after Shah et al. 2024.
  *
- * A block has 128 query rows of one head. One warpgroup gives its registers away and keeps a ring of
- * keys and one of values filled by TMA; two multiply, each for 64 rows. A multiplying warpgroup
+ * A block has 128 query rows of one head. One warpgroup gives its registers away and keeps a ring
+ * of keys and one of values filled by TMA; two multiply, each for 64 rows. A multiplying warpgroup
  * starts the scores of tile t and, behind them, tile t - 1's product with the values, so that its
  * softmax of tile t runs beside the latter; and the two take turns at starting, so that softmax of
  * one runs beside the products of the other.

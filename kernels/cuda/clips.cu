@@ -290,49 +290,55 @@ template <class F> static int with_strides(int st, int ss, F f)
 /* The P values of a channel begin at a multiple of their size, or of 16 bytes. */
 static bool coarse_aligned(const struct clip &coarse) { return aligned_16(coarse.p); }
 
-int launch_depth_to_space(cudaStream_t stream, struct clip y, struct clip x,
-                          const struct clip *residual, int st, int ss, bool first)
+/* launch(type of y, type of x, P of the strides), and then y's border */
+template <class F>
+static int move_depth(cudaStream_t stream, const struct clip &y, const struct clip &x,
+                      const struct clip *residual, int st, int ss, F launch)
 {
     if (residual && residual->dtype != y.dtype) return cudaErrorInvalidValue;
     return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
+        return with_strides(st, ss, [&](auto product) {
+            int error = launch(to, from, product);
+            return error ? error : clear_border<decltype(to)>(stream, y);
+        });
+    });
+}
+
+int launch_depth_to_space(cudaStream_t stream, struct clip y, struct clip x,
+                          const struct clip *residual, int st, int ss, bool first)
+{
+    return move_depth(stream, y, x, residual, st, ss, [&](auto to, auto from, auto product) {
         using Y = decltype(to);
         using X = decltype(from);
-        return with_strides(st, ss, [&](auto product) {
-            constexpr int P = decltype(product)::value;
-            bool aligned = coarse_aligned(x) && (!residual || coarse_aligned(*residual));
-            DepthToSpace<Y, X, P> f = {view<Y>(y),
-                                       residual ? view<Y>(*residual) : View<Y>{},
-                                       view<X>(x),
-                                       {first ? st - 1 : 0},
-                                       aligned};
-            int error = launch_each(stream, f, x.t * x.h, x.w * y.c);
-            return error ? error : clear_border<Y>(stream, y);
-        });
+        constexpr int P = decltype(product)::value;
+        bool aligned = coarse_aligned(x) && (!residual || coarse_aligned(*residual));
+        DepthToSpace<Y, X, P> f = {view<Y>(y),
+                                   residual ? view<Y>(*residual) : View<Y>{},
+                                   view<X>(x),
+                                   {first ? st - 1 : 0},
+                                   aligned};
+        return launch_each(stream, f, x.t * x.h, x.w * y.c);
     });
 }
 
 int launch_space_to_depth(cudaStream_t stream, struct clip y, struct clip x,
                           const struct clip *residual, int st, int ss, bool first)
 {
-    if (residual && residual->dtype != y.dtype) return cudaErrorInvalidValue;
-    return with_types(y.dtype, x.dtype, [&](auto to, auto from) {
+    return move_depth(stream, y, x, residual, st, ss, [&](auto to, auto from, auto product) {
         using Y = decltype(to);
         using X = decltype(from);
-        return with_strides(st, ss, [&](auto product) {
-            constexpr int P = decltype(product)::value;
-            SpaceToDepth<Y, X, P> f = {
-                view<Y>(y),           residual ? view<Y>(*residual) : View<Y>{}, view<X>(x),
-                {first ? st - 1 : 0}, residual ? residual->c * P / y.c : 0,      coarse_aligned(y)};
-            int error = launch_each(stream, f, y.t * y.h, y.w * x.c);
-            return error ? error : clear_border<Y>(stream, y);
-        });
+        constexpr int P = decltype(product)::value;
+        SpaceToDepth<Y, X, P> f = {
+            view<Y>(y),           residual ? view<Y>(*residual) : View<Y>{}, view<X>(x),
+            {first ? st - 1 : 0}, residual ? residual->c * P / y.c : 0,      coarse_aligned(y)};
+        return launch_each(stream, f, y.t * y.h, y.w * x.c);
     });
 }
 
 /* ---- pixels ---------------------------------------------------------------------------------- */
 
-/* Channel (c * patch + column) * patch + row of a position is colour c of the pixel (row, column) of
- * its patch. */
+/* Channel (c * patch + column) * patch + row of a position is colour c of the pixel (row, column)
+ * of its patch. */
 template <class T> struct Patchify {
     static constexpr int STEP = 1;
     View<T> y;

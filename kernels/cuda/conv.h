@@ -3,10 +3,10 @@
  *     conv_weights_pack(stream, packed, weight, type, shape);               once
  *     conv_launch(stream, &job);
  *
- * Products are of bf16 (fp32 clips are rounded as they are read), sums fp32. An output element is one
- * chain over kt, ky, kx and, 16 at a time, input channels, then + bias, then + add: its bits depend
- * on what it reads alone, not on the span, the rows and frames of the launch, or the types of the
- * clips. Taps outside the picture are products with zero.
+ * Products are of bf16 (fp32 clips are rounded as they are read), sums fp32. An output element is
+ * one chain over kt, ky, kx and, 16 at a time, input channels, then + bias, then + add: its bits
+ * depend on what it reads alone, not on the span, the rows and frames of the launch, or the types
+ * of the clips. Taps outside the picture are products with zero.
  *
  * Layouts, out-channel panels of P = 128 (out > 64), 64 (out > 32) or 32:
  *   clips    struct clip of base/tensor.h, fp32 or bf16
@@ -34,8 +34,8 @@ size_t conv_weights_bytes(const struct conv_shape *shape);
 int conv_weights_pack(cudaStream_t stream, void *packed, const void *weight, enum dtype type,
                       const struct conv_shape *shape);
 
-/* y = conv(x) + bias (+ add), see op_conv3d, within the span. Here x.pad may be 0 with a kernel of 3:
- * the columns beyond are zero. y may have a border and halo rows, which are not written. */
+/* y = conv(x) + bias (+ add), see op_conv3d, within the span. Here x.pad may be 0 with a kernel of
+ * 3: the columns beyond are zero. y may have a border and halo rows, which are not written. */
 struct conv_job {
     struct clip y, x;
     struct conv_shape shape;

@@ -1,5 +1,5 @@
-/* The VAE's convolution in fp32, one thread for one output number: for PRECISION_F32, where products
- * are not rounded and speed is not the question. conv.cu is the one that is fast. */
+/* The VAE's convolution in fp32, one thread for one output number: for PRECISION_F32, where
+ * products are not rounded and speed is not the question. conv.cu is the one that is fast. */
 #include "kernels/cuda/launch.h"
 
 #include "kernels/cuda/conv_f32.h"

@@ -3,9 +3,9 @@
  * memory holds both operands of a step: weights come by cp.async, three steps ahead; so does x, if
  * it is bf16 in whole vectors, else it passes through registers, one step ahead.
  *
- * An operand's tile is rows of 64 bytes (32 channels), the four 16-byte chunks of row r in the order
- * chunk ^ (r / 2 % 4): eight rows that ldmatrix reads, or eight neighbouring chunks that are written,
- * touch every bank once. */
+ * An operand's tile is rows of 64 bytes (32 channels), the four 16-byte chunks of row r in the
+ * order chunk ^ (r / 2 % 4): eight rows that ldmatrix reads, or eight neighbouring chunks that are
+ * written, touch every bank once. */
 #ifndef RINGREEL_CUDA_CONV_TILE_H
 #define RINGREEL_CUDA_CONV_TILE_H
 
@@ -254,7 +254,8 @@ template <int PANEL> struct ConvWarp {
     __device__ void store(const ConvParameters &p) const;
 };
 
-/* ---- y ---------------------------------------------------------------------------------------- */
+/* ---- y ----------------------------------------------------------------------------------------
+ */
 
 static __device__ __forceinline__ float conv_value(float x) { return x; }
 static __device__ __forceinline__ float conv_value(__nv_bfloat16 x) { return __bfloat162float(x); }

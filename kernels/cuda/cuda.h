@@ -1,9 +1,9 @@
-/* Inside the CUDA backend (libringreel_cuda.so): what its files share. Host code in C; kernels are in
- * the .cu files, declared in kernels.h, attention.h and conv.h.
+/* Inside the CUDA backend (libringreel_cuda.so): what its files share. Host code in C; kernels are
+ * in the .cu files, declared in kernels.h, attention.h and conv.h.
  *
  * Ops are queued in the order they were asked for on one stream; copies.c: what moves beside it. At
- * PRECISION_BF16 activations may be bf16 in memory, and those that are fp32 are rounded on their way into
- * a product; sums are fp32. At PRECISION_F32 nothing is rounded but in attention. */
+ * PRECISION_BF16 activations may be bf16 in memory, and those that are fp32 are rounded on their
+ * way into a product; sums are fp32. At PRECISION_F32 nothing is rounded but in attention. */
 #ifndef RINGREEL_CUDA_H
 #define RINGREEL_CUDA_H
 
@@ -52,7 +52,8 @@ struct mark {
     cudaEvent_t computed, copied;
 };
 
-/* A matrix product of one shape of weights: the algorithm is chosen once, for any number of rows. */
+/* A matrix product of one shape of weights: the algorithm is chosen once, for any number of rows.
+ */
 struct product {
     int64_t in, out, tile;
     enum dtype type; /* of the output, and of the bias */
@@ -111,7 +112,8 @@ uint64_t cuda_mark(struct device *dev);
 void cuda_wait(struct device *dev, uint64_t mark);
 void cuda_upload(struct device *dev, void *to, size_t to_stride, const void *from,
                  size_t from_stride, size_t bytes, int64_t rows);
-/* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16. */
+/* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16.
+ */
 void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t);
 /* Memory for ops to write to, of which `bytes` then go on to the host beside later ops. NULL: as
  * cuda_scratch. */

@@ -1,4 +1,5 @@
-/* Flat arrays: functions of one value, combinations, conversions, tile sums, normals (kernels.h). */
+/* Flat arrays: functions of one value, combinations, conversions, tile sums, normals (kernels.h).
+ */
 #include "kernels/cuda/values.h"
 
 static int64_t count(struct mat m) { return m.rows * m.cols; }
@@ -226,7 +227,8 @@ int launch_to_words(cudaStream_t stream, uint16_t *words, const float *y, int64_
 
 constexpr int DOT_THREADS = 256, DOT_STEP = 4;
 
-/* Thread t sums the groups of four number t, t + 256, … in order, then the threads fold together. */
+/* Thread t sums the groups of four number t, t + 256, … in order, then the threads fold together.
+ */
 __global__ void __launch_bounds__(DOT_THREADS)
     dot_kernel(double *dots, const float *x, const float *y, int64_t n, int64_t tile, bool aligned)
 {

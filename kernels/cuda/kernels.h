@@ -4,8 +4,8 @@
  *
  * All pointers are device memory, aligned to their element; where pointers and widths are multiples
  * of 16 bytes accesses are vectors, and the results are the same bits either way. Each row's (and
- * each clip position's) result depends on that row alone, not on how many there are, how a launch is
- * split, or the grid: one warp or block per row, summed in fp32 in a tree that its width fixes.
+ * each clip position's) result depends on that row alone, not on how many there are, how a launch
+ * is split, or the grid: one warp or block per row, summed in fp32 in a tree that its width fixes.
  *
  * They do what the ops of the same name do (kernels/ops.h), and like those expect shapes that fit.
  * Activations are DTYPE_F32 or DTYPE_BF16, each operand its own where nothing else is said; tables,
@@ -26,7 +26,8 @@ extern "C" {
 
 enum { ROW_COLUMNS_MOST = 8192 }; /* the widest row, or channels of a position, that is normed */
 
-/* Blocks a launch has at most: each does more where they would not be enough. Tests make it small. */
+/* Blocks a launch has at most: each does more where they would not be enough. Tests make it small.
+ */
 extern int64_t launch_blocks_most;
 
 /* ---- rows (rows.cu) -------------------------------------------------------------------------- */
@@ -46,9 +47,10 @@ struct qk_rows {
     int64_t stride;
     const float *weight; /* [D] */
 };
-/* In place on one or two of them (queries and keys in one launch: k.p may be NULL), which have equal
- * D and type: RMS norm over all D channels, then rotation; rope NULL: norm alone. Tables (multiples
- * of 8 bytes) and coordinates of rope are device memory, its n and pad as in struct rope. */
+/* In place on one or two of them (queries and keys in one launch: k.p may be NULL), which have
+ * equal D and type: RMS norm over all D channels, then rotation; rope NULL: norm alone. Tables
+ * (multiples of 8 bytes) and coordinates of rope are device memory, its n and pad as in struct
+ * rope. */
 int launch_qk_norm_rope(cudaStream_t stream, struct qk_rows q, struct qk_rows k, enum dtype type,
                         int64_t rows, int64_t cols, float eps, const struct rope *rope);
 
@@ -75,14 +77,14 @@ int launch_modulation(cudaStream_t stream, struct mat y, const float *table, str
 int launch_lincomb(cudaStream_t stream, float *out, float a, const float *x, float b,
                    const float *y, int64_t n);
 
-/* dots[i] = sum of x*y (y NULL: of x) over tile i of `tile` values, the last may be short: in double,
- * by one block each. Not the CPU's order of summation. */
+/* dots[i] = sum of x*y (y NULL: of x) over tile i of `tile` values, the last may be short: in
+ * double, by one block each. Not the CPU's order of summation. */
 int launch_dot_tiles(cudaStream_t stream, double *dots, const float *x, const float *y, int64_t n,
                      int64_t tile);
 
 /* to [n] F32 or BF16 from F32, BF16, F16 or F8_E4M3: activations between types, weights of a
- * checkpoint. Exact where `to` has the value, else to the nearest, ties to even; NaN stays one. `to`
- * may be `from` if they have one size. */
+ * checkpoint. Exact where `to` has the value, else to the nearest, ties to even; NaN stays one.
+ * `to` may be `from` if they have one size. */
 int launch_convert(cudaStream_t stream, void *to, enum dtype to_type, const void *from,
                    enum dtype from_type, int64_t n);
 
@@ -94,8 +96,8 @@ int launch_to_words(cudaStream_t stream, uint16_t *words, const float *y, int64_
                     int64_t rows);
 
 /* Standard normals number first … first + n - 1 of the endless sequence that `seed` names: Philox
- * 4x32-10 (Salmon et al. 2011) of the number divided by 4, then Box-Muller of words 0, 1 and 2, 3. A
- * number depends on seed and position alone, so that every rank draws its part. Not PyTorch's
+ * 4x32-10 (Salmon et al. 2011) of the number divided by 4, then Box-Muller of words 0, 1 and 2, 3.
+ * A number depends on seed and position alone, so that every rank draws its part. Not PyTorch's
  * numbers: those are drawn on the host (src/base/rng.h). */
 int launch_normal(cudaStream_t stream, void *to, enum dtype type, uint64_t seed, int64_t first,
                   int64_t n);
@@ -111,8 +113,8 @@ int launch_channel_layer_norm(cudaStream_t stream, struct clip y, struct clip x,
                               const float *weight, const float *bias);
 /* y = x, and of y's type */
 int launch_copy_pad(cudaStream_t stream, struct clip y, struct clip x);
-/* y[t][h][w][c] = x[t][h][w][c] + map[h][w] * per_channel[c] (+ add, of y's type, unless NULL); y may be
- * x or add, of the same pad; its border columns are left as they are. */
+/* y[t][h][w][c] = x[t][h][w][c] + map[h][w] * per_channel[c] (+ add, of y's type, unless NULL); y
+ * may be x or add, of the same pad; its border columns are left as they are. */
 int launch_add_noise_map(cudaStream_t stream, struct clip y, struct clip x, const float *map,
                          const float *per_channel, const struct clip *add);
 

@@ -1,14 +1,14 @@
 /* Linear layers: y = epilogue(x W^T + b) by cuBLASLt.
  *
- * cuBLASLt thinks in columns, so a row-major matrix is its transpose there: the call computes
- * y^T [out,S] = W [out,in] x^T [in,S] with W transposed in, which is how it stands in memory.
+ * cuBLASLt thinks in columns, so a row-major matrix is its transpose there: the call computes y^T
+ * [out,S] = W [out,in] x^T [in,S] with W transposed in, which is how it stands in memory.
  *
- * The same bits for every number of rows: one algorithm per layer, chosen for a nominal number of rows
- * that depends on the granule alone, with no split of the inner dimension and no reduction afterwards,
- * so that each output element is one thread block's sum in one order.
+ * The same bits for every number of rows: one algorithm per layer, chosen for a nominal number of
+ * rows that depends on the granule alone, with no split of the inner dimension and no reduction
+ * afterwards, so that each output element is one thread block's sum in one order.
  *
- * Epilogues are cuBLASLt's: bias, and GELU, which there is the tanh form; it has no SiLU. Its bias is
- * of the output's type, so a layer's lies behind its weights in both. */
+ * Epilogues are cuBLASLt's: bias, and GELU, which there is the tanh form; it has no SiLU. Its bias
+ * is of the output's type, so a layer's lies behind its weights in both. */
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/kernels.h"
 

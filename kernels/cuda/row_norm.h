@@ -1,11 +1,13 @@
-/* Norms of a row that stays in the registers of its threads: blockDim.x of them, chosen by the row's
- * width alone; threadIdx.y counts the rows of a block. Rows of tokens and positions of clips. */
+/* Norms of a row that stays in the registers of its threads: blockDim.x of them, chosen by the
+ * row's width alone; threadIdx.y counts the rows of a block. Rows of tokens and positions of clips.
+ */
 #ifndef RINGREEL_CUDA_ROW_NORM_H
 #define RINGREEL_CUDA_ROW_NORM_H
 
 #include "kernels/cuda/values.h"
 
-/* A thread holds ROW_CHUNKS times V neighbours; chunk k of thread t is number k * blockDim.x + t. */
+/* A thread holds ROW_CHUNKS times V neighbours; chunk k of thread t is number k * blockDim.x + t.
+ */
 constexpr int ROW_CHUNKS = 4, ROW_BLOCK_THREADS = 128;
 template <int V> constexpr int ROW_THREADS_MOST = ROW_COLUMNS_MOST / (ROW_CHUNKS * V);
 constexpr int ROW_WARPS_MOST = ROW_THREADS_MOST<4> / 32;
@@ -19,7 +21,8 @@ template <int V> dim3 row_block(int64_t cols)
 }
 inline bool row_fits(int64_t cols) { return cols > 0 && cols <= ROW_COLUMNS_MOST; }
 
-/* `n` is how many values of the row are there for this block: its width, or 0 beyond the last row. */
+/* `n` is how many values of the row are there for this block: its width, or 0 beyond the last row.
+ */
 DEVICE_INLINE int row_column(int chunk, int v) { return (chunk * blockDim.x + threadIdx.x) * v; }
 
 template <int V, class T>

@@ -1,8 +1,8 @@
 /* Waiting for the device, never without end, and what is said when it fails.
  *
  * Ops are queued for as long as a whole step, so how long a wait takes says little. What counts is
- * whether the device goes on: events among the long ops (milestones) are passed one after the other,
- * and only when none is passed for the time of the run's timeout is the device given up. */
+ * whether the device goes on: events among the long ops (milestones) are passed one after the
+ * other, and only when none is passed for the time of the run's timeout is the device given up. */
 #include "kernels/cuda/cuda.h"
 
 #include "base/error.h"

@@ -58,10 +58,10 @@ struct mat mat_rows(struct mat m, int64_t first,
                     int64_t count); /* a view of rows [first, first+count) */
 
 /* A clip of activations, channels last: [t][above + h + below][w + 2*pad][c] in the memory of the
- * device that computes, F32 or BF16 there (device_activations in kernels/ops.h), F32 on the CPU; p is column
- * -pad of row 0. `pad` is 0 or 1: one column on each side, zeros or a neighbouring rank's, so that a
- * 3x3x3 convolution never tests for the picture's left and right border. `above` and `below`, 0 or 1:
- * a row of a neighbouring rank; where there is none, the picture ends. */
+ * device that computes, F32 or BF16 there (device_activations in kernels/ops.h), F32 on the CPU; p
+ * is column -pad of row 0. `pad` is 0 or 1: one column on each side, zeros or a neighbouring
+ * rank's, so that a 3x3x3 convolution never tests for the picture's left and right border. `above`
+ * and `below`, 0 or 1: a row of a neighbouring rank; where there is none, the picture ends. */
 struct clip {
     void *p;
     enum dtype dtype;

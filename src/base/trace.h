@@ -1,6 +1,6 @@
 /* --trace FILE: Chrome trace format (chrome://tracing, Perfetto), two rows per rank (work and
- * waiting). Spans are kept in memory (a fixed number of them, allocated once; the oldest win and the rest are counted) and
- * gathered by world_write_trace. */
+ * waiting). Spans are kept in memory (a fixed number of them, allocated once; the oldest win and
+ * the rest are counted) and gathered by world_write_trace. */
 #ifndef RINGREEL_TRACE_H
 #define RINGREEL_TRACE_H
 

@@ -1,6 +1,6 @@
 /* What the model is shown of an image it begins from: cut to the shape of the video, softened,
- * degraded as video is, scaled and padded, as the official command line prepares it. Each frame of a
- * conditioning video is prepared the same way. */
+ * degraded as video is, scaled and padded, as the official command line prepares it. Each frame of
+ * a conditioning video is prepared the same way. */
 #ifndef RINGREEL_CONDITION_H
 #define RINGREEL_CONDITION_H
 

@@ -435,8 +435,8 @@ int encoder_segment_frames(const struct video_settings *s, const AVCodec *codec)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* What an encoder makes may depend on its threads: x264's search for motion ends where the thread of
- * the frame before has got to. So there are as many of them everywhere. */
+/* What an encoder makes may depend on its threads: x264's search for motion ends where the thread
+ * of the frame before has got to. So there are as many of them everywhere. */
 enum { FEW_PIXELS = 1280 * 720, FEW_THREADS = 4, MANY_THREADS = 8 };
 
 static int threads_of(const struct video_settings *s, bool is_segment)

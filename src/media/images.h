@@ -24,8 +24,8 @@ void images_drop(struct images *images);
 /* The file of frame `number` of a sequence; the caller frees it. NULL: the path is no pattern.
  * STATUS_INPUT for a pattern that cannot be meant. */
 int images_frame_path(char **out, const char *path, int64_t number);
-/* The smallest number of which a sequence has a file, 0 when there is none. `path` is a pattern that
- * images_frame_path takes. */
+/* The smallest number of which a sequence has a file, 0 when there is none. `path` is a pattern
+ * that images_frame_path takes. */
 int64_t images_first(const char *path);
 
 #endif

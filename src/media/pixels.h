@@ -1,5 +1,5 @@
-/* RGB pictures into the encoder's pixel format. Every value is rounded to the nearest, once; nothing
- * is dithered, so that the same picture gives the same bytes. */
+/* RGB pictures into the encoder's pixel format. Every value is rounded to the nearest, once;
+ * nothing is dithered, so that the same picture gives the same bytes. */
 #ifndef RINGREEL_PIXELS_H
 #define RINGREEL_PIXELS_H
 

@@ -1,9 +1,10 @@
-/* Frames into packets by several encoders at a time, each in a thread of its own: one makes the first
- * so many frames, another the next, and their packets are joined in order as if one had made them.
- * What comes out depends on the length of the segments, not on how many encoders are at work.
+/* Frames into packets by several encoders at a time, each in a thread of its own: one makes the
+ * first so many frames, another the next, and their packets are joined in order as if one had made
+ * them. What comes out depends on the length of the segments, not on how many encoders are at work.
  *
- * Memory does not grow with the video: frames wait in a queue of fixed length, and no encoder begins
- * a segment that is more than twice as many segments ahead of the oldest as there are encoders. */
+ * Memory does not grow with the video: frames wait in a queue of fixed length, and no encoder
+ * begins a segment that is more than twice as many segments ahead of the oldest as there are
+ * encoders. */
 #ifndef RINGREEL_SEGMENTS_H
 #define RINGREEL_SEGMENTS_H
 

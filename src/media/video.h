@@ -44,8 +44,8 @@ struct video_settings {
 int video_check(const struct video_settings *s);
 
 int video_open(struct video_writer **out, const struct video_settings *s);
-/* rgb: [height][width][3], of uint8_t, or of uint16_t (0 to 65535) where bit_depth is above 8. It is
- * encoded in other threads: an error may be that of a frame before. */
+/* rgb: [height][width][3], of uint8_t, or of uint16_t (0 to 65535) where bit_depth is above 8. It
+ * is encoded in other threads: an error may be that of a frame before. */
 int video_write(struct video_writer *w, const void *rgb);
 /* Flush, trailer, fsync, rename; frees w whatever happens. */
 int video_finish(struct video_writer *w);

@@ -306,8 +306,8 @@ int t5_encode(struct t5 *t, const int32_t *ids, int count, float *embeds)
     return STATUS_OK;
 }
 
-/* Expanding a weight takes about as long as so many multiply-adds: a core makes 40 G of these a second
- * or expands 1.5 G weights (docs/SPEED.md). A prompt is short, so it counts. */
+/* Expanding a weight takes about as long as so many multiply-adds: a core makes 40 G of these a
+ * second or expands 1.5 G weights (docs/SPEED.md). A prompt is short, so it counts. */
 enum { EXPANSION = 25 };
 
 double t5_work(const struct checkpoint *text_encoder, int64_t tokens)

@@ -316,8 +316,9 @@ static void embed_times(struct transformer *t, int64_t rows)
     op_linear(t->dev, m, hidden, &w->modulation, EPILOGUE_NONE, ROW_TILE);
 }
 
-/* modulation[kind][time] = table[kind] + embedding[time][kind], or + embedding[time] for all kinds where
- * that is all it has. The other half of t->modulation stays: the block before may still need it. */
+/* modulation[kind][time] = table[kind] + embedding[time][kind], or + embedding[time] for all kinds
+ * where that is all it has. The other half of t->modulation stays: the block before may still need
+ * it. */
 static void set_modulation(struct transformer *t, struct pass *p, const float *table, int kinds,
                            float *embedding, int64_t embedding_cols)
 {
@@ -412,8 +413,8 @@ struct chunk {
     const int32_t *row_index;
 };
 
-/* x += to_out(attention(a, text)), a being x: no norm, no modulation, no gate, no rotation. Then a is
- * the modulated norm of x. */
+/* x += to_out(attention(a, text)), a being x: no norm, no modulation, no gate, no rotation. Then a
+ * is the modulated norm of x. */
 static void cross_attention(struct transformer *t, const struct block_weights *b,
                             const struct pass *p, int block, const struct chunk *c)
 {

@@ -50,9 +50,9 @@ size_t transformer_packed_bytes(const struct device *dev, const struct checkpoin
 /* Multiply-adds of one forward over a sequence, on all ranks together; 0 if unknown. */
 double transformer_work(const struct checkpoint *c, int64_t tokens, int64_t text_tokens);
 
-/* Text of one slot: embeds [tokens, caption_width], in host memory, of the real tokens only (masked ones dropped:
- * spec 2.8). Computes the caption projection and every block's cross-attention K and V. Local
- * (every rank does the same). */
+/* Text of one slot: embeds [tokens, caption_width], in host memory, of the real tokens only (masked
+ * ones dropped: spec 2.8). Computes the caption projection and every block's cross-attention K and
+ * V. Local (every rank does the same). */
 int transformer_set_text(struct transformer *t, int slot, const float *embeds, int tokens);
 
 /* Position of every token of the sequence: f x h x w latent grid in token order (spec 2.5), of

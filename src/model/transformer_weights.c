@@ -275,8 +275,9 @@ size_t transformer_packed_bytes(const struct device *dev, const struct checkpoin
     return bytes;
 }
 
-/* Of a block: four products of self-attention, the query and the output of cross-attention, eight in
- * the feed-forward. The text's keys and values are made once a shot, and nothing beside the steps. */
+/* Of a block: four products of self-attention, the query and the output of cross-attention, eight
+ * in the feed-forward. The text's keys and values are made once a shot, and nothing beside the
+ * steps. */
 double transformer_work(const struct checkpoint *c, int64_t tokens, int64_t text_tokens)
 {
     struct transformer_weights w = {0};

@@ -19,7 +19,8 @@ int vae_open(struct vae **out, struct device *dev, const struct checkpoint *c);
 /* Also the encoder, before anything below that encodes. STATUS_INPUT if the checkpoint has none; it
  * can still decode then. Again: nothing happens. */
 int vae_open_encoder(struct vae *v, const struct checkpoint *c);
-/* Reorders all weights of the decoder now and keeps them; without it each is reordered at every use. */
+/* Reorders all weights of the decoder now and keeps them; without it each is reordered at every
+ * use. */
 void vae_make_resident(struct vae *v);
 void vae_close(struct vae *v);
 int64_t vae_latent_channels(const struct vae *v);
@@ -37,9 +38,9 @@ const struct tensor *vae_largest_weight(const struct vae *v);
 void vae_encoder_make_resident(struct vae *v);
 int64_t vae_encoder_packed_bytes(const struct vae *v, bool resident);
 
-/* The following two and the posterior below are the host's: what they read and write is in its memory.
- * Normalised latents -> un-normalised: z = z * std + mean, per channel; z [tokens, C] token-major,
- * in place. */
+/* The following two and the posterior below are the host's: what they read and write is in its
+ * memory. Normalised latents -> un-normalised: z = z * std + mean, per channel; z [tokens, C]
+ * token-major, in place. */
 void vae_unnormalize(const struct vae *v, float *z, int64_t tokens);
 /* The inverse: z = (z - mean) / std. */
 void vae_normalize(const struct vae *v, float *z, int64_t tokens);
@@ -47,9 +48,9 @@ void vae_normalize(const struct vae *v, float *z, int64_t tokens);
 /* ---- streams --------------------------------------------------------------------------------- */
 
 /* A decode or an encode takes frames as they come and gives others as soon as all that they depend
- * on is known, so its memory does not grow with the clip (spec vae 4.7). Several ranks may share the
- * picture: each computes whole latents of one axis and exchanges single lines with its neighbours
- * (4.5). The values are the same bits for every chunk, axis and number of ranks. */
+ * on is known, so its memory does not grow with the clip (spec vae 4.7). Several ranks may share
+ * the picture: each computes whole latents of one axis and exchanges single lines with its
+ * neighbours (4.5). The values are the same bits for every chunk, axis and number of ranks. */
 
 enum vae_axis { VAE_ROWS, VAE_COLUMNS };
 
@@ -94,10 +95,10 @@ void vae_stream_lay_out(struct vae_stream *s, struct arena *a);
  * reference's order, and may be NULL for others. Local. */
 void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
                       struct vae_sink sink, const struct vae_progress *progress);
-/* n frames of the whole picture, in host memory: latents [n][h][w][C], un-normalised, at most `chunk`; or pixels
- * [n][H][W][3], first 1 (or a whole clip of 8(chunk-1)+1), then at most 8 * chunk and a multiple of
- * 8. `last`: the clip ends. Nothing is allocated but what a weight that is not resident takes while
- * it is used. Collective over the group. */
+/* n frames of the whole picture, in host memory: latents [n][h][w][C], un-normalised, at most
+ * `chunk`; or pixels [n][H][W][3], first 1 (or a whole clip of 8(chunk-1)+1), then at most 8 *
+ * chunk and a multiple of 8. `last`: the clip ends. Nothing is allocated but what a weight that is
+ * not resident takes while it is used. Collective over the group. */
 void vae_stream_push(struct vae_stream *s, const float *frames, int64_t n, bool last);
 
 /* ---- a whole clip in memory ------------------------------------------------------------------ */

@@ -116,8 +116,8 @@ static void convolve(struct vae_stream *s, struct filter *f, const struct clip *
         op_conv3d(s->v->dev, y, window, f->conv, front, add, &span);
 }
 
-/* The lines that need no neighbour first, while the others' are under way: pairs of the whole picture's
- * lines stay together, see struct conv_span. */
+/* The lines that need no neighbour first, while the others' are under way: pairs of the whole
+ * picture's lines stay together, see struct conv_span. */
 static void convolve_sharing(struct vae_stream *s, struct filter *f, const struct clip *y,
                              const struct clip *window, const struct clip *fresh, int front,
                              const struct clip *add, struct conv_span span)

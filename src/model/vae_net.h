@@ -73,8 +73,8 @@ struct vae {
 
 /* ---- vae_read.c ------------------------------------------------------------------------------ */
 
-/* Called twice, see arena.h: vectors go to the coder's arena. After a failure the caller releases what
- * was read. */
+/* Called twice, see arena.h: vectors go to the coder's arena. After a failure the caller releases
+ * what was read. */
 int vae_read_decoder(struct vae *v, const struct checkpoint *c);
 /* After the decoder, which it must fit. */
 int vae_read_encoder(struct vae *v, const struct checkpoint *c);
@@ -105,8 +105,9 @@ struct stage;
 
 /* Room for `t` fresh frames of what the filter reads, behind those that it keeps. */
 struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t);
-/* The frames that are known now, of to.dtype at to.p, or added to what is there: fewer than the fresh
- * ones at a clip's front, more at its end. Exchanges borders with the neighbours meanwhile. */
+/* The frames that are known now, of to.dtype at to.p, or added to what is there: fewer than the
+ * fresh ones at a clip's front, more at its end. Exchanges borders with the neighbours meanwhile.
+ */
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
                        const struct clip *fresh, bool last, struct clip to, bool accumulate);
 
@@ -154,8 +155,8 @@ struct vae_stream {
     struct vae *v;
     struct vae_coder *coder;
     struct vae_task task;
-    /* Of what convolutions read and make. What blocks hand on is F32, and what the stream is given and
-     * gives. */
+    /* Of what convolutions read and make. What blocks hand on is F32, and what the stream is given
+     * and gives. */
     enum dtype clips;
     struct halo halo;
     struct stage stages[STAGES];

@@ -71,7 +71,8 @@ static void make_stages(struct vae_stream *s)
 
 static void grow(int64_t *n, int64_t candidate) { *n = candidate > *n ? candidate : *n; }
 
-/* The most bytes that a position takes of each region, and by how many frames a clip's end can grow. */
+/* The most bytes that a position takes of each region, and by how many frames a clip's end can
+ * grow. */
 struct needs {
     int64_t input, x, y, growth;
 };

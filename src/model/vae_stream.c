@@ -9,8 +9,8 @@
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
-/* Where a piece begins in the stage's x: behind room for frames that waited. In fp32, for block after
- * block adds to it. */
+/* Where a piece begins in the stage's x: behind room for frames that waited. In fp32, for block
+ * after block adds to it. */
 static struct clip piece_at(const struct stage *g, int64_t t, int64_t channels)
 {
     struct clip x = {.p = g->x, .t = KEPT + t, .h = g->h, .w = g->w, .c = channels};
@@ -180,8 +180,8 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
     push_stage(s, number + 1, out, last);
 }
 
-/* The last convolution; what it makes leaves the stream, in fp32: pixels in bf16 would be wrong by up to
- * a quarter of a step of 8 bits. */
+/* The last convolution; what it makes leaves the stream, in fp32: pixels in bf16 would be wrong by
+ * up to a quarter of a step of 8 bits. */
 static void finish(struct vae_stream *s, struct stage *g, const struct clip *x, bool last)
 {
     const struct vae *v = s->v;

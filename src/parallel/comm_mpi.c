@@ -15,8 +15,8 @@ static const double POLL_S = 1e-4;
 _Static_assert(sizeof(MPI_Request) <= sizeof(((struct transfer *)0)->request),
                "transfer.request is too small");
 
-/* Rows of a device buffer that MPI cannot reach, on their way. Pieces grow to the largest request and
- * stay: after the first step nothing is taken any more. */
+/* Rows of a device buffer that MPI cannot reach, on their way. Pieces grow to the largest request
+ * and stay: after the first step nothing is taken any more. */
 struct staging {
     struct staging *next; /* free ones */
     const struct arena_memory *memory;

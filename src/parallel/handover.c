@@ -283,7 +283,8 @@ int handover_receive_input(struct handover *h, int shot, struct shot_input *inpu
     return STATUS_OK;
 }
 
-/* A transfer that is waited for may be started again in the background: all pieces are sent first. */
+/* A transfer that is waited for may be started again in the background: all pieces are sent first.
+ */
 static void wait_for_shard(struct handover *h, struct handover_shard *s)
 {
     while (s->next < s->end) {

@@ -147,7 +147,8 @@ int handover_should_stop(struct handover *h);
  * ended too. The last latents may not have gone yet. */
 void handover_end_denoise(struct handover *h, int status);
 
-/* ---- either, after its end: nothing is under way any more ------------------------------------- */
+/* ---- either, after its end: nothing is under way any more -------------------------------------
+ */
 void handover_finish(struct handover *h);
 
 #endif

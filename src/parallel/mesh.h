@@ -1,9 +1,9 @@
 /* Who denoises, who codes, who talks to whom.
  *
  * World ranks 0..D-1 are denoise ranks (rank 0 leads them), D..D+C-1 are codec ranks, any after
- * that are idle. A world of one plays both roles. Codec rank k mod C owns shot k: it encodes the text
- * and writes the file; all of them decode it together. When nothing is left to denoise, everyone can
- * decode with them. */
+ * that are idle. A world of one plays both roles. Codec rank k mod C owns shot k: it encodes the
+ * text and writes the file; all of them decode it together. When nothing is left to denoise,
+ * everyone can decode with them. */
 #ifndef RINGREEL_MESH_H
 #define RINGREEL_MESH_H
 

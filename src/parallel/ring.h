@@ -31,8 +31,8 @@ struct ring {
     int shot, step, block;
 };
 
-/* Lays out the buffers, of the device, for shards of up to `tokens` (shard_most_tokens). Called twice, see arena.h.
- * Local. */
+/* Lays out the buffers, of the device, for shards of up to `tokens` (shard_most_tokens). Called
+ * twice, see arena.h. Local. */
 void ring_lay_out(struct ring *r, struct arena *a, int64_t tokens);
 /* What blocks that are under way take of the host, where they cannot go from device to device.
  * Local. */

@@ -1,7 +1,7 @@
 /* How many of the ranks should code: the expected time of a job that is denoised and decoded at the
- * same time, shot after shot, from what its parts cost on one rank. Arithmetic alone; costs are in any
- * unit (render/workload.h counts multiply-adds, render/tally.h measures seconds). All functions are
- * Local. */
+ * same time, shot after shot, from what its parts cost on one rank. Arithmetic alone; costs are in
+ * any unit (render/workload.h counts multiply-adds, render/tally.h measures seconds). All functions
+ * are Local. */
 #ifndef RINGREEL_BALANCE_H
 #define RINGREEL_BALANCE_H
 

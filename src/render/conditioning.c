@@ -145,7 +145,8 @@ static void set_row_index(struct device *dev, int32_t *row_index, int64_t rows, 
     }
 }
 
-/* Rows of x <- their mixture with `condition`, [rows, C] of the host; once a shot, so the host does it. */
+/* Rows of x <- their mixture with `condition`, [rows, C] of the host; once a shot, so the host does
+ * it. */
 static void mix(struct engine *e, struct mat x, const float *condition, float strength)
 {
     float *mixed = e->denoiser.mixed;

@@ -1,10 +1,10 @@
 /* A shot that begins from an image (pipeline spec 2.3, case A; official prepare_conditioning): the
- * codec rank makes normalised latents of it, the denoise ranks mix them into latent frame 0 and hold
- * its tokens at a noise level of their own.
+ * codec rank makes normalised latents of it, the denoise ranks mix them into latent frame 0 and
+ * hold its tokens at a noise level of their own.
  *
- * `strength` is the mask m: at 1 the tokens stay as they are (but for noise that lets them move), at
- * less they begin as partly noise, wait until the steps have come down to that level, and take part
- * from there on. */
+ * `strength` is the mask m: at 1 the tokens stay as they are (but for noise that lets them move),
+ * at less they begin as partly noise, wait until the steps have come down to that level, and take
+ * part from there on. */
 #ifndef RINGREEL_RENDER_CONDITIONING_H
 #define RINGREEL_RENDER_CONDITIONING_H
 
@@ -46,7 +46,8 @@ struct conditioned {
 struct conditioned conditioning_begin(struct engine *e, const struct shot *s,
                                       const struct shard_plan *plan, struct mat x,
                                       const float *condition);
-/* The rows of x anew for level t: as they were, with noise [S_loc, C] (device) that fades with t. */
+/* The rows of x anew for level t: as they were, with noise [S_loc, C] (device) that fades with t.
+ */
 void conditioning_refresh(const struct conditioned *c, struct engine *e, struct mat x, float t,
                           const float *noise);
 /* The levels of a step at t. */

@@ -111,8 +111,8 @@ enum { POSITIONS = 512, FRAMES = 4 }; /* latents at a time, about, in at most so
 
 static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
 
-/* Along the axis whose shares are the more even; of two that are alike by rows, which are long enough
- * to fill the kernels' tiles. */
+/* Along the axis whose shares are the more even; of two that are alike by rows, which are long
+ * enough to fill the kernels' tiles. */
 static enum vae_axis choose_axis(const struct shot *s, int ranks)
 {
     int64_t by_rows = largest_share(s->h, ranks) * s->w;

@@ -73,8 +73,8 @@ static void predict(struct denoise *d, const struct guidance *g, float t)
     guidance_combine(g, d->sums, d->u, d->p, d->q, d->scratch);
 }
 
-/* Rows [first, end) of x <- the latents at the next level: Euler, or full re-noising of the predicted
- * clean latents with the rows of scratch. */
+/* Rows [first, end) of x <- the latents at the next level: Euler, or full re-noising of the
+ * predicted clean latents with the rows of scratch. */
 static void advance_rows(struct denoise *d, int64_t first, int64_t end, float t)
 {
     struct device *dev = d->e->dev;

@@ -1,5 +1,6 @@
-/* Frames on their way into a file: every rank that decodes gives its part of the picture as integers,
- * the one that owns the shot puts them together, a few frames at a time, and has them written. */
+/* Frames on their way into a file: every rank that decodes gives its part of the picture as
+ * integers, the one that owns the shot puts them together, a few frames at a time, and has them
+ * written. */
 #ifndef RINGREEL_FILM_H
 #define RINGREEL_FILM_H
 

@@ -1,6 +1,6 @@
-/* The writing side of a film: whole frames, which the shot's owner has, into its file, their SHA-256,
- * and the copy for --dump. The pictures of a sequence are compressed and written by all ranks of the
- * group by turns: the owner hands them on. */
+/* The writing side of a film: whole frames, which the shot's owner has, into its file, their
+ * SHA-256, and the copy for --dump. The pictures of a sequence are compressed and written by all
+ * ranks of the group by turns: the owner hands them on. */
 #ifndef RINGREEL_FILM_WRITER_H
 #define RINGREEL_FILM_WRITER_H
 
@@ -32,14 +32,14 @@ bool film_writer_settings(const struct engine *e, int shot, struct video_setting
 
 /* Opens this rank's files. Local. */
 int film_writer_open(struct film_writer *w, struct engine *e, const struct shot *s);
-/* The next n frames of the shot. frame(argument, i, room) gives the owner frame i of them, in `room`
- * or elsewhere until the next call; NULL on other ranks. Collective over the group; it does not wait
- * for other ranks to write. w->status: what went wrong. */
+/* The next n frames of the shot. frame(argument, i, room) gives the owner frame i of them, in
+ * `room` or elsewhere until the next call; NULL on other ranks. Collective over the group; it does
+ * not wait for other ranks to write. w->status: what went wrong. */
 void film_writer_take(struct film_writer *w, int64_t n,
                       const uint8_t *(*frame)(void *argument, int64_t i, uint8_t *room),
                       void *argument);
-/* This rank's files become whole where `status` is good, else only whole pictures stay. The worst of
- * all ranks is returned on all. Collective over the group. */
+/* This rank's files become whole where `status` is good, else only whole pictures stay. The worst
+ * of all ranks is returned on all. Collective over the group. */
 int film_writer_close(struct film_writer *w, int status, char sha256[65]);
 
 #endif

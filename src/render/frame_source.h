@@ -1,6 +1,7 @@
 /* The frames of whatever holds some, in order: an image or a video, a sequence of images
  * ("frames/%06d.png": from the smallest number there is to the last before one that is missing,
- * unless a file has just that name), or what --dump writes, a tensor "frames" of uint8 [F,H,W,3]. */
+ * unless a file has just that name), or what --dump writes, a tensor "frames" of uint8 [F,H,W,3].
+ */
 #ifndef RINGREEL_FRAME_SOURCE_H
 #define RINGREEL_FRAME_SOURCE_H
 

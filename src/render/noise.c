@@ -19,8 +19,8 @@ static int64_t draw_piece(struct rng *r, float piece[PIECE], int64_t at, int64_t
     return n;
 }
 
-/* Copies what [from, from + n) of a stream has in common with [first, end) to out + its distance from
- * `first`, with `stride` values from one to the next. */
+/* Copies what [from, from + n) of a stream has in common with [first, end) to out + its distance
+ * from `first`, with `stride` values from one to the next. */
 static void keep(struct device *dev, float *out, int64_t stride, const float *piece, int64_t from,
                  int64_t n, int64_t first, int64_t end)
 {

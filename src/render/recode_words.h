@@ -15,8 +15,8 @@ struct recode_words {
     char **argv;
 };
 
-/* Reads the words after `ringreel COMMAND` and the job they name, answers --help on rank 0, and else
- * has the command run. Collective over the world. */
+/* Reads the words after `ringreel COMMAND` and the job they name, answers --help on rank 0, and
+ * else has the command run. Collective over the world. */
 int recode_run(struct world *world, int argc, char **argv, const char *command,
                const char *help_text,
                int (*run)(struct world *world, const struct job_options *job,

@@ -27,8 +27,8 @@ struct verdict {
     double saved;                    /* by these, a share of the time */
 };
 
-/* The leader waits as long as the others do. What it waits for: texts, free slots, and that the codec
- * ranks get to the last shot. The first text and the last decode nobody can hide. */
+/* The leader waits as long as the others do. What it waits for: texts, free slots, and that the
+ * codec ranks get to the last shot. The first text and the last decode nobody can hide. */
 static struct verdict judge(const struct engine *e, const struct tally *all)
 {
     const struct mesh *m = &e->mesh;

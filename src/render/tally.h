@@ -11,8 +11,8 @@ struct tally {
     double begin, last_decode, end; /* clock: the first shot's first step, its last one's decode */
 };
 
-/* When the job is done: which side waited notably, and for how many codec ranks nobody would. One line
- * on rank 0, and an event. Collective over the world. */
+/* When the job is done: which side waited notably, and for how many codec ranks nobody would. One
+ * line on rank 0, and an event. Collective over the world. */
 void tally_report(const struct engine *e);
 
 #endif

@@ -1,6 +1,6 @@
-/* What a job costs before anything of it has run: multiply-adds of its texts, steps and decodes, from
- * the shapes of the checkpoint's tensors and the job. A multiply-add takes about as long in every
- * kernel (docs/SPEED.md). */
+/* What a job costs before anything of it has run: multiply-adds of its texts, steps and decodes,
+ * from the shapes of the checkpoint's tensors and the job. A multiply-add takes about as long in
+ * every kernel (docs/SPEED.md). */
 #ifndef RINGREEL_WORKLOAD_H
 #define RINGREEL_WORKLOAD_H
 

@@ -165,7 +165,8 @@ static inline unsigned __activemask()
     return emulation::current->block->alive_lanes[emulation::current->warp];
 }
 
-/* ---- atomics: relaxed, as CUDA's -------------------------------------------------------------- */
+/* ---- atomics: relaxed, as CUDA's --------------------------------------------------------------
+ */
 
 namespace emulation
 {

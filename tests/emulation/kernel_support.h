@@ -74,7 +74,8 @@ inline void expect_same(const std::vector<float> &got, const std::vector<float> 
 }
 
 /* fp32: sums in another order, functions within some units in the last place, of values about 1
- * (tests/unit/kernel_helpers.h). bf16: the last of 8 bits, as a value between two may go either way. */
+ * (tests/unit/kernel_helpers.h). bf16: the last of 8 bits, as a value between two may go either
+ * way. */
 inline double tolerance(enum dtype type) { return type == DTYPE_BF16 ? 0x1p-8 : 3e-6; }
 
 inline void expect_close(const std::vector<float> &got, const std::vector<float> &want,
@@ -150,15 +151,15 @@ class Values
 
 /* ---- ways to launch -------------------------------------------------------------------------- */
 
-/* Launches of rows or frames from cuts[i] to cuts[i + 1], on arrays that begin `lead` elements behind
- * a vector's place. */
+/* Launches of rows or frames from cuts[i] to cuts[i + 1], on arrays that begin `lead` elements
+ * behind a vector's place. */
 struct Way {
     std::vector<int64_t> cuts;
     int lead;
 };
 
-/* result(way) for all rows at once; other ways must give the same bits: cut in two, without vectors,
- * and with a grid so small that a block has several rows. */
+/* result(way) for all rows at once; other ways must give the same bits: cut in two, without
+ * vectors, and with a grid so small that a block has several rows. */
 template <class Result> std::vector<float> result_any_way(int64_t rows, const Result &result)
 {
     std::vector<float> whole = result(Way{{0, rows}, 0});

@@ -170,9 +170,9 @@ static Floats on_gpu(const Problem &p, const Operands &x, attention_kernel kerne
     return all;
 }
 
-/* The output alone, begun and finished in the launches that need it: `state` is not looked at by one
- * that begins it, nor touched by one that does all. o_bf16: of the output; q is written over if it has
- * the same type. */
+/* The output alone, begun and finished in the launches that need it: `state` is not looked at by
+ * one that begins it, nor touched by one that does all. o_bf16: of the output; q is written over if
+ * it has the same type. */
 static Floats in_parts(const Problem &p, const Operands &x, attention_kernel kernel, bool o_bf16,
                        const std::vector<int64_t> &cuts = {})
 {

@@ -185,7 +185,8 @@ static Clip plain(const Layer &layer, Clip x, Clip y, int front, bool add)
     return y;
 }
 
-/* ---- whole numbers: equal, whatever the order ------------------------------------------------- */
+/* ---- whole numbers: equal, whatever the order -------------------------------------------------
+ */
 
 static uint32_t mixed(size_t i)
 {
@@ -244,7 +245,8 @@ static void test_exact()
     }
 }
 
-/* ---- against the CPU backend ------------------------------------------------------------------ */
+/* ---- against the CPU backend ------------------------------------------------------------------
+ */
 
 /* Uniform within [-1, 1]; not bf16 numbers. */
 static float real(size_t i)
@@ -292,8 +294,8 @@ class Cpu
 };
 
 /* Both factors of a product are rounded to bf16, by at most 2^-8 of themselves and in the mean of
- * squares by 0.42 of that: sums of independent products are wrong by 0.6 * 2^-8 of themselves, and by
- * 0.9 * 2^-8 where one of them is cut off instead. */
+ * squares by 0.42 of that: sums of independent products are wrong by 0.6 * 2^-8 of themselves, and
+ * by 0.9 * 2^-8 where one of them is cut off instead. */
 constexpr double ROUNDED = 0.72 * 0x1p-8;
 
 static void test_cpu()
@@ -321,7 +323,8 @@ static void test_cpu()
     }
 }
 
-/* ---- the same bits ---------------------------------------------------------------------------- */
+/* ---- the same bits ----------------------------------------------------------------------------
+ */
 
 static const conv_shape ROUGH = {24, 18, 3, 1, 1};
 
@@ -340,7 +343,8 @@ static void test_types()
     bf16.x = bf16.weight = DTYPE_BF16;
     Clip want = convolve(layer, x, y, f32);
     EXPECT_SAME(convolve(layer, x, y, bf16).values, want.values);
-    /* the first 20 channels, which are no whole vectors of bf16, of a layer that ignores the rest */
+    /* the first 20 channels, which are no whole vectors of bf16, of a layer that ignores the rest
+     */
     Layer narrow = {{20, ROUGH.out, 3, 1, 1}, {}, layer.bias}, wide = layer;
     Clip thin(2, 4, 5, 20, 1);
     for (size_t i = 0; i < layer.weight.size(); i++)
@@ -400,7 +404,8 @@ static void test_splits()
     }
 }
 
-/* ---- what does not fit ------------------------------------------------------------------------ */
+/* ---- what does not fit ------------------------------------------------------------------------
+ */
 
 static void test_refused()
 {

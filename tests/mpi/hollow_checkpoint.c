@@ -1,5 +1,5 @@
-/* hollow_checkpoint FOLDER: writes the files of a released LTX-Video 2B of 0.9.5 to 0.9.8 and of its
- * T5-XXL as far as their headers go (tests/support/released.h):
+/* hollow_checkpoint FOLDER: writes the files of a released LTX-Video 2B of 0.9.5 to 0.9.8 and of
+ * its T5-XXL as far as their headers go (tests/support/released.h):
  *
  *     FOLDER/ltxv-2b.safetensors
  *     FOLDER/text_encoder/model.safetensors

@@ -1,6 +1,6 @@
-/* peak_memory FOLDER PROGRAM [WORDS]: runs the program and writes what it took to FOLDER/RANK, the rank
- * as mpirun or srun says it (0 without them): "MiB SECONDS", its largest resident set and the time it
- * ran. Exit code: the program's. For shell tests and tools/; not a test by itself. */
+/* peak_memory FOLDER PROGRAM [WORDS]: runs the program and writes what it took to FOLDER/RANK, the
+ * rank as mpirun or srun says it (0 without them): "MiB SECONDS", its largest resident set and the
+ * time it ran. Exit code: the program's. For shell tests and tools/; not a test by itself. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* vae_shares cpu|cuda MANIFEST...: clips of several sizes, of each of these models, are decoded and
  * encoded by one rank, whole, and then by all ranks together, by rows and by columns, in chunks of
- * several sizes; all must be the same bytes, and what CUDA makes close to what the CPU makes. Prints a
- * line for each on rank 0; exit code 1 where bytes differ. Run under mpirun by vae_shares.sh and
- * emulation/vae.sh; not a test by itself. */
+ * several sizes; all must be the same bytes, and what CUDA makes close to what the CPU makes.
+ * Prints a line for each on rank 0; exit code 1 where bytes differ. Run under mpirun by
+ * vae_shares.sh and emulation/vae.sh; not a test by itself. */
 #include "base/error.h"
 #include "model/vae_net.h"
 #include "parallel/world.h"
@@ -144,7 +144,8 @@ static bool check(const struct bench *b, const struct scene *c, const struct vae
     return good;
 }
 
-/* Along both axes; one latent frame at a time, two, five and all. Returns how many clips are wrong. */
+/* Along both axes; one latent frame at a time, two, five and all. Returns how many clips are wrong.
+ */
 static int check_scene(const struct bench *b, const struct scene *c)
 {
     static const int64_t chunks[] = {1, 2, 5, INT64_MAX};

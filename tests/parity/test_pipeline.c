@@ -1,7 +1,7 @@
 /* The whole pipeline, prompt to pixels, against the official LTXVideoPipeline in fp32 on the CPU
  * (tools/oracle.py): the program renders models/tiny with the fixture's settings and --dump, and
- * every dumped tensor is compared. Two fixtures: videos from the prompt alone, and videos that begin
- * from an image.
+ * every dumped tensor is compared. Two fixtures: videos from the prompt alone, and videos that
+ * begin from an image.
  *
  * Tolerance 1e-5 relative RMS: both sides compute in fp32 with other orders of summation; measured
  * 2e-7 to 2e-6. Pixels within 1/255: truncation to bytes turns a last-bit difference into one unit

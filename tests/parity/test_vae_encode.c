@@ -446,9 +446,9 @@ static void test_clips_beyond_any_memory_are_refused(void **state)
 
 enum { MAX_TENSORS = 64 };
 
-/* Copies the synthetic checkpoint `name`, without the tensors whose name begins with `drop`; the one called
- * `change` has half its inputs; `config` and `bias` replace the metadata and the encoder's last
- * bias. Each may be NULL. */
+/* Copies the synthetic checkpoint `name`, without the tensors whose name begins with `drop`; the
+ * one called `change` has half its inputs; `config` and `bias` replace the metadata and the
+ * encoder's last bias. Each may be NULL. */
 static void rewrite(const char *to, const char *name, const char *drop, const char *change,
                     const char *config, const float *bias)
 {

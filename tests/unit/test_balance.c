@@ -102,7 +102,8 @@ static void denoise_ranks_are_given(void **state)
     (void)state;
     struct job j;
     struct balance *b = job(&j, SHOTS, shot(0, 48, 48));
-    /* 2 denoise 24 each: a decode on 2 is as quick, and 5 of all 7 ranks' columns help with the last */
+    /* 2 denoise 24 each: a decode on 2 is as quick, and 5 of all 7 ranks' columns help with the
+     * last */
     assert_float_equal(balance_time(b, 2, 2), 10 * 24 + 12, 0);
     assert_float_equal(balance_time(b, 2, 6), 10 * 24 + 6, 0);
     assert_int_equal(balance_codec_ranks(b, 8, 2), 6);

@@ -1,4 +1,5 @@
-/* Linear layers of the CUDA backend, on the emulated device and cuBLASLt, against the CPU backend. */
+/* Linear layers of the CUDA backend, on the emulated device and cuBLASLt, against the CPU backend.
+ */
 #include "kernel_helpers.h"
 
 #include <stdio.h>
@@ -64,8 +65,8 @@ static float *multiplied(struct device *dev, const float *x, struct linear l, co
     return y;
 }
 
-/* Half a unit of bf16's eight bits for the result, as much for the bias and, under SiLU, which reads the
- * rounded product, once more; sums in another order are far below that. */
+/* Half a unit of bf16's eight bits for the result, as much for the bias and, under SiLU, which
+ * reads the rounded product, once more; sums in another order are far below that. */
 static void check_layer(struct device *dev, struct device *cpu, const struct layer *c)
 {
     struct tensor w = {"w", DTYPE_F32, 2, {OUT, IN}, floats(OUT * IN), OUT * IN * sizeof(float)};

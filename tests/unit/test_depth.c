@@ -1,5 +1,5 @@
-/* More than 8 bits: what a file holds is the 16-bit picture that went in, rounded once, by the matrix
- * and range that its tags name; and pictures by number, from several threads. */
+/* More than 8 bits: what a file holds is the 16-bit picture that went in, rounded once, by the
+ * matrix and range that its tags name; and pictures by number, from several threads. */
 #include "base/error.h"
 #include "media/reader.h"
 #include "media/video.h"
@@ -139,8 +139,8 @@ static void ycbcr(double out[3], const uint16_t *rgb, const struct matrix *m)
     out[2] = 512 + (m->is_full ? 1023 : 896) * (r - y) / (2 * (1 - m->red));
 }
 
-/* deep.h promises 0.6 of a step. A detour over 8 bits would be two steps off, and none of the values in
- * between would appear. */
+/* deep.h promises 0.6 of a step. A detour over 8 bits would be two steps off, and none of the
+ * values in between would appear. */
 static void check_matrix(const struct matrix *m)
 {
     struct video_settings s = settings("a.mkv", "ffv1", 10);
@@ -226,7 +226,8 @@ static const struct tagged {
     {"e.mp4", "libx264", "auto", "auto", AVCOL_PRI_BT709, AVCOL_TRC_BT709, AVCOL_SPC_BT709},
 };
 
-/* What the project's own reader makes of the file, which undoes the matrix: 8 bits of the picture. */
+/* What the project's own reader makes of the file, which undoes the matrix: 8 bits of the picture.
+ */
 static void check_read(const struct tagged *t, const char *path)
 {
     struct reader *r;

@@ -1,5 +1,5 @@
-/* Device memory that only ops may touch (kernels/cpu/guard.c): what is allowed goes on as ever, each
- * kind of stray access ends the process and is named. */
+/* Device memory that only ops may touch (kernels/cpu/guard.c): what is allowed goes on as ever,
+ * each kind of stray access ends the process and is named. */
 #include "base/arena.h"
 #include "base/error.h"
 #include "kernels/ops.h"

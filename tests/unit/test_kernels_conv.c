@@ -1,5 +1,5 @@
-/* op_conv3d where ranks share a picture: any part of it, given one line of each neighbour, has the bits
- * that it has in the whole, and lines that a span does not need are not looked at. */
+/* op_conv3d where ranks share a picture: any part of it, given one line of each neighbour, has the
+ * bits that it has in the whole, and lines that a span does not need are not looked at. */
 #include "tests/unit/kernel_helpers.h"
 
 enum { T = 3, H = 7, W = 6 };
@@ -13,8 +13,8 @@ struct part {
     int64_t top, h, left, w;
 };
 
-/* What the rank that has the part holds of x: with the neighbours' lines, as far as there are any, or
- * NaN in place of these. */
+/* What the rank that has the part holds of x: with the neighbours' lines, as far as there are any,
+ * or NaN in place of these. */
 static struct clip cut(const struct clip *x, const struct part *p, bool poisoned)
 {
     struct clip part = {.t = x->t, .h = p->h, .w = p->w, .c = x->c, .pad = 1};

@@ -1,5 +1,5 @@
-/* Ops that are several in one, on the CPU: the bits of those in turn, which are what they replace in the
- * transformer. */
+/* Ops that are several in one, on the CPU: the bits of those in turn, which are what they replace
+ * in the transformer. */
 #include "kernel_helpers.h"
 
 enum { ROWS = 9, D = 52, TIMES = 3 };

@@ -1,5 +1,5 @@
-/* A video made by several encoders: its bytes do not tell how many there were, its frames follow one
- * another without a seam, and errors in the encoders' threads reach whoever writes. */
+/* A video made by several encoders: its bytes do not tell how many there were, its frames follow
+ * one another without a seam, and errors in the encoders' threads reach whoever writes. */
 #include "base/error.h"
 #include "media/digest.h"
 #include "media/encoder.h"

@@ -1,5 +1,5 @@
-/* ranks_nccl CASE...: what several ranks do with NCCL, under mpirun (nccl.sh); not a test by itself.
- * Exit code 0 and "good CASE" from rank 0 where all is as it should be on all ranks. */
+/* ranks_nccl CASE...: what several ranks do with NCCL, under mpirun (nccl.sh); not a test by
+ * itself. Exit code 0 and "good CASE" from rank 0 where all is as it should be on all ranks. */
 #include "tests/emulation/runtime/harness.h"
 
 #include <mpi.h>
@@ -64,8 +64,8 @@ static bool all_are(const int *device, size_t count, int value)
     return true;
 }
 
-/* Around the ring, size times: empty, small and large messages, on the heels of the kernel that makes
- * them, and a group to oneself. */
+/* Around the ring, size times: empty, small and large messages, on the heels of the kernel that
+ * makes them, and a group to oneself. */
 static void ring()
 {
     ncclComm_t comm = make_comm();
