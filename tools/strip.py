@@ -2,7 +2,7 @@
 """Joins some frames of a PNG sequence side by side: the strips in README.md and the model card.
 
     ./ringreel render configs/tiny.yaml -o out/frames/%04d.png
-    python tools/strip.py out/frames docs/demo.png --frames 1 9 17 25 33
+    python tools/strip.py out/frames docs/demo.png --frames 0 8 16 24 32
 """
 
 import argparse
@@ -15,7 +15,7 @@ from PIL import Image
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="a row for each, then the picture to write")
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 9, 17, 25, 33], help="numbers in the file names")
+    parser.add_argument("--frames", type=int, nargs="+", default=[0, 8, 16, 24, 32], help="numbers in the file names")
     parser.add_argument("--gap", type=int, default=4, help="white pixels between the frames")
     args = parser.parse_args()
     *folders, picture = args.folders

@@ -121,8 +121,8 @@ template <class Value> Layer make_layer(const conv_shape &shape, Value value)
 struct Options {
     enum dtype x = DTYPE_F32, y = DTYPE_F32, weight = DTYPE_F32;
     int front = 1;
-    conv_span span = {0, 0, 0, 0}; /* 0 rows: everywhere */
-    bool add = false;              /* what y held before */
+    conv_span span = {}; /* 0 rows: everywhere */
+    bool add = false;    /* what y held before */
 };
 
 static std::vector<uint16_t> half_bits(const Floats &x)
@@ -144,7 +144,7 @@ static Clip convolve(const Layer &layer, const Clip &x, Clip y, const Options &o
     DeviceClip dx(x, o.x), dy(y, o.y);
     conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span};
     if (o.add) job.add = job.y.p;
-    if (!o.span.rows) job.span = {0, y.v.h, 0, y.v.w};
+    if (!o.span.rows) job.span = {0, y.v.h, 0, y.v.w, 0, 0};
     EXPECT(conv_launch(nullptr, &job) == cudaSuccess, "launch");
     return dy.back();
 }
@@ -366,8 +366,11 @@ static void test_spans()
     o.x = DTYPE_BF16;
     o.add = true;
     Clip all = convolve(layer, x, y, o), parts = y;
-    const conv_span spans[] = {
-        {0, 7, 0, 1}, {0, 1, 1, 10}, {1, 6, 10, 1}, {1, 5, 1, 9}, {6, 1, 1, 9}};
+    const conv_span spans[] = {{0, 7, 0, 1, 0, 0},
+                               {0, 1, 1, 10, 0, 0},
+                               {1, 6, 10, 1, 0, 0},
+                               {1, 5, 1, 9, 0, 0},
+                               {6, 1, 1, 9, 0, 0}};
     for (const conv_span &span : spans) {
         o.span = span;
         parts = convolve(layer, x, parts, o);
@@ -413,7 +416,7 @@ static void test_refused()
     Clip x = rough_clip(1, 2, 3);
     DeviceClip dx(x, DTYPE_F32), dy(output_of(layer, x, 1), DTYPE_F32);
     OnDevice<uint8_t> packed(conv_weights_bytes(&ROUGH));
-    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3}};
+    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3, 0, 0}};
     conv_job jobs[] = {good, good, good, good, good, good};
     jobs[0].shape.kernel = 2;
     jobs[1].shape.in = 32;

@@ -39,7 +39,7 @@ same_bytes '4 ranks, 2 of them codec ranks' 4 '0 1 2 3 ' --codec-ranks 2
 equal '4 ranks: the first shot is left to the codec ranks' '2 3 ' "$(decoders 0)"
 same_bytes 'more ranks than lines of the picture, weights streamed' 7 '0 1 2 3 4 5 6 ' --codec-ranks 1 --weights stream
 same_bytes 'idle ranks' 5 '0 1 2 3 4 ' --denoise-ranks 1 --codec-ranks 2
-same_bytes '3 ranks, not asked to' 3 '2 ' --last-decode codec
+same_bytes '3 ranks, not asked to' 3 '2 ' --codec-ranks 1 --last-decode codec
 same_bytes '4 ranks, not asked to' 4 '2 3 ' --codec-ranks 2 --last-decode codec
 
 # Where the decoder takes more than the transformer gives back, that is planned.
