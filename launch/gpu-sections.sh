@@ -187,6 +187,8 @@ section_attention() { run_bench 'attention' 60 attention; }
 section_conv() { run_bench 'convolutions' 40 conv; }
 section_rows() { run_bench 'rows' 20 rows; }
 
+tiny_text_width() { sed -nE 's/.*"d_model": ([0-9]+).*/\1/p' models/tiny/text_encoder/config.json; }
+
 # A model with random weights, its caption as wide as the tiny text encoder's.
 random_model() { # file, width, blocks, heads, channels of the VAE, GB
     local code=0
@@ -195,7 +197,7 @@ random_model() { # file, width, blocks, heads, channels of the VAE, GB
         no_model="$6 GB are not free in $work"
         return 1
     fi
-    limited 90 "$bin/random_checkpoint" "$1.part" "$2" "$3" "$4" 64 "$5" >"$results/random-model.log" 2>&1 || code=$?
+    limited 90 "$bin/random_checkpoint" "$1.part" "$2" "$3" "$4" "$(tiny_text_width)" "$5" >"$results/random-model.log" 2>&1 || code=$?
     case $code in
     0) mv "$1.part" "$1" && return ;;
     "$no_time") no_model='no time was left' ;;

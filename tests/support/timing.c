@@ -156,8 +156,8 @@ static void open_rows(struct timed *t, struct device *dev, int64_t rows, int64_t
 void timed_norm(struct timed *t, struct device *dev, const int64_t *size)
 {
     open_rows(t, dev, size[0], size[1], norm_once);
-    t->scale = random_mat(t, 1, size[1]);
-    t->shift = random_mat(t, 1, size[1]);
+    t->scale = mat_f32(random_on(t, size[1], DTYPE_F32), 1, size[1]);
+    t->shift = mat_f32(random_on(t, size[1], DTYPE_F32), 1, size[1]);
 }
 
 static void silu_once(struct timed *t) { op_silu(t->dev, t->y, t->x); }
