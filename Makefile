@@ -33,7 +33,7 @@ CPPFLAGS := -I. -Isrc -D_GNU_SOURCE -MMD -MP $(shell pkg-config --cflags $(PACKA
 OPT      := -O3 -g -fopenmp -fno-math-errno -fno-strict-aliasing
 ifeq ($(SANITIZE),1)
   SAN      := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-  OPT      := -O1 -g -fopenmp -fno-math-errno -fno-strict-aliasing $(SAN)
+  OPT      := -O2 -g -fopenmp -fno-math-errno -fno-strict-aliasing $(SAN)
 endif
 CFLAGS   := -std=gnu11 $(OPT) -ffp-contract=off $(WARN)
 CXXFLAGS := -std=c++17 $(OPT) $(WARN)
