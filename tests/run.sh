@@ -18,6 +18,8 @@ if [[ $SANITIZE == 1 ]]; then
     export ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:detect_stack_use_after_return=1:strict_string_checks=1
     export LSAN_OPTIONS=suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    # Their dlopen does not look where the library that calls it says: it would find NVIDIA's NCCL, not the emulated one.
+    export LD_LIBRARY_PATH=$PWD/$BUILD/emulation/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
 export CMOCKA_MESSAGE_OUTPUT=TAP
 export RINGREEL_CUDA_LIBRARY= # these tests are for the CPU; emulation/program has a device of its own
