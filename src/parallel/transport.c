@@ -57,13 +57,15 @@ static int size_of(const struct transport_rank *ranks, int count, int group)
 
 /* ---- this rank ------------------------------------------------------------------------------- */
 
-/* Host and place on its bus as 52 bits, which a double holds. */
+/* Host and place on its bus as 52 bits, which a double holds. NCCL wants no two ranks in one place,
+ * either, and takes NCCL_HOSTID, where it is set, for the host. */
 static double place_of(const struct link_ops *links, const struct world *w)
 {
     char text[256] = "";
+    const char *host = getenv("NCCL_HOSTID");
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
     links->place(text, sizeof text);
-    const char *const parts[] = {w->host, "/", text};
+    const char *const parts[] = {host ? host : w->host, "/", text};
     for (int i = 0; i < 3; i++)
         for (const char *c = parts[i]; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
     return (double)(hash >> 12 | 1);

@@ -10,7 +10,8 @@
 
 /* What each rank tells all others; doubles, as they are gathered. */
 struct transport_rank {
-    double place;   /* of its device: equal where two ranks use the same one; 0: it has none */
+    double place;   /* of its device: equal where two ranks use the same one and NCCL_HOSTID does
+                       not say that they are on different hosts; 0: it has none */
     double version; /* of NCCL; 0: there is none */
     double groups;  /* that it is in: bits, by the order of transport_group_names */
 };
