@@ -124,7 +124,7 @@ struct device {
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name
  * ringreel_NAME. Both numbers must be those of the program: tables of another version are not
  * called. */
-enum { BACKEND_VERSION = 5 };
+enum { BACKEND_VERSION = 6 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

@@ -98,6 +98,14 @@ int comm_rank(const struct comm *c) { return c->rank; }
 int comm_size(const struct comm *c) { return c->size; }
 void comm_set_timeout(struct comm *c, double timeout_s) { c->timeout_s = timeout_s; }
 
+bool comm_is_direct(const struct comm *c) { return c->direct; }
+
+void comm_device_bytes(const struct comm *c, int64_t *planned, int64_t *taken)
+{
+    *planned = c->device_planned;
+    *taken = c->device_taken;
+}
+
 static struct comm *host_of(struct comm *c) { return c->host ? c->host : c; }
 
 static struct comm *mover(struct comm *c, const struct transfer *t)

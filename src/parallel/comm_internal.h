@@ -39,6 +39,8 @@ struct comm {
     double polled_s;   /* when it last polled */
     void *own;         /* the kind's handle */
     struct comm *host; /* moves the host's memory, and control messages; NULL: this one does */
+    bool direct;
+    int64_t device_planned, device_taken; /* bytes: comm_device_bytes */
 };
 
 #endif

@@ -331,6 +331,21 @@ static void try_out(struct comm *c)
     memory->give(rows, 3 * SAMPLE * sizeof *rows);
 }
 
+void comm_plan_nccl(struct comm *mpi, const struct device *dev)
+{
+    mpi->direct = true;
+    mpi->device_planned = device_links(dev)->bytes(mpi->size);
+}
+
+/* What it has taken by now is seen; more may come, when ranks first send to each other. */
+static void count_memory(struct comm *c, const struct device *dev, int64_t left_before)
+{
+    int64_t left, all;
+    device_memory_left(dev, &left, &all);
+    c->device_taken = left < left_before ? left_before - left : 0;
+    if (c->device_planned < c->device_taken) c->device_planned = c->device_taken;
+}
+
 struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank)
 {
     struct comm *c = xcalloc(1, sizeof *c);
@@ -338,6 +353,9 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank
     const struct batch opening = {.what = "opening"};
     struct link_id id = {{0}};
     const char *why = "";
+    int64_t left, all;
+    device_memory_left(dev, &left, &all);
+    comm_plan_nccl(mpi, dev);
     *c = *mpi;
     c->kind = &nccl_kind;
     c->own = g;
@@ -355,5 +373,6 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank
     restart_patience(g);
     settle(g, &opening);
     try_out(c);
+    count_memory(c, dev, left);
     return c;
 }

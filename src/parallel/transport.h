@@ -29,5 +29,9 @@ bool transport_possible(const struct transport_rank *ranks, int count, int group
  * one line for the run's header, "" where nothing is exchanged. */
 int transport_open(struct mesh *m, struct device *dev, enum transport wanted, bool last_by_all,
                    char *announcement, size_t room);
+/* Collective over the world: the groups only know what transport_open would open for them here
+ * (comm_is_direct, comm_device_bytes). Plans are for machines that may have other devices, so NCCL
+ * that cannot be is no error. */
+void transport_plan(struct mesh *m, struct device *dev, enum transport wanted, bool last_by_all);
 
 #endif
