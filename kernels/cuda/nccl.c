@@ -155,9 +155,9 @@ static const char *problem(struct link *l) { return l->problem; }
 /* NCCL does not say what it takes; this is as its sources have it (2.28, computeBuffSizes of init.cc
  * and transport/p2p.cc). For each connection to another rank the one that receives has buffers of
  * three protocols, 0.5, 4.7 and 4 MiB, and the one that sends a page: 12 MiB of both kinds, in pages
- * of 2 MiB. There is one for each channel, of which it opens up to 32, 64 on Blackwell, or as many
- * as NCCL_MAX_CTAS allows. Broadcasts have connections of their own, to one rank, sends to a
- * neighbour on either side. */
+ * of 2 MiB. There is one for each channel: its logs from Hopper have up to 32, from Blackwell 64,
+ * which is its limit, and NCCL_MAX_CTAS sets a lower one. Broadcasts have connections of their own,
+ * to one rank, sends to a neighbour on either side. */
 static int64_t link_bytes(int ranks)
 {
     const int64_t connection = 12 << 20;
