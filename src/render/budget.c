@@ -334,7 +334,7 @@ static void survey_device(struct budget *n, const struct engine *e)
         .bytes = {n->bytes[false][MEMORY_DEVICE], n->bytes[true][MEMORY_DEVICE]}};
     device_memory_left(e->dev, &n->claim.left, &n->claim.all);
     message_bytes(e, &messages, &taken);
-    if (n->claim.left <= n->claim.all - taken) n->claim.left += taken;
+    n->claim.left += taken;
     struct device_claim *claims = xcalloc((size_t)w->host_size, sizeof *claims);
     world_host_gather(w, &n->claim, claims, sizeof *claims);
     n->device = device_memory_sum(claims, w->host_size, w->host_rank);
