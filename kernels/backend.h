@@ -4,6 +4,8 @@
 
 #include "ops.h"
 
+#include <string.h>
+
 struct ops {
     const char *name;
     void (*close)(struct device *dev);
@@ -122,7 +124,7 @@ struct device {
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name
  * ringreel_NAME. Both numbers must be those of the program: tables of another version are not
  * called. */
-enum { BACKEND_VERSION = 5 };
+enum { BACKEND_VERSION = 6 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */
@@ -138,6 +140,18 @@ struct backend_library {
  * both sides of a transfer must agree on it. */
 enum { PANEL = 16 };
 static inline int64_t whole_panels(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
+
+/* Between memories that the host reaches. */
+static inline void copy_host_rows(void *to, size_t to_stride, const void *from, size_t from_stride,
+                                  size_t bytes, int64_t rows)
+{
+    if (to_stride == bytes && from_stride == bytes) {
+        memcpy(to, from, bytes * (size_t)rows);
+        return;
+    }
+    for (size_t i = 0; i < (size_t)rows; i++)
+        memcpy((char *)to + i * to_stride, (const char *)from + i * from_stride, bytes);
+}
 
 static inline void device_poll(const struct device *dev)
 {

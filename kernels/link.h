@@ -60,6 +60,9 @@ struct link_ops {
     void (*finish)(struct link *l); /* no batch will follow; then LINK_BUSY until `close` */
     void (*close)(struct link *l);
     void (*abort)(struct link *l); /* gives up what is under way; no other call follows */
+
+    /* What a link among so many ranks takes of this device's memory: an estimate, rounded up. */
+    int64_t (*bytes)(int ranks);
 };
 
 #endif

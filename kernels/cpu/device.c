@@ -57,12 +57,7 @@ static void cpu_copy(struct device *dev, void *to, size_t to_stride, const void 
                      size_t from_stride, size_t bytes, int64_t rows)
 {
     (void)dev;
-    if (to_stride == bytes && from_stride == bytes) {
-        memcpy(to, from, bytes * (size_t)rows);
-        return;
-    }
-    for (size_t i = 0; i < (size_t)rows; i++)
-        memcpy((char *)to + i * to_stride, (const char *)from + i * from_stride, bytes);
+    copy_host_rows(to, to_stride, from, from_stride, bytes, rows);
 }
 
 static void cpu_zero(struct device *dev, void *to, size_t stride, size_t bytes, int64_t rows)

@@ -114,31 +114,33 @@ void cpu_lincomb(struct device *dev, float *out, float a, const float *x, float 
         simd->lincomb(out + i, a, x + i, b, y ? y + i : NULL, piece_length(n, i));
 }
 
-/* Piece `i` of rows that are cut into `each` pieces: where it begins in its row. */
-static int64_t piece_first(int64_t i, int64_t each) { return i % each * PIECE; }
+/* To bytes or to words, whichever are given. */
+static void to_integers(struct device *dev, uint8_t *bytes, uint16_t *words, const float *y,
+                        int64_t stride, int64_t n, int64_t rows)
+{
+    const struct rows_simd *simd = cpu_of(dev)->rows;
+    int64_t each = (n + PIECE - 1) / PIECE; /* pieces of a row */
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t i = 0; i < rows * each; i++) {
+        int64_t row = i / each, first = i % each * PIECE, count = piece_length(n, first);
+        const float *from = y + row * stride + first;
+        if (bytes)
+            simd->to_bytes(bytes + row * n + first, from, count);
+        else
+            simd->to_words(words + row * n + first, from, count);
+    }
+}
 
 void cpu_to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
                   int64_t rows)
 {
-    const struct rows_simd *simd = cpu_of(dev)->rows;
-    int64_t each = (n + PIECE - 1) / PIECE;
-#pragma omp parallel for num_threads(dev->threads)
-    for (int64_t i = 0; i < rows * each; i++) {
-        int64_t row = i / each, first = piece_first(i, each);
-        simd->to_bytes(bytes + row * n + first, y + row * stride + first, piece_length(n, first));
-    }
+    to_integers(dev, bytes, NULL, y, stride, n, rows);
 }
 
 void cpu_to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
                   int64_t rows)
 {
-    const struct rows_simd *simd = cpu_of(dev)->rows;
-    int64_t each = (n + PIECE - 1) / PIECE;
-#pragma omp parallel for num_threads(dev->threads)
-    for (int64_t i = 0; i < rows * each; i++) {
-        int64_t row = i / each, first = piece_first(i, each);
-        simd->to_words(words + row * n + first, y + row * stride + first, piece_length(n, first));
-    }
+    to_integers(dev, NULL, words, y, stride, n, rows);
 }
 
 void cpu_dot_tiles(struct device *dev, double *dots, const float *x, const float *y, int64_t n,

@@ -62,8 +62,7 @@ static void stage_piece(struct device *dev, struct staging *s, char *to, size_t 
                         const char *from, size_t from_stride, size_t bytes, int64_t rows)
 {
     char *room = staging_take(dev, s, bytes * (size_t)rows);
-    for (int64_t i = 0; i < rows; i++)
-        memcpy(room + (size_t)i * bytes, from + (size_t)i * from_stride, bytes);
+    copy_host_rows(room, bytes, from, from_stride, bytes, rows);
     if (rows == 1) to_stride = bytes; /* pitches have a limit */
     CHECK_CUDA(cudaMemcpy2DAsync(to, to_stride, room, bytes, bytes, (size_t)rows,
                                  cudaMemcpyHostToDevice, s->stream));

@@ -244,24 +244,30 @@ static void unpatchify(struct device *dev, float *y, const struct clip *x, int p
     LAUNCH(unpatchify, y, *x, patch);
 }
 
+/* To bytes or to words, whichever are given; the device's own lie in a relay until they are sent. */
+static void to_integers(struct device *dev, uint8_t *bytes, uint16_t *words, const float *y,
+                        int64_t stride, int64_t n, int64_t rows)
+{
+    size_t size = (size_t)n * (size_t)rows * (bytes ? sizeof *bytes : sizeof *words);
+    struct relay *frame = cuda_frame_take(dev, size, "frames as integers");
+    if (!frame) return;
+    if (bytes)
+        LAUNCH(to_bytes, frame->memory.p, y, stride, n, rows);
+    else
+        LAUNCH(to_words, frame->memory.p, y, stride, n, rows);
+    cuda_frame_send(dev, frame, bytes ? (void *)bytes : words, size);
+}
+
 static void to_bytes(struct device *dev, uint8_t *bytes, const float *y, int64_t stride, int64_t n,
                      int64_t rows)
 {
-    size_t size = (size_t)n * (size_t)rows * sizeof *bytes;
-    struct relay *frame = cuda_frame_take(dev, size, "frames in bytes");
-    if (!frame) return;
-    LAUNCH(to_bytes, frame->memory.p, y, stride, n, rows);
-    cuda_frame_send(dev, frame, bytes, size);
+    to_integers(dev, bytes, NULL, y, stride, n, rows);
 }
 
 static void to_words(struct device *dev, uint16_t *words, const float *y, int64_t stride, int64_t n,
                      int64_t rows)
 {
-    size_t size = (size_t)n * (size_t)rows * sizeof *words;
-    struct relay *frame = cuda_frame_take(dev, size, "frames in words");
-    if (!frame) return;
-    LAUNCH(to_words, frame->memory.p, y, stride, n, rows);
-    cuda_frame_send(dev, frame, words, size);
+    to_integers(dev, NULL, words, y, stride, n, rows);
 }
 
 /* ---- attention ------------------------------------------------------------------------------- */

@@ -152,6 +152,22 @@ static enum link_state state(struct link *l)
 
 static const char *problem(struct link *l) { return l->problem; }
 
+/* NCCL does not say what it takes; this is as its sources have it (2.28, computeBuffSizes of init.cc
+ * and transport/p2p.cc). For each connection to another rank the one that receives has buffers of
+ * three protocols, 0.5, 4.7 and 4 MiB, and the one that sends a page: 12 MiB of both kinds, in pages
+ * of 2 MiB. There is one for each channel: its logs from Hopper have up to 32, from Blackwell 64,
+ * which is its limit, and NCCL_MAX_CTAS sets a lower one. Broadcasts have connections of their own,
+ * to one rank, sends to a neighbour on either side. */
+static int64_t link_bytes(int ranks)
+{
+    const int64_t connection = 12 << 20;
+    const char *most = getenv("NCCL_MAX_CTAS");
+    int64_t channels = cuda_of(cuda_opened)->capability < 100 ? 32 : 64;
+    int64_t allowed = most ? strtol(most, NULL, 10) : 0, peers = ranks > 2 ? 2 : ranks - 1;
+    if (allowed > 0 && allowed < channels) channels = allowed;
+    return channels * connection * (1 + peers);
+}
+
 /* ---- messages -------------------------------------------------------------------------------- */
 
 static void begin_batch(struct link *l)
@@ -258,6 +274,7 @@ const struct link_ops cuda_links = {
     .finish = finish_link,
     .close = close_link,
     .abort = abort_link,
+    .bytes = link_bytes,
 };
 #else
 

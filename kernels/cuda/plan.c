@@ -22,8 +22,7 @@ static void upload(struct device *dev, void *to, size_t to_stride, const void *f
                    size_t from_stride, size_t bytes, int64_t rows)
 {
     (void)dev;
-    for (size_t i = 0; i < (size_t)rows; i++)
-        memcpy((char *)to + i * to_stride, (const char *)from + i * from_stride, bytes);
+    copy_host_rows(to, to_stride, from, from_stride, bytes, rows);
 }
 
 static void memory_left(const struct device *dev, int64_t *left, int64_t *all)

@@ -98,32 +98,61 @@ int comm_rank(const struct comm *c) { return c->rank; }
 int comm_size(const struct comm *c) { return c->size; }
 void comm_set_timeout(struct comm *c, double timeout_s) { c->timeout_s = timeout_s; }
 
+bool comm_is_direct(const struct comm *c) { return c->direct; }
+
+void comm_device_bytes(const struct comm *c, int64_t *planned, int64_t *taken)
+{
+    *planned = c->device_planned;
+    *taken = c->device_taken;
+}
+
+static struct comm *host_of(struct comm *c) { return c->host ? c->host : c; }
+
+static struct comm *mover(struct comm *c, const struct transfer *t)
+{
+    return t->device ? c : host_of(c);
+}
+
 void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                           int64_t width, int root)
 {
+    c = mover(c, t);
     c->kind->broadcast_start(c, t, buffer, rows, width, root);
 }
 
 void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                      int64_t width, int to, int tag)
 {
+    c = mover(c, t);
     c->kind->send_start(c, t, (float *)buffer, rows, width, to, tag);
 }
 
 void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                         int64_t width, int from, int tag)
 {
+    c = mover(c, t);
     c->kind->receive_start(c, t, buffer, rows, width, from, tag);
 }
 
 void comm_send_asked_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                            int64_t width, int to, int tag)
 {
+    c = mover(c, t);
     c->kind->send_asked_start(c, t, (float *)buffer, rows, width, to, tag);
 }
 
-void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t); }
-bool comm_done(struct comm *c, struct transfer *t) { return c->kind->done(c, t); }
+void comm_wait(struct comm *c, struct transfer *t)
+{
+    c = mover(c, t);
+    c->kind->wait(c, t);
+}
+
+bool comm_done(struct comm *c, struct transfer *t)
+{
+    c = mover(c, t);
+    return c->kind->done(c, t);
+}
+
 void comm_poll(struct comm *c, struct transfer *transfers, int count)
 {
     c->kind->poll(c, transfers, count);
@@ -132,6 +161,7 @@ void comm_poll(struct comm *c, struct transfer *transfers, int count)
 void comm_send_bytes_start(struct comm *c, struct transfer *t, const void *data, int bytes, int to,
                            int tag)
 {
+    c = host_of(c);
     c->kind->send_bytes_start(c, t, data, bytes, to, tag);
 }
 
@@ -148,18 +178,25 @@ void comm_batch_end(struct comm *c)
 void comm_receive_bytes_start(struct comm *c, struct transfer *t, void *data, int bytes, int from,
                               int tag)
 {
+    c = host_of(c);
     c->kind->receive_bytes_start(c, t, data, bytes, from, tag);
 }
 
-bool comm_probe(struct comm *c, int tag, int *from) { return c->kind->probe(c, tag, from); }
+bool comm_probe(struct comm *c, int tag, int *from)
+{
+    c = host_of(c);
+    return c->kind->probe(c, tag, from);
+}
 
 int comm_await(struct comm *c, int from, int tag_a, int tag_b)
 {
+    c = host_of(c);
     return c->kind->await(c, from, tag_a, tag_b);
 }
 
 void comm_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
 {
+    c = host_of(c);
     c->kind->broadcast_bytes(c, data, bytes, root);
 }
 
@@ -174,6 +211,7 @@ int comm_max(struct comm *c, int value)
 
 void comm_all_gather_doubles(struct comm *c, double *all, const int *counts, const int *offsets)
 {
+    c = host_of(c);
     c->kind->all_gather_doubles(c, all, counts, offsets);
 }
 

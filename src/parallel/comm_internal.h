@@ -1,4 +1,5 @@
-/* What a kind of communicator provides. Only the files comm*.c include this. */
+/* What a kind of communicator provides. Only the files comm*.c include this. One that moves nothing
+ * but transfers of device memory has another for the rest (`host`), which has all functions. */
 #ifndef RINGREEL_COMM_INTERNAL_H
 #define RINGREEL_COMM_INTERNAL_H
 
@@ -35,8 +36,11 @@ struct comm {
     int rank, size;
     const char *name;
     double timeout_s;
-    double polled_s; /* when it last polled */
-    void *own;       /* the kind's handle */
+    double polled_s;   /* when it last polled */
+    void *own;         /* the kind's handle */
+    struct comm *host; /* moves the host's memory, and control messages; NULL: this one does */
+    bool direct;
+    int64_t device_planned, device_taken; /* bytes: comm_device_bytes */
 };
 
 #endif

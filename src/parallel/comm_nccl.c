@@ -18,7 +18,6 @@ struct batch { /* for messages */
 
 struct nccl_group {
     struct nccl_group *next; /* all of this rank */
-    struct comm *mpi;        /* host buffers, and all else */
     const char *name;
     double *world_ranks; /* [ranks of the group] */
     double timeout_s;
@@ -34,7 +33,6 @@ struct nccl_group {
 static struct nccl_group *groups;
 
 static struct nccl_group *group_of(struct comm *c) { return c->own; }
-static struct comm *mpi_of(struct comm *c) { return group_of(c)->mpi; }
 
 /* ---- looking after --------------------------------------------------------------------------- */
 
@@ -195,54 +193,45 @@ static struct nccl_group *begin(struct comm *c, struct transfer *t, const char *
     return g;
 }
 
-static void begun(struct nccl_group *g)
+enum message { BROADCAST, SEND, RECEIVE };
+
+static void start(struct comm *c, struct transfer *t, enum message kind, float *buffer,
+                  int64_t count, int peer)
 {
+    static const char *const names[] = {"broadcast from", "send to", "receive from"};
+    if (count == 0) return;
+    struct nccl_group *g = begin(c, t, names[kind], peer);
+    if (kind == BROADCAST) g->ops->broadcast(g->link, buffer, count, peer);
+    if (kind == SEND) g->ops->send(g->link, buffer, count, peer);
+    if (kind == RECEIVE) g->ops->receive(g->link, buffer, count, peer);
     if (!g->filling) end_batch(g);
 }
 
 static void nccl_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                                  int64_t width, int root)
 {
-    if (!t->device) return comm_broadcast_start(mpi_of(c), t, buffer, rows, width, root);
-    if (rows == 0) return;
-    struct nccl_group *g = begin(c, t, "broadcast from", root);
-    g->ops->broadcast(g->link, buffer, rows * width, root);
-    begun(g);
+    start(c, t, BROADCAST, buffer, rows * width, root);
 }
 
+/* Complete when it is received, and so as one that was asked for. */
 static void nccl_send_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                             int64_t width, int to, int tag)
 {
-    if (!t->device) return comm_send_start(mpi_of(c), t, buffer, rows, width, to, tag);
-    if (rows == 0) return;
-    struct nccl_group *g = begin(c, t, "send to", to);
-    g->ops->send(g->link, buffer, rows * width, to);
-    begun(g);
-}
-
-/* NCCL's sends are complete when they are received. */
-static void nccl_send_asked_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
-                                  int64_t width, int to, int tag)
-{
-    if (!t->device) return comm_send_asked_start(mpi_of(c), t, buffer, rows, width, to, tag);
-    nccl_send_start(c, t, buffer, rows, width, to, tag);
+    (void)tag;
+    start(c, t, SEND, buffer, rows * width, to);
 }
 
 static void nccl_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                                int64_t width, int from, int tag)
 {
-    if (!t->device) return comm_receive_start(mpi_of(c), t, buffer, rows, width, from, tag);
-    if (rows == 0) return;
-    struct nccl_group *g = begin(c, t, "receive from", from);
-    g->ops->receive(g->link, buffer, rows * width, from);
-    begun(g);
+    (void)tag;
+    start(c, t, RECEIVE, buffer, rows * width, from);
 }
 
 /* Ops wait, the host goes on. */
 static void nccl_wait(struct comm *c, struct transfer *t)
 {
     struct nccl_group *g = group_of(c);
-    if (!t->device) return comm_wait(g->mpi, t);
     if (!t->active) return;
     int64_t number = number_of(t);
     CHECK(number <= g->marked, "group \"%s\": waiting within a batch", c->name);
@@ -254,7 +243,6 @@ static void nccl_wait(struct comm *c, struct transfer *t)
 static bool nccl_done(struct comm *c, struct transfer *t)
 {
     struct nccl_group *g = group_of(c);
-    if (!t->device) return comm_done(g->mpi, t);
     if (!t->active) return true;
     comm_nccl_watch();
     t->active = number_of(t) > g->arrived;
@@ -268,41 +256,7 @@ static void nccl_poll(struct comm *c, struct transfer *transfers, int count)
     c->polled_s = now;
     heartbeat_poll(NULL);
     for (int i = 0; i < count; i++)
-        if (!transfers[i].device) comm_done(mpi_of(c), &transfers[i]);
-}
-
-/* ---- everything else ------------------------------------------------------------------------- */
-
-static void nccl_send_bytes(struct comm *c, struct transfer *t, const void *data, int bytes, int to,
-                            int tag)
-{
-    comm_send_bytes_start(mpi_of(c), t, data, bytes, to, tag);
-}
-
-static void nccl_receive_bytes(struct comm *c, struct transfer *t, void *data, int bytes, int from,
-                               int tag)
-{
-    comm_receive_bytes_start(mpi_of(c), t, data, bytes, from, tag);
-}
-
-static bool nccl_probe(struct comm *c, int tag, int *from)
-{
-    return comm_probe(mpi_of(c), tag, from);
-}
-
-static int nccl_await(struct comm *c, int from, int tag_a, int tag_b)
-{
-    return comm_await(mpi_of(c), from, tag_a, tag_b);
-}
-
-static void nccl_broadcast_bytes(struct comm *c, void *data, int bytes, int root)
-{
-    comm_broadcast_bytes(mpi_of(c), data, bytes, root);
-}
-
-static void nccl_all_gather(struct comm *c, double *all, const int *counts, const int *offsets)
-{
-    comm_all_gather_doubles(mpi_of(c), all, counts, offsets);
+        if (!transfers[i].device) comm_done(c, &transfers[i]);
 }
 
 static void nccl_close(struct comm *c)
@@ -314,7 +268,7 @@ static void nccl_close(struct comm *c)
     while (*at != g) at = &(*at)->next;
     *at = g->next;
     g->ops->close(g->link);
-    comm_close(g->mpi);
+    comm_close(c->host);
     free(g->world_ranks);
     free(g);
 }
@@ -323,18 +277,12 @@ static const struct comm_kind nccl_kind = {
     .broadcast_start = nccl_broadcast_start,
     .send_start = nccl_send_start,
     .receive_start = nccl_receive_start,
-    .send_asked_start = nccl_send_asked_start,
+    .send_asked_start = nccl_send_start,
     .batch_begin = nccl_batch_begin,
     .batch_end = nccl_batch_end,
-    .send_bytes_start = nccl_send_bytes,
-    .receive_bytes_start = nccl_receive_bytes,
-    .probe = nccl_probe,
-    .await = nccl_await,
     .wait = nccl_wait,
     .done = nccl_done,
     .poll = nccl_poll,
-    .broadcast_bytes = nccl_broadcast_bytes,
-    .all_gather_doubles = nccl_all_gather,
     .close = nccl_close,
 };
 
@@ -383,6 +331,21 @@ static void try_out(struct comm *c)
     memory->give(rows, 3 * SAMPLE * sizeof *rows);
 }
 
+void comm_plan_nccl(struct comm *mpi, const struct device *dev)
+{
+    mpi->direct = true;
+    mpi->device_planned = device_links(dev)->bytes(mpi->size);
+}
+
+/* What it has taken by now is seen; more may come, when ranks first send to each other. */
+static void count_memory(struct comm *c, const struct device *dev, int64_t left_before)
+{
+    int64_t left, all;
+    device_memory_left(dev, &left, &all);
+    c->device_taken = left < left_before ? left_before - left : 0;
+    if (c->device_planned < c->device_taken) c->device_planned = c->device_taken;
+}
+
 struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank)
 {
     struct comm *c = xcalloc(1, sizeof *c);
@@ -390,14 +353,15 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank
     const struct batch opening = {.what = "opening"};
     struct link_id id = {{0}};
     const char *why = "";
+    int64_t left, all;
+    device_memory_left(dev, &left, &all);
+    comm_plan_nccl(mpi, dev);
     *c = *mpi;
     c->kind = &nccl_kind;
     c->own = g;
-    *g = (struct nccl_group){.mpi = mpi,
-                             .name = mpi->name,
-                             .timeout_s = mpi->timeout_s,
-                             .dev = dev,
-                             .ops = device_links(dev)};
+    c->host = mpi;
+    *g = (struct nccl_group){
+        .name = mpi->name, .timeout_s = mpi->timeout_s, .dev = dev, .ops = device_links(dev)};
     g->world_ranks = xcalloc((size_t)mpi->size, sizeof *g->world_ranks);
     g->world_ranks[mpi->rank] = world_rank;
     comm_all_gather_each(mpi, g->world_ranks, 1);
@@ -409,5 +373,6 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank
     restart_patience(g);
     settle(g, &opening);
     try_out(c);
+    count_memory(c, dev, left);
     return c;
 }

@@ -33,6 +33,10 @@
  * does not work. Messages name ranks of the world. To be closed before the device. */
 struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank);
 
+/* Local, for plans: `mpi` only knows what its memory would be (comm_device_bytes) as the group that
+ * comm_open_nccl makes of it. */
+void comm_plan_nccl(struct comm *mpi, const struct device *dev);
+
 /* Looks after what is under way in all groups of this rank, at most every 100 us. true: this rank's
  * device waits for another rank. CHECK-fails on errors and past the deadline. Local. */
 bool comm_nccl_watch(void);

@@ -22,7 +22,8 @@ int64_t ring_staging_bytes(const struct ring *r, int64_t tokens)
 {
     int64_t block =
         op_kv_granule_floats(r->dev, tokens, r->heads, r->head_dim) * (int64_t)sizeof(float);
-    if (comm_size(r->group) == 1 || device_memory_is_host(r->dev)) return 0;
+    if (comm_size(r->group) == 1 || device_memory_is_host(r->dev) || comm_is_direct(r->group))
+        return 0;
     return r->order == ORDER_CANONICAL ? block : 2 * block; /* a broadcast, or a pair */
 }
 

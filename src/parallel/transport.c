@@ -57,13 +57,15 @@ static int size_of(const struct transport_rank *ranks, int count, int group)
 
 /* ---- this rank ------------------------------------------------------------------------------- */
 
-/* Host and place on its bus as 52 bits, which a double holds. */
+/* Host and place on its bus as 52 bits, which a double holds. NCCL wants no two ranks in one place,
+ * either, and takes NCCL_HOSTID, where it is set, for the host. */
 static double place_of(const struct link_ops *links, const struct world *w)
 {
     char text[256] = "";
+    const char *host = getenv("NCCL_HOSTID");
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
     links->place(text, sizeof text);
-    const char *const parts[] = {w->host, "/", text};
+    const char *const parts[] = {host ? host : w->host, "/", text};
     for (int i = 0; i < 3; i++)
         for (const char *c = parts[i]; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
     return (double)(hash >> 12 | 1);
@@ -104,11 +106,12 @@ static int check_own(const struct link_ops *links, const struct device *dev)
 
 struct choice {
     bool by_nccl[TRANSPORT_GROUPS];
-    int nccl, mpi;   /* groups */
-    char other[256]; /* who goes by MPI, and why */
+    int nccl, mpi;    /* groups */
+    char other[256];  /* who goes by MPI, and why */
+    char version[32]; /* of rank 0's NCCL */
 };
 
-static void choose(struct choice *c, const struct transport_rank *ranks, int count)
+static void decide(struct choice *c, const struct transport_rank *ranks, int count)
 {
     char why[160];
     for (int g = 0; g < TRANSPORT_GROUPS; g++) {
@@ -123,13 +126,24 @@ static void choose(struct choice *c, const struct transport_rank *ranks, int cou
     }
 }
 
-static void announce(const struct choice *c, const struct transport_rank *ranks, bool device,
-                     char *out, size_t room)
+/* Collective over the world. */
+static struct choice choose(struct mesh *m, const struct link_ops *links, bool last_by_all)
 {
-    char version[32];
-    version_text(ranks[0].version, version);
+    struct world *w = m->world;
+    struct choice choice = {.other = ""};
+    struct transport_rank *ranks = xcalloc((size_t)w->size, sizeof *ranks);
+    ranks[w->rank] = tell(m, links, last_by_all);
+    comm_all_gather_each(w->comm, &ranks[0].place, sizeof *ranks / sizeof ranks->place);
+    decide(&choice, ranks, w->size);
+    version_text(ranks[0].version, choice.version);
+    free(ranks);
+    return choice;
+}
+
+static void announce(const struct choice *c, bool device, char *out, size_t room)
+{
     if (c->nccl)
-        snprintf(out, room, "transport: nccl %s%s%s%s", version, c->mpi ? " (mpi for " : "",
+        snprintf(out, room, "transport: nccl %s%s%s%s", c->version, c->mpi ? " (mpi for " : "",
                  c->other, c->mpi ? ")" : "");
     else if (c->mpi)
         snprintf(out, room, "transport: mpi%s%s%s", device ? " (" : "", device ? c->other : "",
@@ -141,19 +155,14 @@ int transport_open(struct mesh *m, struct device *dev, enum transport wanted, bo
 {
     struct world *w = m->world;
     const struct link_ops *links = device_links(dev);
-    struct choice choice = {.other = ""};
     announcement[0] = '\0';
     if (wanted == TRANSPORT_MPI) {
         if (w->size > 1) snprintf(announcement, room, "transport: mpi");
         return STATUS_OK;
     }
     TRY(world_agree(w, wanted == TRANSPORT_NCCL ? check_own(links, dev) : STATUS_OK));
-    struct transport_rank *ranks = xcalloc((size_t)w->size, sizeof *ranks);
-    ranks[w->rank] = tell(m, links, last_by_all);
-    comm_all_gather_each(w->comm, &ranks[0].place, sizeof *ranks / sizeof ranks->place);
-    choose(&choice, ranks, w->size);
-    announce(&choice, ranks, links, announcement, room);
-    free(ranks);
+    struct choice choice = choose(m, links, last_by_all);
+    announce(&choice, links, announcement, room);
     if (wanted == TRANSPORT_NCCL && choice.mpi)
         return error_set(STATUS_INPUT, "transport nccl: group %s; auto and mpi do there",
                          choice.other);
@@ -161,4 +170,12 @@ int transport_open(struct mesh *m, struct device *dev, enum transport wanted, bo
         if (choice.by_nccl[g] && *slot_of(m, g))
             *slot_of(m, g) = comm_open_nccl(*slot_of(m, g), dev, w->rank);
     return STATUS_OK;
+}
+
+void transport_plan(struct mesh *m, struct device *dev, enum transport wanted, bool last_by_all)
+{
+    if (wanted == TRANSPORT_MPI) return;
+    struct choice choice = choose(m, device_links(dev), last_by_all);
+    for (int g = 0; g < TRANSPORT_GROUPS; g++)
+        if (choice.by_nccl[g] && *slot_of(m, g)) comm_plan_nccl(*slot_of(m, g), dev);
 }

@@ -10,7 +10,8 @@
 
 /* What each rank tells all others; doubles, as they are gathered. */
 struct transport_rank {
-    double place;   /* of its device: equal where two ranks use the same one; 0: it has none */
+    double place;   /* of its device: equal where two ranks use the same one and NCCL_HOSTID does
+                       not say that they are on different hosts; 0: it has none */
     double version; /* of NCCL; 0: there is none */
     double groups;  /* that it is in: bits, by the order of transport_group_names */
 };
@@ -28,5 +29,9 @@ bool transport_possible(const struct transport_rank *ranks, int count, int group
  * one line for the run's header, "" where nothing is exchanged. */
 int transport_open(struct mesh *m, struct device *dev, enum transport wanted, bool last_by_all,
                    char *announcement, size_t room);
+/* Collective over the world: the groups only know what transport_open would open for them here
+ * (comm_is_direct, comm_device_bytes). Plans are for machines that may have other devices, so NCCL
+ * that cannot be is no error. */
+void transport_plan(struct mesh *m, struct device *dev, enum transport wanted, bool last_by_all);
 
 #endif

@@ -186,18 +186,35 @@ static void plan_weights(const struct engine *e, struct memory_plan p[MEMORY_PLA
                     device_scratch_bytes(e->dev, &largest));
 }
 
+/* Of messages from device to device, in all groups of this rank. */
+static void message_bytes(const struct engine *e, int64_t *planned, int64_t *taken)
+{
+    const struct comm *groups[] = {e->mesh.denoise_group, e->mesh.codec_group, e->mesh.everyone};
+    *planned = *taken = 0;
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        int64_t its_planned, its_taken;
+        if (!groups[i]) continue;
+        comm_device_bytes(groups[i], &its_planned, &its_taken);
+        *planned += its_planned;
+        *taken += its_taken;
+    }
+}
+
 int budget_plan(struct budget *n, struct engine *e)
 {
+    int64_t messages, taken;
     struct memory_plan plan[MEMORY_PLACES] = {0};
     *n = (struct budget){0};
     if (e->codec.t5)
         memory_plan_add(&plan[device_place(e)], "text encoder", t5_memory_bytes(e->codec.t5));
+    message_bytes(e, &messages, &taken);
     TRY(plan_engine_arenas(e, plan));
     plan_writing(e, &plan[MEMORY_HOST]);
     if (e->mesh.denoises) TRY(plan_transformer(e, plan));
     for (int resident = 0; resident < 2; resident++) {
         memcpy(n->plan[resident], plan, sizeof plan);
         plan_weights(e, n->plan[resident], resident);
+        memory_plan_add(&n->plan[resident][MEMORY_DEVICE], "messages between devices", messages);
         for (int place = 0; place < MEMORY_PLACES; place++)
             n->bytes[resident][place] = memory_plan_bytes(&n->plan[resident][place]);
     }
@@ -307,13 +324,17 @@ static void survey_host(struct budget *n, const struct engine *e)
     }
 }
 
+/* What messages have taken already is a part of the plan, and so of what is free. */
 static void survey_device(struct budget *n, const struct engine *e)
 {
     struct world *w = e->world;
+    int64_t messages, taken;
     n->claim = (struct device_claim){
         .facts = device_describe(e->dev),
         .bytes = {n->bytes[false][MEMORY_DEVICE], n->bytes[true][MEMORY_DEVICE]}};
     device_memory_left(e->dev, &n->claim.left, &n->claim.all);
+    message_bytes(e, &messages, &taken);
+    n->claim.left += taken;
     struct device_claim *claims = xcalloc((size_t)w->host_size, sizeof *claims);
     world_host_gather(w, &n->claim, claims, sizeof *claims);
     n->device = device_memory_sum(claims, w->host_size, w->host_rank);

@@ -96,11 +96,13 @@ static int make_mesh(struct engine *e)
     return mesh_create(&e->mesh, w, job->denoise_ranks, job->codec_ranks, e->chosen_codec_ranks);
 }
 
-/* Plans are for machines that may have other devices. */
 static int open_transport(struct engine *e)
 {
-    if (e->job->dry_run) return STATUS_OK;
     phase_set("opening the transport");
+    if (e->job->dry_run) {
+        transport_plan(&e->mesh, e->dev, e->job->transport, e->helping);
+        return STATUS_OK;
+    }
     return transport_open(&e->mesh, e->dev, e->job->transport, e->helping, e->transport,
                           sizeof e->transport);
 }

@@ -69,6 +69,7 @@ struct BlockAsync {
     std::vector<Transfer> loads;
     bool barriers_unfenced; /* an mbarrier_init that no fence has published */
     std::shared_ptr<Warpgroup> warpgroups[8];
+    void *wgmma_tsan[8]; /* by warpgroup, of all blocks */
 };
 
 void block_async_begin(Block *b);

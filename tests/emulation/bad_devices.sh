@@ -49,6 +49,25 @@ has_line 'without a device: it is told' "$work/out" 'of its device, which is not
 has_line 'without a device: and why' "$work/err" 'no CUDA: no CUDA-capable device is detected'
 RINGREEL_CUDA_LIBRARY='' refused_by_all 'a dry run without the library' 'backend cuda: ' "${render[@]}" --dry-run
 
+# What NCCL takes of a device is planned where it is used: 12 MiB for a broadcast's and for each neighbour's connection,
+# with one channel, in groups of two and of three; else what goes by way of the host.
+wide=(--width 1024 --height 1024 --num-frames 33 --denoise-ranks 2)
+export RINGREEL_EMULATION_DEVICES=3 NCCL_MAX_CTAS=1
+columns() { column "$1" | paste "$work/mpi.$1" - | awk "$2" | xargs; }
+dry_run 3 "${wide[@]}" --transport mpi
+column device >"$work/mpi.device"
+dry_run 3 "${wide[@]}"
+equal 'NCCL: device memory of two denoise ranks and the codec rank' '60 60 36' \
+    "$(columns device '{ printf "%.0f\n", $2 - $1 }')"
+NCCL_MAX_CTAS=2 dry_run 3 "${wide[@]}"
+equal 'NCCL: twice as much with two channels' '120 120 72' "$(columns device '{ printf "%.0f\n", $2 - $1 }')"
+dry_run 3 "${wide[@]}" --transport mpi --last-decode codec
+column host >"$work/mpi.host"
+dry_run 3 "${wide[@]}" --last-decode codec
+equal 'NCCL: no blocks in the memory of the hosts of denoise ranks' 'less less same' \
+    "$(columns host '{ print ($2 < $1 ? "less" : $2 == $1 ? "same" : "more") }')"
+export RINGREEL_EMULATION_DEVICES=1
+
 # Launchers may show each rank one device of its own as number 0.
 RINGREEL_EMULATION_BUS_RANK1=2 RINGREEL_EMULATION_BUS_RANK2=3 dry_run 3
 equal 'devices are told apart by what they are' '0000:01:00.0 0000:02:00.0 0000:03:00.0' \
@@ -80,7 +99,7 @@ export RINGREEL_EMULATION_MEMORY
 RINGREEL_EMULATION_MEMORY=$(leaving "$resident" 1)
 dry_run 3 --weights resident
 equal 'a device that one rank fits is too little for three' '0 3' "$code $(grep -c ': too little$' "$work/out" || true)"
-RINGREEL_EMULATION_DEVICES=3 dry_run 3 --weights resident
+RINGREEL_EMULATION_DEVICES=3 dry_run 3 --weights resident --transport mpi
 equal 'of their own each fits' '0 0' "$code $(grep -c ': too little$' "$work/out" || true)"
 
 # Enough is enough: the least memory that the plan accepts.
@@ -94,6 +113,14 @@ done
 ringreel 0 "${render[@]}"
 equal 'weights auto: exit code' 0 "$code"
 has_line 'weights auto: streamed where the device is too small for them' "$work/err" 'weights expanded at every use'
+RINGREEL_EMULATION_COUNT=1 RINGREEL_EMULATION_MEMORY=512M ringreel 0 "${render[@]}" --weights resident
+had=$(sed -n 's/.*: had \([0-9]*\) bytes of a device at most$/\1/p' "$work/err")
+had=$(awk -v had="${had:-0}" -v before="$taken" 'BEGIN { print had / 1048576 - before }')
+if awk -v planned="$resident" -v had="$had" 'BEGIN { exit !(had <= planned && planned < 1.15 * had) }'; then
+    ok 'not much more is planned than is taken'
+else
+    not_ok 'not much more is planned than is taken' "planned $resident MiB, taken $had MiB"
+fi
 unset RINGREEL_EMULATION_MEMORY
 rm -rf "$work/videos"
 

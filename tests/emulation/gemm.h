@@ -44,6 +44,12 @@ __device__ void gemm_produce(const GemmMaps &maps, GemmShared s, int tiles, int 
     }
 }
 
+/* One thread of each warp, for all that have waited. */
+__device__ inline void gemm_release(uint32_t empty)
+{
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+}
+
 template <GemmVariant VARIANT>
 __device__ void gemm_consume(GemmShared s, int tiles, float (&d)[GEMM_TILE / 2])
 {
@@ -59,9 +65,9 @@ __device__ void gemm_consume(GemmShared s, int tiles, float (&d)[GEMM_TILE / 2])
                 wgmma_descriptor(a + GEMM_TILE_BYTES + step * 32, 16, 1024, WGMMA_128_BYTES),
                 k + step > 0);
         wgmma_commit();
-        if (VARIANT == GEMM_RELEASED_EARLY) mbarrier_arrive(s.empty + 8 * slot);
+        if (VARIANT == GEMM_RELEASED_EARLY) gemm_release(s.empty + 8 * slot);
         if (VARIANT != GEMM_RESULT_EARLY) wgmma_wait<0>();
-        if (VARIANT != GEMM_RELEASED_EARLY) mbarrier_arrive(s.empty + 8 * slot);
+        if (VARIANT != GEMM_RELEASED_EARLY) gemm_release(s.empty + 8 * slot);
     }
     wgmma_pin(d);
 }
@@ -76,7 +82,7 @@ __global__ void __launch_bounds__(256, 1)
     if (t == 0) {
         for (int i = 0; i < GEMM_SLOTS; i++) {
             mbarrier_init(s.full + 8 * i, 1);
-            mbarrier_init(s.empty + 8 * i, 128);
+            mbarrier_init(s.empty + 8 * i, 4);
         }
         mbarrier_init_fence();
     }

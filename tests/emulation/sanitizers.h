@@ -63,6 +63,8 @@ struct Unseen {
         AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
     }
 };
+/* A name for something that is no thread; never given back. */
+inline void *new_tsan_fiber() { return __tsan_create_fiber(0); }
 /* What follows is done in the name of another fiber, until the end of the scope. */
 struct InTheNameOf {
     void *before;
@@ -80,6 +82,7 @@ inline void note_write(void *, size_t) {}
 struct Unseen {
     Unseen() {}
 };
+inline void *new_tsan_fiber() { return nullptr; }
 struct InTheNameOf {
     explicit InTheNameOf(void *) {}
 };

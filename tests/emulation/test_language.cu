@@ -56,6 +56,23 @@ static void test_shuffles()
     }
 }
 
+/* Lanes of a block bring their values where those of the block before have read. */
+__global__ void turning_kernel(int *out)
+{
+    int v = threadIdx.x;
+    for (int turns = 0; turns < 3; turns++) v = __shfl_sync(~0u, v, (threadIdx.x + 1) % 32);
+    out[blockIdx.x * 32 + threadIdx.x] = v;
+}
+
+static void test_blocks_that_shuffle()
+{
+    OnDevice<int> out(4 * 32);
+    launch_kernel(dim3(4), dim3(32), 0, nullptr, turning_kernel, out);
+    std::vector<int> want(4 * 32);
+    for (int i = 0; i < 4 * 32; i++) want[i] = (i + 3) % 32;
+    EXPECT_SAME(out.back(), want);
+}
+
 __global__ void vote_kernel(unsigned *out)
 {
     unsigned lane = threadIdx.x % 32, even = 0x55555555u, mask = lane % 2 ? ~even : even;
@@ -291,6 +308,7 @@ int main()
 {
     const Case cases[] = {{"indices and arguments", test_indices},
                           {"shuffles", test_shuffles},
+                          {"blocks that shuffle", test_blocks_that_shuffle},
                           {"votes of part of a warp", test_votes},
                           {"a warp of 8 lanes", test_short_warp},
                           {"static and dynamic shared memory", test_shared_memory},

@@ -63,7 +63,10 @@ Met meet(uint32_t mask, const char *what, const void *in, size_t bytes, Place at
         m->place = at;
         m->finish = finish;
     }
-    if (bytes) memcpy(m->data[turn][me->lane], in, bytes);
+    if (bytes) { /* where lanes of the block before have read, in no order with this thread */
+        Unseen bringing;
+        memcpy(m->data[turn][me->lane], in, bytes);
+    }
     release(&m->order[turn]);
     m->arrived |= bit;
     if (m->arrived == (mask & me->block->alive_lanes[me->warp]))

@@ -29,6 +29,7 @@ struct Warpgroup {
     std::deque<Instruction> queue; /* in order; done ones are gone */
     int64_t done;                  /* how many are gone */
     std::vector<std::shared_ptr<Accumulator>> accumulators;
+    void *tsan; /* ThreadSanitizer's name of the hardware that does them */
 };
 
 } // namespace emulation

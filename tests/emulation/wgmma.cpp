@@ -24,7 +24,11 @@ Warpgroup *group_of(Thread *t, Place at)
         fail(at, "wgmma: the block's last warpgroup has fewer than 128 threads");
     std::shared_ptr<Warpgroup> &w = b->async.warpgroups[index];
     Unseen making;
-    if (!w) w.reset(new Warpgroup());
+    if (w) return w.get();
+    void *&tsan = b->async.wgmma_tsan[index];
+    if (!tsan) tsan = new_tsan_fiber();
+    w.reset(new Warpgroup());
+    w->tsan = tsan;
     return w.get();
 }
 
@@ -164,12 +168,16 @@ void run_first(Warpgroup *w)
     float *a = room.data(), *b = a + WGMMA_K * WGMMA_M;
     Instruction &first = w->queue.front();
     const WgmmaOperands &o = first.operands;
-    acquire(w);
-    if (o.a_registers)
-        spread_a(first.a, a);
-    else
-        read_operand(o.a, WGMMA_M, o.a_transposed, a, first.at);
-    read_operand(o.b, o.n, o.b_transposed, b, first.at);
+    {
+        InTheNameOf hardware(w->tsan); /* all threads that wait come after it, not after this one */
+        acquire(w);
+        if (o.a_registers)
+            spread_a(first.a, a);
+        else
+            read_operand(o.a, WGMMA_M, o.a_transposed, a, first.at);
+        read_operand(o.b, o.n, o.b_transposed, b, first.at);
+        release(&w->done);
+    }
     Unseen computing;
     float *d = first.d->values;
     if (!o.accumulate) memset(d, 0, sizeof(float) * WGMMA_M * static_cast<size_t>(o.n));
@@ -268,7 +276,7 @@ void wgmma_wait(int64_t groups, Place at)
         else
             sleep_on(w, "wgmma_wait", at);
     }
-    acquire(w);
+    acquire(&w->done);
 }
 
 void wgmma_end(Thread *t)

@@ -24,10 +24,15 @@ size_t element_bytes(uint32_t type)
     }
 }
 
+/* The only one that there is: D's, or beside 8-bit operands bf16. */
+static uint32_t possible_bias_type(const Problem &p)
+{
+    return p.a.type == CUDA_R_8F_E4M3 ? (uint32_t)CUDA_R_16BF : p.d.type;
+}
+
 uint32_t bias_type(const Problem &p)
 {
-    if (p.product.bias_type >= 0) return (uint32_t)p.product.bias_type;
-    return p.a.type == CUDA_R_8F_E4M3 ? (uint32_t)CUDA_R_16BF : p.d.type;
+    return p.product.bias_type >= 0 ? (uint32_t)p.product.bias_type : possible_bias_type(p);
 }
 
 /* ---- what can be multiplied ---- */
@@ -70,10 +75,7 @@ static bool epilogue_fits(uint32_t epilogue)
 
 static bool bias_fits(const Problem &p)
 {
-    if (!(p.product.epilogue & CUBLASLT_EPILOGUE_BIAS)) return true;
-    uint32_t type = bias_type(p);
-    if (p.a.type == CUDA_R_8F_E4M3) return type == CUDA_R_16BF;
-    return type == p.d.type || type == CUDA_R_32F;
+    return !(p.product.epilogue & CUBLASLT_EPILOGUE_BIAS) || bias_type(p) == possible_bias_type(p);
 }
 
 cublasStatus_t make_problem(const Product *product, const Layout *a, const Layout *b,

@@ -142,6 +142,7 @@ static char *place(size_t bytes, int device)
     if (settings().guard && !open_depth) mprotect(a.pages, length, PROT_NONE);
     allocations[pointer] = a;
     bytes_of_device[device] += rounded;
+    count_memory(bytes_of_device[device]);
     return pointer;
 }
 

@@ -29,6 +29,14 @@ static std::vector<Pending> pending;
 static ncclResult_t group_error;
 static char last_error[256];
 
+void note_error(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(last_error, sizeof last_error, format, arguments);
+    va_end(arguments);
+}
+
 static ncclResult_t refuse(ncclResult_t result, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -175,8 +183,7 @@ static ncclResult_t init(ncclComm_t *out, int size, const ncclUniqueId &id, int 
             go_on_joining(*comm);
             return comm->state != ncclInProgress;
         });
-    if (comm->state != ncclSuccess && comm->state != ncclInProgress)
-        return refuse(comm->state, "the communicator cannot be made");
+    if (comm->state != ncclSuccess && comm->state != ncclInProgress) return comm->state;
     *out = new ncclComm{comm};
     return blocking ? comm->state : ncclInProgress;
 }

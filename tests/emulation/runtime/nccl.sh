@@ -44,8 +44,9 @@ for n in "${sizes[@]}"; do
         good "$n" ring collectives streams graph host_goes_on
     done
     unset RINGREEL_EMULATION_STREAMS
-    good "$n" refused starting not_blocking one_device
+    good "$n" refused starting not_blocking one_device own_hosts
 done
+RINGREEL_EMULATION_BUS_RANK1=0 good 2 one_place
 
 both='rank [0-9] does nccl.*; rank [0-9] does nccl'
 ends 2 "$both" mismatch-count

@@ -70,6 +70,9 @@ void reduce(void *to, const char *data, int ranks, size_t count, ncclDataType_t 
 /* Only the thread that made the first communicator may call MPI. */
 bool is_mpi_thread();
 
+/* What ncclGetLastError gives from now on. */
+void note_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 } // namespace emulation::runtime
 
 #endif

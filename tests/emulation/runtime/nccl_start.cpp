@@ -7,8 +7,8 @@
 #include "tests/emulation/runtime/nccl_internal.h"
 #include "tests/emulation/runtime/nccl_start.h"
 
+#include <cstdlib>
 #include <cstring>
-#include <set>
 #include <thread>
 #include <unistd.h>
 
@@ -23,7 +23,7 @@ struct Id { /* inside ncclUniqueId */
 };
 
 struct Member {
-    int32_t rank, size, mpi_rank, device;
+    int32_t rank, size, mpi_rank, bus;
     uint64_t host;
 };
 
@@ -57,8 +57,10 @@ static uint64_t host_hash()
 {
     char name[256] = "";
     gethostname(name, sizeof name - 1);
+    const char *id = getenv("NCCL_HOSTID");
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (const char *c = name; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+    for (const char *c = id ? id : name; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 1099511628211u;
     return hash;
 }
 
@@ -120,13 +122,23 @@ static void tell(Start &s)
     }
 }
 
-/* NCCL refuses two ranks on one GPU. */
-static bool share_a_device(const std::vector<Member> &members)
+static int32_t bus_of(int device)
 {
-    std::set<std::pair<uint64_t, int>> seen;
-    for (const Member &m : members)
-        if (!seen.insert({m.host, m.device}).second) return true;
-    return false;
+    int bus = 0;
+    cudaDeviceGetAttribute(&bus, cudaDevAttrPciBusId, device);
+    return bus;
+}
+
+/* NCCL refuses two ranks on one GPU, which it knows by its host and its place there. */
+static bool is_alone(const Member &me, const std::vector<Member> &members)
+{
+    for (const Member &m : members) {
+        if (m.rank == me.rank || m.host != me.host || m.bus != me.bus) continue;
+        note_error("Duplicate GPU detected: rank %d and rank %d both on CUDA device %x", me.rank,
+                   m.rank, (unsigned)me.bus << 12);
+        return false;
+    }
+    return true;
 }
 
 static void make_communicator(Start &s)
@@ -151,13 +163,9 @@ static bool advance(Start &s)
     if (s.stage == Start::told) {
         if (!complete(s)) return false;
         s.stage = Start::over;
-        if (share_a_device(s.members)) {
-            say("ncclCommInitRank: two ranks use the same device of one host");
-            s.comm->state = ncclInvalidUsage;
-        } else {
-            make_communicator(s);
-            s.comm->state = ncclSuccess;
-        }
+        bool alone = is_alone(s.me, s.members);
+        if (alone) make_communicator(s);
+        s.comm->state = alone ? ncclSuccess : ncclInvalidUsage;
     }
     return true;
 }
@@ -190,7 +198,7 @@ ncclResult_t start(std::shared_ptr<Communicator> comm, const ncclUniqueId &uniqu
     s->comm = comm.get();
     s->id = id;
     s->tag = (flag ? *upper : 32767) - 2 * (id.number % 1024 + 1);
-    s->me = {comm->rank, comm->size, mpi_rank, comm->device, host_hash()};
+    s->me = {comm->rank, comm->size, mpi_rank, bus_of(comm->device), host_hash()};
     comm->state = ncclInProgress;
     call_root(*s);
     comm->joining = [s] { return advance(*s); };

@@ -274,13 +274,37 @@ static void not_blocking()
     NC(ncclCommDestroy(comm));
 }
 
+/* Ranks on devices of one place, be their numbers equal or not. */
+static void one_place()
+{
+    ncclComm_t comm;
+    EXPECT(ncclCommInitRank(&comm, size, common_id(), rank) ==
+           (size > 1 ? ncclInvalidUsage : ncclSuccess));
+    EXPECT(size == 1 || strstr(ncclGetLastError(nullptr), "Duplicate GPU"));
+}
+
 /* All ranks on device 0, as on a machine with one GPU. */
 static void one_device()
 {
-    ncclComm_t comm;
     OK(cudaSetDevice(0));
-    EXPECT(ncclCommInitRank(&comm, size, common_id(), rank) ==
-           (size > 1 ? ncclInvalidUsage : ncclSuccess));
+    one_place();
+}
+
+/* The same where each says that it is on a host of its own. */
+static void own_hosts()
+{
+    cudaStream_t own;
+    OK(cudaSetDevice(0));
+    OK(cudaStreamCreateWithFlags(&own, cudaStreamNonBlocking));
+    setenv("NCCL_HOSTID", std::to_string(rank).c_str(), 1);
+    ncclComm_t comm = make_comm();
+    unsetenv("NCCL_HOSTID");
+    int *x = device_array<int>(8);
+    fill(own, x, 8, rank);
+    NC(ncclBroadcast(x, x, 8, ncclInt32, size - 1, comm, own));
+    OK(cudaStreamSynchronize(own));
+    EXPECT(all_are(x, 8, size - 1));
+    NC(ncclCommDestroy(comm));
 }
 
 static void refused()
@@ -375,7 +399,9 @@ int main(int argc, char **argv)
         {"graph", graph},
         {"starting", starting},
         {"not_blocking", not_blocking},
+        {"one_place", one_place},
         {"one_device", one_device},
+        {"own_hosts", own_hosts},
         {"refused", refused},
         {"mismatch-count", [] { mismatch("count"); }},
         {"mismatch-type", [] { mismatch("type"); }},

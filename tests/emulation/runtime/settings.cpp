@@ -1,6 +1,7 @@
 /* The environment, the lock, the errors: what every call of the emulated libraries begins with. */
 #include "tests/emulation/runtime/state.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -209,6 +210,7 @@ bool failure_due(const char *kind)
 /* Said when the process ends. */
 struct Census {
     uint64_t made[(int)Made::kinds] = {};
+    size_t most_bytes = 0;
     ~Census()
     {
         if (!settings().count) return;
@@ -219,13 +221,21 @@ struct Census {
         for (int i = 0; i < (int)Made::kinds; i++)
             text += (i ? ", " : "made ") + std::to_string(made[i]) + " " + names[i];
         say("%s", text.c_str());
+        say("had %zu bytes of a device at most", most_bytes);
     }
 };
 
-void count_made(Made what)
+static Census &census()
 {
-    static Census census;
-    census.made[(int)what]++;
+    static Census all;
+    return all;
+}
+
+void count_made(Made what) { census().made[(int)what]++; }
+
+void count_memory(size_t bytes_in_use)
+{
+    census().most_bytes = std::max(census().most_bytes, bytes_in_use);
 }
 
 /* ---- the lock ---- */

@@ -41,6 +41,7 @@ Settings &settings();
 /* What takes time and memory to make, or shows that it was used. */
 enum class Made { memory, pinned, streams, events, graphs, graph_launches, kinds };
 void count_made(Made what);
+void count_memory(size_t bytes_in_use); /* of a device */
 
 /* Lets other threads into the libraries while this one waits inside. */
 void yield_lock();

@@ -446,6 +446,41 @@ static void what_is_refused(void **)
     });
 }
 
+static void biases_are_of_the_outputs_type(void **)
+{
+    succeeds({}, [] {
+        const cublasStatus_t good = CUBLAS_STATUS_SUCCESS, refused = CUBLAS_STATUS_NOT_SUPPORTED;
+        const struct {
+            cudaDataType_t in, out, bias;
+            cublasStatus_t want;
+        } cases[] = {{CUDA_R_16BF, CUDA_R_16BF, CUDA_R_16BF, good},
+                     {CUDA_R_16BF, CUDA_R_16BF, CUDA_R_32F, refused},
+                     {CUDA_R_16BF, CUDA_R_32F, CUDA_R_32F, good},
+                     {CUDA_R_16BF, CUDA_R_32F, CUDA_R_16BF, refused},
+                     {CUDA_R_32F, CUDA_R_32F, CUDA_R_16BF, refused},
+                     {CUDA_R_8F_E4M3, CUDA_R_32F, CUDA_R_16BF, good},
+                     {CUDA_R_8F_E4M3, CUDA_R_32F, CUDA_R_32F, refused}};
+        cublasLtHandle_t handle;
+        cublasLtMatmulPreference_t preference;
+        cublasLtMatmulHeuristicResult_t found;
+        int count;
+        LT(cublasLtCreate(&handle));
+        LT(cublasLtMatmulPreferenceCreate(&preference));
+        for (const auto &x : cases) {
+            Product p;
+            p.epilogue = CUBLASLT_EPILOGUE_BIAS;
+            cublasLtMatmulDesc_t desc = describe(p);
+            LT(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &x.bias,
+                                              sizeof x.bias));
+            Matrix a = matrix(x.in, 80, 48, p.order, 1, 1), b = matrix(x.in, 80, 32, p.order, 1, 2);
+            Matrix d = matrix(x.out, 48, 32, p.order, 1, 3);
+            EXPECT(cublasLtMatmulAlgoGetHeuristic(handle, desc, a.layout, b.layout, d.layout,
+                                                  d.layout, preference, 1, &found,
+                                                  &count) == x.want);
+        }
+    });
+}
+
 static void it_is_fast_enough(void **)
 {
     succeeds({}, [] {
@@ -476,6 +511,7 @@ int main(void)
         cmocka_unit_test(columns_do_not_depend_on_each_other),
         cmocka_unit_test(algorithms_by_hand),
         cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(biases_are_of_the_outputs_type),
         cmocka_unit_test(it_is_fast_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
