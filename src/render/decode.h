@@ -8,6 +8,8 @@
 /* Frames of latents that are decoded at a time: enough positions to keep threads busy, and no
  * more. */
 int64_t decode_chunk(const struct shot *s);
+/* Frames of the shot that are wanted: no other is decoded. */
+struct vae_span decode_span(const struct shot *s);
 struct vae_task decode_task(const struct engine *e, const struct shot *s);
 
 /* Where a shot's latents [S, C] come from, normalised. */
