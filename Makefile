@@ -215,7 +215,7 @@ info: $(PROGRAM)
 $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
-$(BUILD)/bench_shares: $(BUILD)/tests/bench_shares.o $(TEST_HELPERS) $(LIBRARY)
+$(BUILD)/bench_shares $(BUILD)/bench_encoders: $(BUILD)/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
@@ -230,7 +230,7 @@ ifneq ($(CUDA_HEADERS),)
 check: $(GPU_PROGRAMS)
 endif
 
-bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares
+bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares $(BUILD)/bench_encoders
 	@$(BUILD)/bench
 	@BUILD=$(BUILD) tests/bench_ranks.sh
 

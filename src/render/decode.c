@@ -111,12 +111,10 @@ enum { POSITIONS = 512, FRAMES = 4 }; /* latents at a time, about, in at most so
 
 static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
 
-/* Along the axis whose shares are the more even; of two that are alike by rows, which are long
- * enough to fill the kernels' tiles. */
-static enum vae_axis choose_axis(const struct shot *s, int ranks)
+enum vae_axis decode_axis(int64_t h, int64_t w, int ranks)
 {
-    int64_t by_rows = largest_share(s->h, ranks) * s->w;
-    int64_t by_columns = largest_share(s->w, ranks) * s->h;
+    int64_t by_rows = largest_share(h, ranks) * w;
+    int64_t by_columns = largest_share(w, ranks) * h;
     return by_rows <= by_columns ? VAE_ROWS : VAE_COLUMNS;
 }
 
@@ -138,7 +136,7 @@ struct vae_task decode_task(const struct engine *e, const struct shot *s)
                              .w = s->w,
                              .chunk = decode_chunk(s),
                              .group = group,
-                             .axis = choose_axis(s, comm_size(group))};
+                             .axis = decode_axis(s->h, s->w, comm_size(group))};
 }
 
 static int worse(int a, int b) { return a > b ? a : b; }
