@@ -5,7 +5,7 @@
 #   make         builds ./ringreel
 #   make race    runs the CUDA kernels' tests under ThreadSanitizer, on the emulator (tests/emulation/README.md)
 #   make info    what was probed and found
-#   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks gain
+#   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks and encoders gain
 #   make soak    renders 3840x2176 and ten minutes for real: a quarter of an hour, 8 GiB (SOAK=hd: only one of them)
 #   make gpu-check   on a machine with a GPU: every kernel against the CPU, renders, timings, one table (docs/GPU.md)
 #   make gpu-bundle  packs what that needs where nothing but the CUDA toolkit is: out/gpu-bundle.tar.xz

@@ -1,7 +1,7 @@
-/* bench_encoders [WIDTH HEIGHT FRAMES [RUNS]]: what encoding a synthetic film takes, as one stream and in
- * segments of 32 frames by one encoder and by two (src/media/segments.c), with encoders as they are
- * by themselves and with a thread each. Prints medians of RUNS rounds, in which every way has its turn;
- * every other round goes backwards. */
+/* bench_encoders [WIDTH HEIGHT FRAMES [RUNS]]: what encoding a synthetic film takes, as one stream
+ * and in segments of 32 frames by one encoder and by two (src/media/segments.c), with encoders as
+ * they are by themselves and with a single thread each. Prints medians of RUNS rounds, in which
+ * every way has its turn; every other round goes backwards. */
 #include "base/error.h"
 #include "base/log.h"
 #include "media/video.h"

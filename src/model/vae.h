@@ -96,9 +96,9 @@ void vae_stream_close(struct vae_stream *s);
 int64_t vae_stream_most_frames(const struct vae_stream *s);
 /* Its memory, of the device; called twice, see arena.h. Local. */
 void vae_stream_lay_out(struct vae_stream *s, struct arena *a);
-/* A new clip. frames: latents of it; encoders may be given 0 if not known. Decoders: timestep is decode_timestep,
- * ignored by 0.9.0; noise is the source of the injected noise maps (0.9.1), drawn in the
- * reference's order, and may be NULL for others. Local. */
+/* A new clip. frames: latents of it; encoders may be given 0 if not known. Decoders: timestep is
+ * decode_timestep, ignored by 0.9.0; noise is the source of the injected noise maps (0.9.1), drawn
+ * in the reference's order, and may be NULL for others. Local. */
 void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
                       struct vae_sink sink, const struct vae_progress *progress);
 /* Decoders, after vae_stream_begin: only these frames of the clip, which has them, are wanted, and

@@ -114,7 +114,7 @@ struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
                        const struct clip *fresh, bool last, struct clip to, bool accumulate);
 
-/* ---- vae_range.c: which frames every layer makes ----------------------------------------------- */
+/* ---- vae_range.c: which frames every layer makes --------------------------------------------- */
 
 /* All of a clip of so many frames that come in; 0: nobody knows how many. */
 void vae_want_all(struct vae_stream *s, int64_t frames);
@@ -165,10 +165,6 @@ struct stage {
 
 enum { STAGES = 8, KEPT = 2 };
 
-/* The filters of a stream, before anything is known of its sizes. */
-void vae_stream_make_filters(struct vae_stream *s, struct vae_coder *coder);
-void vae_stream_free_filters(struct vae_stream *s);
-
 struct vae_stream {
     struct vae *v;
     struct vae_coder *coder;
@@ -187,5 +183,11 @@ struct vae_stream {
     const struct vae_progress *progress;
     int64_t work_done, work_total; /* multiply-adds */
 };
+
+/* ---- vae_stages.c ---------------------------------------------------------------------------- */
+
+/* The filters of a stream, before anything is known of its sizes. */
+void vae_stream_make_filters(struct vae_stream *s, struct vae_coder *coder);
+void vae_stream_free_filters(struct vae_stream *s);
 
 #endif

@@ -1,6 +1,6 @@
-/* Which frames every layer of a stream makes. Where only some frames of a decode are wanted, the first
- * layers read far to both sides of them, a few frames more a convolution; the last ones, which
- * cost the most, hardly do. */
+/* Which frames every layer of a stream makes. Where only some frames of a decode are wanted, the
+ * first layers read far to both sides of them, a frame more with every convolution that follows;
+ * the last ones, which cost the most, hardly do. */
 #include "base/error.h"
 #include "model/vae_net.h"
 
