@@ -5,7 +5,7 @@
 #   make         builds ./ringreel
 #   make race    runs the CUDA kernels' tests under ThreadSanitizer, on the emulator (tests/emulation/README.md)
 #   make info    what was probed and found
-#   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks gain
+#   make bench   arithmetic against the measured peak of the core, seconds per denoise step, what several ranks and encoders gain
 #   make soak    renders 3840x2176 and ten minutes for real: a quarter of an hour, 8 GiB (SOAK=hd: only one of them)
 #   make gpu-check   on a machine with a GPU: every kernel against the CPU, renders, timings, one table (docs/GPU.md)
 #   make gpu-bundle  packs what that needs where nothing but the CUDA toolkit is: out/gpu-bundle.tar.xz
@@ -215,7 +215,7 @@ info: $(PROGRAM)
 $(BUILD)/bench: $(BUILD)/tests/bench.o $(BUILD)/tests/bench_model.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
-$(BUILD)/bench_shares: $(BUILD)/tests/bench_shares.o $(TEST_HELPERS) $(LIBRARY)
+$(BUILD)/bench_shares $(BUILD)/bench_encoders: $(BUILD)/%: $(BUILD)/tests/%.o $(TEST_HELPERS) $(LIBRARY)
 	@echo "link $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
@@ -230,7 +230,7 @@ ifneq ($(CUDA_HEADERS),)
 check: $(GPU_PROGRAMS)
 endif
 
-bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares
+bench: $(PROGRAM) $(BUILD)/bench $(BUILD)/bench_shares $(BUILD)/bench_encoders
 	@$(BUILD)/bench
 	@BUILD=$(BUILD) tests/bench_ranks.sh
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Part of `make bench`: what several ranks gain, one thread each. A denoise rank and a codec rank should take no longer
-# than denoising alone and the last decode; two ranks should decode a picture in half the time of one.
+# than denoising alone and the last decode; two ranks should decode a picture in half the time of one. At the end, what
+# segments gain and cost an encoder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -64,3 +65,4 @@ printf '\ntwo ranks, one thread each, models/tiny\n'
 write_job
 pipeline
 RINGREEL=$BUILD/bench_shares launch/ringreel-mpi -n 2 models/tiny/ltxv-tiny.safetensors
+$BUILD/bench_encoders

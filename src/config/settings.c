@@ -207,7 +207,8 @@ const struct setting settings[] = {
      .choices = ranges, .help = "of Y'CbCr, and its tag: auto is limited; RGB is full"},
     {SHOT(frames), FILE_OUT, .type = TYPE_RANGE, .metavar = "N-N", .initial = "all",
      .int_max = 99999,
-     .help = "write only these, counted from 0; pictures keep the numbers of the whole video"},
+     .help = "decode and write only these, counted from 0; pictures keep the numbers of the whole "
+             "video"},
     {SHOT(segment_frames), FILE_OUT, .type = TYPE_INT, .metavar = "N", .initial = "0",
      .int_max = 100000,
      .help = "let encoders make so many frames each, beginning with a key frame, several at a "

@@ -28,8 +28,14 @@ int vae_time_factor(const struct vae *v);  /* 8 */
 int vae_space_factor(const struct vae *v); /* 32 */
 bool vae_wants_timestep(const struct vae *v);
 bool vae_wants_noise(const struct vae *v); /* the decoder injects some (0.9.1) */
-/* Multiply-adds of decoding f x h x w latents. */
-double vae_decode_work(const struct vae *v, int64_t f, int64_t h, int64_t w);
+
+struct vae_span { /* frames [first, end) of a clip */
+    int64_t first, end;
+};
+/* Multiply-adds of decoding these frames of what f x h x w latents show. */
+double vae_decode_work(const struct vae *v, int64_t f, int64_t h, int64_t w,
+                       struct vae_span frames);
+
 /* What reordered weights take: all of them if resident, else the largest, one at a time. */
 int64_t vae_packed_bytes(const struct vae *v, bool resident);
 /* The largest that is reordered, of the decoder and, where it is open, the encoder. */
@@ -90,11 +96,15 @@ void vae_stream_close(struct vae_stream *s);
 int64_t vae_stream_most_frames(const struct vae_stream *s);
 /* Its memory, of the device; called twice, see arena.h. Local. */
 void vae_stream_lay_out(struct vae_stream *s, struct arena *a);
-/* A new clip. frames: latents of it, or 0 if not known. Decoders: timestep is decode_timestep,
- * ignored by 0.9.0; noise is the source of the injected noise maps (0.9.1), drawn in the
- * reference's order, and may be NULL for others. Local. */
+/* A new clip. frames: latents of it; encoders may be given 0 if not known. Decoders: timestep is
+ * decode_timestep, ignored by 0.9.0; noise is the source of the injected noise maps (0.9.1), drawn
+ * in the reference's order, and may be NULL for others. Local. */
 void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
                       struct vae_sink sink, const struct vae_progress *progress);
+/* Decoders, after vae_stream_begin: only these frames of the clip, which has them, are wanted, and
+ * no layer makes more than they come from. Returns the latents that are to be pushed, these alone;
+ * `last` comes with the last of them. The frames are the same bits as of a whole decode. Local. */
+struct vae_span vae_stream_narrow(struct vae_stream *s, struct vae_span frames);
 /* n frames of the whole picture, in host memory: latents [n][h][w][C], un-normalised, at most
  * `chunk`; or pixels [n][H][W][3], first 1 (or a whole clip of 8(chunk-1)+1), then at most 8 *
  * chunk and a multiple of 8. `last`: the clip ends. Nothing is allocated but what a weight that is

@@ -83,7 +83,11 @@ static size_t frame_bytes(const struct clip *x)
     return (size_t)clip_frame(x) * dtype_size(x->dtype);
 }
 
-static int64_t kept_frames(const struct filter *f) { return f->seen < KEPT ? f->seen : KEPT; }
+static int64_t kept_frames(const struct filter *f)
+{
+    int64_t come = f->seen - f->reads.first;
+    return come < KEPT ? come : KEPT;
+}
 
 struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t)
 {
@@ -139,11 +143,14 @@ static void convolve_sharing(struct vae_stream *s, struct filter *f, const struc
     }
 }
 
-/* Frames that can be known after `seen` frames. */
-static int64_t known(const struct vae_stream *s, const struct filter *f, bool last)
+/* Wanted frames that are known after `seen` frames and were not given before. */
+static int64_t count_new(const struct vae_stream *s, const struct filter *f, bool last)
 {
-    if (s->coder->causal) return (f->seen + f->conv->stride_t - 1) / f->conv->stride_t;
-    return f->seen == 0 ? 0 : last ? f->seen : f->seen - 1;
+    int64_t known = s->coder->causal   ? (f->seen + f->conv->stride_t - 1) / f->conv->stride_t
+                    : last || !f->seen ? f->seen
+                                       : f->seen - 1;
+    if (known > f->makes.end) known = f->makes.end;
+    return known > f->given ? known - f->given : 0;
 }
 
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
@@ -153,7 +160,7 @@ struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
     int64_t kept = kept_frames(f), before = f->seen - kept; /* the window's first frame */
     struct clip window = clip_frames(fresh, -kept, kept + fresh->t);
     f->seen += fresh->t;
-    struct clip y = {.p = to.p, .dtype = to.dtype, .t = known(s, f, last) - f->given, .c = c->out};
+    struct clip y = {.p = to.p, .dtype = to.dtype, .t = count_new(s, f, last), .c = c->out};
     y.h = g->h / c->stride_s;
     y.w = g->w / c->stride_s;
     int64_t front = before + (s->coder->causal ? 2 : 1) - c->stride_t * f->given;

@@ -93,11 +93,14 @@ struct halo {
 };
 
 /* A 3x3x3 convolution that is given frames a few at a time. Its input lies in the stage's `input`
- * region: up to two frames that it has seen before, then the fresh ones. */
+ * region: up to two frames that it has seen before, then the fresh ones. Frames are numbered as in
+ * the whole clip, of which it may be given a part. */
 struct filter {
     struct conv *conv;
-    void *cache;         /* the last two frames of its input, with their borders */
-    int64_t seen, given; /* frames so far: in, out */
+    const struct vae_block *resizes; /* the block that it is the convolution of, or NULL */
+    void *cache;                     /* the last two frames of its input, with their borders */
+    struct vae_span reads, makes;    /* of the present clip: all frames that come, that it gives */
+    int64_t seen, given;             /* the next frame: in, out */
 };
 
 struct vae_stream;
@@ -111,6 +114,16 @@ struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
                        const struct clip *fresh, bool last, struct clip to, bool accumulate);
 
+/* ---- vae_range.c: which frames every layer makes --------------------------------------------- */
+
+/* All of a clip of so many frames that come in; 0: nobody knows how many. */
+void vae_want_all(struct vae_stream *s, int64_t frames);
+/* Of a decoder of which all is wanted: only what frames `wanted` of the clip come from. */
+void vae_want(struct vae_stream *s, struct vae_span wanted);
+/* Multiply-adds of what is wanted, h x w as it comes in: latents of a decoder, patches of an
+ * encoder. Not in integers, so that no size is too large for it. */
+double vae_wanted_work(const struct vae_stream *s, int64_t h, int64_t w);
+
 /* ---- vae_modulate.c -------------------------------------------------------------------------- */
 
 /* Fills every modulation vector of the decoder: they depend on the timestep alone. */
@@ -122,17 +135,18 @@ void vae_modulate(struct vae *v, float timestep);
 struct delay {
     void *frames;
     int64_t held;
+    int64_t early; /* frames to come that its convolutions make nothing of */
 };
 
 struct res_state {
-    struct filter first, second;
+    struct filter *first, *second;
     struct delay skip;
     float *noise[2]; /* [h,w] of this rank; NULL: none is injected */
 };
 
 struct block_state {
     struct res_state *res; /* [count] */
-    struct filter conv;    /* of SHUFFLE and STRIDED */
+    struct filter *conv;   /* of SHUFFLE and STRIDED */
     struct delay skip;
 };
 
@@ -161,12 +175,19 @@ struct vae_stream {
     struct halo halo;
     struct stage stages[STAGES];
     int stage_count;
-    struct filter conv_in, conv_out;
+    struct filter *filters; /* [filter_count] in the order they run in: conv_in ... conv_out */
+    int filter_count;
     struct block_state blocks[VAE_MAX_BLOCKS];
     float *pixels; /* decoder: [frames of the last stage][H][W][3] of this rank */
     struct vae_sink sink;
     const struct vae_progress *progress;
     int64_t work_done, work_total; /* multiply-adds */
 };
+
+/* ---- vae_stages.c ---------------------------------------------------------------------------- */
+
+/* The filters of a stream, before anything is known of its sizes. */
+void vae_stream_make_filters(struct vae_stream *s, struct vae_coder *coder);
+void vae_stream_free_filters(struct vae_stream *s);
 
 #endif

@@ -15,27 +15,46 @@ struct vae_part vae_part_of(int64_t extent, int ranks, int rank)
     return (struct vae_part){rank * each + (rank < more ? rank : more), each + (rank < more)};
 }
 
-static void filter_make(struct filter *f, struct conv *conv) { *f = (struct filter){.conv = conv}; }
-
-static void make_states(struct vae_stream *s)
-{
-    struct vae_coder *c = s->coder;
-    filter_make(&s->conv_in, &c->conv_in);
-    filter_make(&s->conv_out, &c->conv_out);
-    for (int k = 0; k < c->block_count; k++) {
-        struct vae_block *b = &c->blocks[k];
-        filter_make(&s->blocks[k].conv, &b->conv);
-        s->blocks[k].res = xcalloc((size_t)b->count + 1, sizeof *s->blocks[k].res);
-        for (int j = 0; j < b->count; j++) {
-            filter_make(&s->blocks[k].res[j].first, &b->res[j].conv1);
-            filter_make(&s->blocks[k].res[j].second, &b->res[j].conv2);
-        }
-    }
-}
-
 static bool changes_size(const struct vae_block *b)
 {
     return b->kind == VAE_BLOCK_SHUFFLE || b->kind == VAE_BLOCK_STRIDED;
+}
+
+static struct filter *add_filter(struct vae_stream *s, struct conv *conv)
+{
+    struct filter *f = &s->filters[s->filter_count++];
+    f->conv = conv;
+    return f;
+}
+
+static void make_block(struct vae_stream *s, struct block_state *state, struct vae_block *b)
+{
+    state->res = xcalloc((size_t)b->count + 1, sizeof *state->res);
+    for (int j = 0; j < b->count; j++) {
+        state->res[j].first = add_filter(s, &b->res[j].conv1);
+        state->res[j].second = add_filter(s, &b->res[j].conv2);
+    }
+    if (!changes_size(b)) return;
+    state->conv = add_filter(s, &b->conv);
+    state->conv->resizes = b;
+}
+
+void vae_stream_make_filters(struct vae_stream *s, struct vae_coder *coder)
+{
+    size_t count = 2;
+    for (int k = 0; k < coder->block_count; k++)
+        count += 2 * (size_t)coder->blocks[k].count + changes_size(&coder->blocks[k]);
+    s->coder = coder;
+    s->filters = xcalloc(count, sizeof *s->filters);
+    add_filter(s, &coder->conv_in);
+    for (int k = 0; k < coder->block_count; k++) make_block(s, &s->blocks[k], &coder->blocks[k]);
+    add_filter(s, &coder->conv_out);
+}
+
+void vae_stream_free_filters(struct vae_stream *s)
+{
+    for (int k = 0; k < s->coder->block_count; k++) free(s->blocks[k].res);
+    free(s->filters);
 }
 
 static void make_stages(struct vae_stream *s)
@@ -153,15 +172,12 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
           "vae_stream_open: %lldx%lld latents, chunks of %lld", (long long)task->h,
           (long long)task->w, (long long)task->chunk);
     struct vae_stream *s = xcalloc(1, sizeof *s);
-    *s = (struct vae_stream){.v = v,
-                             .coder = task->encodes ? &v->encoder : &v->decoder,
-                             .task = *task,
-                             .clips = device_activations(v->dev)};
+    *s = (struct vae_stream){.v = v, .task = *task, .clips = device_activations(v->dev)};
     s->halo.group = task->group;
     s->halo.axis = task->axis;
     s->halo.before = rank < extent ? rank - 1 : -1;
     s->halo.after = rank + 1 < ranks && rank + 1 < extent ? rank + 1 : -1;
-    make_states(s);
+    vae_stream_make_filters(s, task->encodes ? &v->encoder : &v->decoder);
     int64_t pixels;
     bool fits = product(&pixels, task->h, task->w, task->chunk, (int64_t)1 << 16);
     if (fits) make_stages(s);
@@ -177,7 +193,7 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
 void vae_stream_close(struct vae_stream *s)
 {
     if (!s) return;
-    for (int k = 0; k < s->coder->block_count; k++) free(s->blocks[k].res);
+    vae_stream_free_filters(s);
     free(s);
 }
 
@@ -209,24 +225,24 @@ static void lay_out_stage(struct vae_stream *s, struct arena *a, struct stage *g
         for (int j = 0; j < s->coder->blocks[k].count; j++) {
             const struct vae_resblock *r = &s->coder->blocks[k].res[j];
             struct res_state *state = &s->blocks[k].res[j];
-            lay_out_filter(s, a, g, &state->first);
-            lay_out_filter(s, a, g, &state->second);
+            lay_out_filter(s, a, g, state->first);
+            lay_out_filter(s, a, g, state->second);
             state->skip.frames = take_positions(a, KEPT * plane, r->out, DTYPE_F32);
             if (r->noise_scale1) state->noise[0] = arena_floats(a, plane);
             if (r->noise_scale2) state->noise[1] = arena_floats(a, plane);
         }
     if (g->end == s->coder->block_count) return;
     const struct vae_block *b = &s->coder->blocks[g->end];
-    lay_out_filter(s, a, g, &s->blocks[g->end].conv);
+    lay_out_filter(s, a, g, s->blocks[g->end].conv);
     s->blocks[g->end].skip.frames = take_positions(a, KEPT * plane, b->in, DTYPE_F32);
 }
 
 void vae_stream_lay_out(struct vae_stream *s, struct arena *a)
 {
     struct stage *first = &s->stages[0], *last = &s->stages[s->stage_count - 1];
-    lay_out_filter(s, a, first, &s->conv_in);
+    lay_out_filter(s, a, first, &s->filters[0]);
     for (int i = 0; i < s->stage_count; i++) lay_out_stage(s, a, &s->stages[i]);
-    lay_out_filter(s, a, last, &s->conv_out);
+    lay_out_filter(s, a, last, &s->filters[s->filter_count - 1]);
     if (!s->task.encodes)
         s->pixels = arena_floats(a, last->room * last->h * last->w * s->coder->conv_out.out);
     for (int i = 0; i < 2; i++) {
@@ -248,72 +264,64 @@ static void draw_map(struct device *dev, const struct stage *g, float *map, floa
                    sizeof *map * (size_t)g->all_w, row, g->h);
 }
 
-static void start_filter(struct filter *f) { f->seen = f->given = 0; }
-
-static void start_stage(struct vae_stream *s, struct stage *g, struct rng *noise)
+static void draw_maps(struct vae_stream *s, struct stage *g, struct rng *noise)
 {
     float *room = xmalloc(sizeof *room * (size_t)(g->all_h * g->all_w));
     for (int k = g->first; k < g->end; k++)
-        for (int j = 0; j < s->coder->blocks[k].count; j++) {
-            struct res_state *state = &s->blocks[k].res[j];
-            start_filter(&state->first);
-            start_filter(&state->second);
-            state->skip.held = 0;
-            for (int i = 0; i < 2; i++) draw_map(s->v->dev, g, state->noise[i], room, noise);
-        }
-    if (g->end < s->coder->block_count) {
-        start_filter(&s->blocks[g->end].conv);
-        s->blocks[g->end].skip.held = 0;
-    }
+        for (int j = 0; j < s->coder->blocks[k].count; j++)
+            for (int i = 0; i < 2; i++)
+                draw_map(s->v->dev, g, s->blocks[k].res[j].noise[i], room, noise);
     free(room);
 }
 
-/* Multiply-adds of t frames of h x w, as they come in: latents of a decoder, patches of an encoder.
- * Not in integers, so that no size is too large for it. */
-static double count_work(const struct vae_coder *c, bool encodes, int64_t t, int64_t h, int64_t w)
+static void start_delay(struct delay *d, const struct filter *first, const struct filter *last)
 {
-    double taps = 27.0 * (double)t * (double)h * (double)w;
-    double work = taps * (double)(c->conv_in.in * c->conv_in.out);
-    for (int k = 0; k < c->block_count; k++) {
-        const struct vae_block *b = &c->blocks[k];
-        for (int j = 0; j < b->count; j++)
-            work += taps * (double)((b->res[j].in + b->res[j].out) * b->res[j].out);
-        if (!changes_size(b)) continue;
-        int64_t st = b->conv.stride_t, ss = b->conv.stride_s;
-        work += 27.0 * (double)((t - 1) / st + 1) * (double)(h / ss) * (double)(w / ss) *
-                (double)(b->conv.in * b->conv.out);
-        t = encodes ? (t - 1) / b->stride_t + 1 : b->stride_t * (t - 1) + 1;
-        h = encodes ? h / b->stride_s : h * b->stride_s;
-        w = encodes ? w / b->stride_s : w * b->stride_s;
-        taps = 27.0 * (double)t * (double)h * (double)w;
+    d->held = 0;
+    d->early = last->makes.first - first->reads.first;
+}
+
+/* Everything is before the first frame of what is wanted. */
+static void rewind_filters(struct vae_stream *s)
+{
+    for (int i = 0; i < s->filter_count; i++) {
+        s->filters[i].seen = s->filters[i].reads.first;
+        s->filters[i].given = s->filters[i].makes.first;
     }
-    return work + taps * (double)(c->conv_out.in * c->conv_out.out);
+    for (int k = 0; k < s->coder->block_count; k++) {
+        struct block_state *b = &s->blocks[k];
+        for (int j = 0; j < s->coder->blocks[k].count; j++)
+            start_delay(&b->res[j].skip, b->res[j].first, b->res[j].second);
+        if (b->conv) start_delay(&b->skip, b->conv, b->conv);
+    }
+    s->work_done = 0;
 }
 
-double vae_decode_work(const struct vae *v, int64_t f, int64_t h, int64_t w)
+/* Of this rank. */
+static int64_t stream_work(const struct vae_stream *s)
 {
-    return count_work(&v->decoder, false, f, h, w);
-}
-
-/* Of this rank for a clip of `frames` latents. */
-static int64_t stream_work(const struct vae_stream *s, int64_t frames)
-{
-    bool encodes = s->task.encodes;
-    int64_t t = encodes ? s->v->time_factor * (frames - 1) + 1 : frames;
-    return (int64_t)count_work(s->coder, encodes, t, s->stages[0].h, s->stages[0].w);
+    return (int64_t)vae_wanted_work(s, s->stages[0].h, s->stages[0].w);
 }
 
 void vae_stream_begin(struct vae_stream *s, int64_t frames, float timestep, struct rng *noise,
                       struct vae_sink sink, const struct vae_progress *progress)
 {
+    bool encodes = s->task.encodes;
     CHECK(noise || !vae_injects_noise(s->coder),
           "vae_stream_begin: this decoder injects noise and was given no source of it");
+    CHECK(frames > 0 || encodes, "vae_stream_begin: %lld latents", (long long)frames);
     s->sink = sink;
     s->progress = progress;
-    s->work_done = 0;
-    s->work_total = frames > 0 ? stream_work(s, frames) : 0;
-    if (!s->task.encodes && s->v->conditioned) vae_modulate(s->v, timestep);
-    start_filter(&s->conv_in);
-    start_filter(&s->conv_out);
-    for (int i = 0; i < s->stage_count; i++) start_stage(s, &s->stages[i], noise);
+    if (!encodes && s->v->conditioned) vae_modulate(s->v, timestep);
+    vae_want_all(s, encodes && frames > 0 ? s->v->time_factor * (frames - 1) + 1 : frames);
+    rewind_filters(s);
+    s->work_total = frames > 0 ? stream_work(s) : 0;
+    for (int i = 0; i < s->stage_count; i++) draw_maps(s, &s->stages[i], noise);
+}
+
+struct vae_span vae_stream_narrow(struct vae_stream *s, struct vae_span frames)
+{
+    vae_want(s, frames);
+    rewind_filters(s);
+    s->work_total = stream_work(s);
+    return s->filters[0].reads;
 }

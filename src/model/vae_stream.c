@@ -25,12 +25,15 @@ static struct clip made_at(const struct vae_stream *s, const struct stage *g)
     return (struct clip){.p = g->y, .dtype = s->clips};
 }
 
-/* x with the frames that waited before it. */
-static struct clip delay_join(const struct vae_stream *s, const struct delay *d,
-                              const struct clip *x)
+/* x with the frames that waited before it, without those that come too early for that. */
+static struct clip delay_join(const struct vae_stream *s, struct delay *d, const struct clip *x)
 {
-    struct clip window = clip_frames(x, -d->held, x->t + d->held);
+    int64_t early = d->early < x->t ? d->early : x->t, before = d->held - early;
+    CHECK(early == 0 || d->held == 0, "VAE stage: %lld frames wait, %lld come too early",
+          (long long)d->held, (long long)early);
+    struct clip window = clip_frames(x, -before, x->t + before);
     struct clip waited = clip_frames(&window, 0, d->held);
+    d->early -= early;
     op_copy(s->v->dev, waited.p, d->frames, clip_bytes(&waited));
     return window;
 }
@@ -46,13 +49,14 @@ static void delay_keep(const struct vae_stream *s, struct delay *d, const struct
 }
 
 /* Moves a clip `step` frames on, so few that both places overlap: the last frames first. */
-static void move_on(const struct vae_stream *s, const struct clip *x, int64_t step)
+static struct clip move_on(const struct vae_stream *s, const struct clip *x, int64_t step)
 {
     for (int64_t end = x->t; step > 0 && end > 0; end -= step) {
         int64_t first = end > step ? end - step : 0;
         struct clip part = clip_frames(x, first, end - first);
         op_copy(s->v->dev, clip_at(&part, step, 0, 0), part.p, clip_bytes(&part));
     }
+    return clip_frames(x, step, x->t);
 }
 
 static void activate(struct vae_stream *s, const struct clip *y, const struct clip *x,
@@ -96,8 +100,8 @@ static struct clip add_second(struct vae_stream *s, struct stage *g, struct vae_
                               struct res_state *state, const struct clip *fresh, bool last,
                               const struct clip *window)
 {
-    if (!state->noise[1]) return filter_run(s, g, &state->second, fresh, last, *window, true);
-    struct clip y = filter_run(s, g, &state->second, fresh, last, made_at(s, g), false);
+    if (!state->noise[1]) return filter_run(s, g, state->second, fresh, last, *window, true);
+    struct clip y = filter_run(s, g, state->second, fresh, last, made_at(s, g), false);
     struct clip out = clip_frames(window, 0, y.t);
     add_noise(s, &out, &y, state->noise[1], r->noise_scale2, true);
     return out;
@@ -107,25 +111,32 @@ static struct clip resblock(struct vae_stream *s, struct stage *g, struct vae_re
                             struct res_state *state, struct clip x, bool last)
 {
     const float *rows = r->modulation; /* [4][in], in == out where conditioned */
-    struct clip fresh = filter_input(s, g, &state->first, x.t);
+    struct clip fresh = filter_input(s, g, state->first, x.t);
     activate(s, &fresh, &x, rows);
-    struct clip y = filter_run(s, g, &state->first, &fresh, last, made_at(s, g), false);
+    struct clip y = filter_run(s, g, state->first, &fresh, last, made_at(s, g), false);
     add_noise(s, &y, &y, state->noise[0], r->noise_scale1, false);
 
     if (r->in != r->out) x = shortcut(s, g, r, &x);
     int64_t waited = state->skip.held;
     struct clip window = delay_join(s, &state->skip, &x);
-    fresh = filter_input(s, g, &state->second, y.t);
+    fresh = filter_input(s, g, state->second, y.t);
     activate(s, &fresh, &y, rows ? rows + 2 * r->in : NULL);
     struct clip out = add_second(s, g, r, state, &fresh, last, &window);
     delay_keep(s, &state->skip, &window, out.t);
-    move_on(s, &out, waited);
-    return piece_at(g, out.t, r->out);
+    return move_on(s, &out, waited);
 }
 
 /* ---- from stage to stage --------------------------------------------------------------------- */
 
 static void push_stage(struct vae_stream *s, int number, struct clip x, bool last);
+
+/* Of frames that begin with number `first`, those of a span. */
+static struct clip cut(const struct clip *x, int64_t first, struct vae_span span)
+{
+    int64_t begin = span.first > first ? span.first - first : 0;
+    int64_t end = span.end - first < x->t ? span.end - first : x->t;
+    return clip_frames(x, begin, end > begin ? end - begin : 0);
+}
 
 /* x [t,h,w,C] -> [2t,2h,2w,C/m], at a clip's front one frame less: spec vae 1.7. */
 static void upsample(struct vae_stream *s, int number, const struct clip *x, bool last)
@@ -133,12 +144,12 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
     struct stage *g = &s->stages[number];
     struct vae_block *b = &s->coder->blocks[g->end];
     struct block_state *state = &s->blocks[g->end];
-    int64_t given = state->conv.given;
-    struct clip fresh = filter_input(s, g, &state->conv, x->t);
+    int64_t given = state->conv->given;
+    struct clip fresh = filter_input(s, g, state->conv, x->t);
     copy_bordered(s, &fresh, x);
-    struct clip y = filter_run(s, g, &state->conv, &fresh, last, made_at(s, g), false);
+    struct clip y = filter_run(s, g, state->conv, &fresh, last, made_at(s, g), false);
     struct clip window = delay_join(s, &state->skip, x);
-    bool whole = last && given == 0 && y.t <= g->limit;
+    bool whole = last && given == state->conv->makes.first && y.t <= g->limit;
     for (int64_t i = 0; i < y.t; i += g->limit) {
         int64_t n = y.t - i < g->limit ? y.t - i : g->limit;
         bool first = given + i == 0;
@@ -148,6 +159,7 @@ static void upsample(struct vae_stream *s, int number, const struct clip *x, boo
         if (clip_count(&out) > 0)
             op_depth_to_space(s->v->dev, &out, &from, b->residual ? &skip : NULL, b->stride_t,
                               b->stride_s, first);
+        out = cut(&out, first ? 0 : b->stride_t * (given + i - 1) + 1, (state->conv + 1)->reads);
         push_stage(s, number + 1, out, whole);
     }
     delay_keep(s, &state->skip, &window, y.t);
@@ -163,7 +175,7 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
 {
     struct stage *g = &s->stages[number];
     struct vae_block *b = &s->coder->blocks[g->end];
-    struct filter *conv = &s->blocks[g->end].conv;
+    struct filter *conv = s->blocks[g->end].conv;
     bool first = conv->given == 0;
     int64_t frames = (x->t + (first ? b->stride_t - 1 : 0)) / b->stride_t;
     struct clip fresh = filter_input(s, g, conv, x->t);
@@ -185,10 +197,11 @@ static void downsample(struct vae_stream *s, int number, const struct clip *x, b
 static void finish(struct vae_stream *s, struct stage *g, const struct clip *x, bool last)
 {
     const struct vae *v = s->v;
-    struct clip fresh = filter_input(s, g, &s->conv_out, x->t);
+    struct filter *conv_out = &s->filters[s->filter_count - 1];
+    struct clip fresh = filter_input(s, g, conv_out, x->t);
     activate(s, &fresh, x, s->task.encodes ? NULL : v->last_modulation);
     struct clip y = {.p = g->y, .dtype = DTYPE_F32};
-    y = filter_run(s, g, &s->conv_out, &fresh, last, y, false);
+    y = filter_run(s, g, conv_out, &fresh, last, y, false);
     if (y.t == 0) return;
     if (!s->task.encodes && clip_count(&y) > 0) op_unpatchify(v->dev, s->pixels, &y, v->patch);
     s->sink.take(s->sink.argument, s->task.encodes ? y.p : s->pixels, y.t);
@@ -240,16 +253,16 @@ static void take_latents(const struct vae_stream *s, const struct clip *y, const
 static void push_first(struct vae_stream *s, const float *frames, int64_t n, bool last)
 {
     struct stage *g = &s->stages[0];
-    struct clip fresh = filter_input(s, g, &s->conv_in, n);
+    struct clip fresh = filter_input(s, g, &s->filters[0], n);
     if (n > 0) (s->task.encodes ? take_pixels : take_latents)(s, &fresh, frames);
     struct clip x = piece_at(g, 0, s->coder->conv_in.out);
-    x = filter_run(s, g, &s->conv_in, &fresh, last, x, false);
+    x = filter_run(s, g, &s->filters[0], &fresh, last, x, false);
     push_stage(s, 0, x, last);
 }
 
 void vae_stream_push(struct vae_stream *s, const float *frames, int64_t n, bool last)
 {
-    bool whole = last && s->conv_in.seen == 0;
+    bool whole = last && s->filters[0].seen == s->filters[0].reads.first;
     CHECK(n > 0 && n <= s->stages[0].limit, "vae_stream_push: %lld frames, at most %lld",
           (long long)n, (long long)s->stages[0].limit);
     push_first(s, frames, n, whole);

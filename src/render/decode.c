@@ -111,12 +111,10 @@ enum { POSITIONS = 512, FRAMES = 4 }; /* latents at a time, about, in at most so
 
 static int64_t largest_share(int64_t extent, int ranks) { return (extent + ranks - 1) / ranks; }
 
-/* Along the axis whose shares are the more even; of two that are alike by rows, which are long
- * enough to fill the kernels' tiles. */
-static enum vae_axis choose_axis(const struct shot *s, int ranks)
+enum vae_axis decode_axis(int64_t h, int64_t w, int ranks)
 {
-    int64_t by_rows = largest_share(s->h, ranks) * s->w;
-    int64_t by_columns = largest_share(s->w, ranks) * s->h;
+    int64_t by_rows = largest_share(h, ranks) * w;
+    int64_t by_columns = largest_share(w, ranks) * h;
     return by_rows <= by_columns ? VAE_ROWS : VAE_COLUMNS;
 }
 
@@ -126,6 +124,11 @@ int64_t decode_chunk(const struct shot *s)
     return chunk < 1 ? 1 : chunk < most ? chunk : most;
 }
 
+struct vae_span decode_span(const struct shot *s)
+{
+    return (struct vae_span){s->first_frame, s->first_frame + s->written};
+}
+
 struct vae_task decode_task(const struct engine *e, const struct shot *s)
 {
     struct comm *group = engine_decode_group(e, s->number);
@@ -133,12 +136,16 @@ struct vae_task decode_task(const struct engine *e, const struct shot *s)
                              .w = s->w,
                              .chunk = decode_chunk(s),
                              .group = group,
-                             .axis = choose_axis(s, comm_size(group))};
+                             .axis = decode_axis(s->h, s->w, comm_size(group))};
 }
 
 static int worse(int a, int b) { return a > b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* All ranks leave when one of the owner's files cannot be written. */
+/* Latents that no wanted frame comes from are taken all the same: the noise on all of them is one
+ * chain, and the record is of the whole shot. All ranks leave when one of the owner's files cannot
+ * be written. */
 static int decode(struct film *f, const struct vae_task *task, struct latents_source source,
                   struct record *record, struct rng *r)
 {
@@ -152,16 +159,20 @@ static int decode(struct film *f, const struct vae_task *task, struct latents_so
     struct vae_progress report = {report_decode, &progress};
     struct rng maps = behind_decode_noise(e, s, *r);
     struct vae_stream *stream = engine_open_stream(e, task);
+    int64_t frame = s->h * s->w;
     vae_stream_begin(stream, s->f, (float)s->options->decode_timestep, &maps,
                      (struct vae_sink){film_take, f}, f->owns ? &report : NULL);
+    struct vae_span wanted = vae_stream_narrow(stream, decode_span(s)); /* latents */
     int status = STATUS_OK;
     for (int64_t i = 0; i < s->f && status == STATUS_OK; i += task->chunk) {
-        int64_t n = s->f - i < task->chunk ? s->f - i : task->chunk;
-        int64_t tokens = n * s->h * s->w;
+        int64_t n = smaller(s->f - i, task->chunk), tokens = n * frame;
+        int64_t first = larger(i, wanted.first), end = smaller(i + n, wanted.end);
         const float *latents = source.next(source.argument, tokens);
         record_add(record, latents, tokens);
-        prepare_latents(e, s, latents, tokens, e->codec.latents, r);
-        vae_stream_push(stream, e->codec.latents, n, i + n == s->f);
+        if (i < wanted.end) prepare_latents(e, s, latents, tokens, e->codec.latents, r);
+        if (first < end)
+            vae_stream_push(stream, e->codec.latents + (first - i) * frame * e->channels,
+                            end - first, end == wanted.end);
         status = comm_max(f->group, worse(f->writer.status, record->status));
     }
     if (status == STATUS_OK) film_end(f);

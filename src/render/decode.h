@@ -8,6 +8,11 @@
 /* Frames of latents that are decoded at a time: enough positions to keep threads busy, and no
  * more. */
 int64_t decode_chunk(const struct shot *s);
+/* Frames of the shot that are wanted: no other is decoded. */
+struct vae_span decode_span(const struct shot *s);
+/* How ranks share a picture of h x w latents: along the axis whose largest share is the smaller; of
+ * two that are alike by rows, which are long enough to fill the kernels' tiles. */
+enum vae_axis decode_axis(int64_t h, int64_t w, int ranks);
 struct vae_task decode_task(const struct engine *e, const struct shot *s);
 
 /* Where a shot's latents [S, C] come from, normalised. */

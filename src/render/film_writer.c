@@ -45,15 +45,10 @@ int64_t film_writer_bytes(const struct engine *e, const struct shot *s, int64_t 
     return assembles && frames > 0 ? film_writer_frame_bytes(s) : 0;
 }
 
-/* Which rank writes the k-th of the kept frames. */
+/* Which rank writes the k-th frame. */
 static int writer_of(const struct film_writer *w, int64_t k)
 {
     return w->shared ? (int)(k % comm_size(w->group)) : w->owner;
-}
-
-static bool is_kept(const struct film_writer *w, int64_t number)
-{
-    return number >= w->shot->first_frame && number < w->shot->first_frame + w->shot->written;
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -116,7 +111,7 @@ static void keep_for_dump(struct film_writer *w, const uint8_t *rgb)
 {
     const struct shot_options *o = w->shot->options;
     int64_t n = (int64_t)o->width * o->height * 3;
-    uint8_t *to = w->e->codec.frames + w->kept * n;
+    uint8_t *to = w->e->codec.frames + w->come * n;
     if (o->bit_depth == 8) memcpy(to, rgb, (size_t)n);
     const uint16_t *words = (const uint16_t *)(const void *)rgb;
     for (int64_t i = 0; i < n && o->bit_depth > 8; i++) to[i] = (uint8_t)(words[i] / 257);
@@ -125,7 +120,7 @@ static void keep_for_dump(struct film_writer *w, const uint8_t *rgb)
 static void take_as_owner(struct film_writer *w, int64_t i, const uint8_t *rgb)
 {
     int64_t bytes = film_writer_frame_bytes(w->shot);
-    int to = writer_of(w, w->kept);
+    int to = writer_of(w, w->come);
     if (w->e->job->dump) keep_for_dump(w, rgb);
     digest_add(w->digest, rgb, (size_t)bytes);
     if (to == w->owner)
@@ -137,7 +132,7 @@ static void take_as_owner(struct film_writer *w, int64_t i, const uint8_t *rgb)
 static void take_as_other(struct film_writer *w, int64_t i)
 {
     int64_t bytes = film_writer_frame_bytes(w->shot);
-    if (writer_of(w, w->kept) != comm_rank(w->group)) return;
+    if (writer_of(w, w->come) != comm_rank(w->group)) return;
     uint8_t *room = w->e->codec.pictures + w->arriving++ * bytes;
     comm_receive_bytes_start(w->group, &w->transfers[i], room, (int)bytes, w->owner, TAG_PICTURE);
 }
@@ -150,15 +145,12 @@ void film_writer_take(struct film_writer *w, int64_t n,
     int64_t bytes = film_writer_frame_bytes(w->shot);
     end_transfers(w);
     if (w->shared) make_transfers(w, n);
-    /* A clip is padded at its end: frames beyond what was asked are not kept either. */
     for (int64_t i = 0; i < n; i++, w->come++) {
-        if (!is_kept(w, w->come)) continue;
         if (w->owns)
             take_as_owner(w, i,
                           frame(argument, i, w->e->codec.pictures + (w->shared ? i * bytes : 0)));
         else if (w->shared)
             take_as_other(w, i);
-        w->kept++;
     }
     w->writing_s += clock_s() - start_s;
     if (w->video) trace_span("codec", "encode video", 1, w->shot->number, -1, start_s);

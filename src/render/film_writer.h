@@ -15,8 +15,7 @@ struct film_writer {
     int owner;         /* in the group */
     struct video_writer *video;
     struct digest *digest; /* the owner's */
-    int64_t come;          /* frames of the shot so far, on every rank */
-    int64_t kept;          /* of those, to be written */
+    int64_t come;          /* frames so far, on every rank */
     int status;
     double writing_s;
     int64_t arriving;           /* pictures from the owner, in e->codec.pictures */
@@ -32,9 +31,9 @@ bool film_writer_settings(const struct engine *e, int shot, struct video_setting
 
 /* Opens this rank's files. Local. */
 int film_writer_open(struct film_writer *w, struct engine *e, const struct shot *s);
-/* The next n frames of the shot. frame(argument, i, room) gives the owner frame i of them, in
- * `room` or elsewhere until the next call; NULL on other ranks. Collective over the group; it does
- * not wait for other ranks to write. w->status: what went wrong. */
+/* The next n of the frames that are written. frame(argument, i, room) gives the owner frame i of
+ * them, in `room` or elsewhere until the next call; NULL on other ranks. Collective over the group;
+ * it does not wait for other ranks to write. w->status: what went wrong. */
 void film_writer_take(struct film_writer *w, int64_t n,
                       const uint8_t *(*frame)(void *argument, int64_t i, uint8_t *room),
                       void *argument);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "render/decode.h"
 #include "render/engine.h"
 
 #include <stdio.h>
@@ -60,7 +61,7 @@ void workload_count(struct engine *e)
             .w = s->w,
             .cost = {.text = text_cost(e, s, text_encoder),
                      .denoise = denoise_cost(e, s),
-                     .decode = vae_decode_work(e->codec.vae, s->f, s->h, s->w)},
+                     .decode = vae_decode_work(e->codec.vae, s->f, s->h, s->w, decode_span(s))},
         };
     }
     checkpoint_close(text_encoder);

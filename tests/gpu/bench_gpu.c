@@ -178,7 +178,9 @@ static int time_vae(struct device *dev, const char *path, const char *name, cons
     if (!small) decode_seconds(dev, stream, z, latents, chunk); /* warms up */
     for (int i = 0; i < runs; i++) seconds[i] = decode_seconds(dev, stream, z, latents, chunk);
     print_timing(name, median(seconds, runs),
-                 2 * vae_decode_work(v, latents[0], latents[1], latents[2]), 0);
+                 2 * vae_decode_work(v, latents[0], latents[1], latents[2],
+                                     (struct vae_span){0, 8 * latents[0] - 7}),
+                 0);
     free(z);
     vae_stream_close(stream);
     arena_free(&arena);

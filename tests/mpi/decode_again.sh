@@ -19,6 +19,23 @@ for ranks in 0 1 2 3 5; do
     equal "decoded again on $ranks ranks" "0 $rendered" "$code $(digest_of 1)"
 done
 
+# Some frames of a clip so long that no layer makes all of it: rendered and decoded, the files that all frames have.
+sums() { (cd "$1" && sha256sum 00005[0-7].png); }
+write_job "$work/long.yaml"
+long=(--digest --quiet --num-frames 121 --num-inference-steps 1 --guidance-scale 1)
+long_latents() { grep -o ' latents [0-9a-f]*' "$work/out"; }
+ringreel 0 render "$work/long.yaml" "${long[@]}" --dump "$work/long" -o "$work/all/%06d.png"
+whole="0 $(sums "$work/all")" latents_sum=$(long_latents)
+some() { # command, ranks, words
+    ringreel "$2" "$1" "${@:3}" "${long[@]}" --frames 50-57 -o "$work/some/%06d.png"
+    equal "$1, some frames, $2 ranks" "$whole" "$code $(sums "$work/some")"
+    equal "$1, some frames, $2 ranks: the digest is of all latents" "$latents_sum" "$(long_latents)"
+    equal "$1, some frames, $2 ranks: no others" 8 "$(find "$work/some" -name '*.png' | wc -l)"
+    rm -r "$work/some"
+}
+for ranks in 0 2 3 4; do some decode $ranks "$work/long/shot-0001/latents.safetensors" --config "$work/long.yaml"; done
+for ranks in 0 4; do some render $ranks "$work/long.yaml"; done
+
 ringreel 2 decode "$latents" --config "$job" -o "$work/other.mp4" --width 96 --height 64
 has_line 'latents of another size than the job' "$work/err" "wrote $work/other.mp4 .17 frames, 160x96."
 

@@ -17,6 +17,7 @@
 struct scene {
     bool encodes;
     int64_t f, h, w;
+    struct vae_span span; /* frames that are decoded by all ranks; none: the whole clip */
 };
 
 struct bench { /* what every scene needs */
@@ -37,8 +38,8 @@ static struct clip whole_output(const struct vae_stream *s, int64_t f)
                          .c = s->task.encodes ? s->coder->conv_out.out : 3};
 }
 
-static float *run(struct vae *v, const struct scene *c, const struct vae_task *task,
-                  const float *input, int64_t floats)
+static float *run(const struct bench *b, struct vae *v, const struct scene *c,
+                  const struct vae_task *task, const float *input, int64_t floats)
 {
     struct arena memory;
     struct rng noise;
@@ -47,6 +48,8 @@ static float *run(struct vae *v, const struct scene *c, const struct vae_task *t
     rng_seed(&noise, 3);
     if (c->encodes)
         vae_clip_encode(s, out, input, c->f, task->chunk, NULL);
+    else if (c->span.end > 0 && task->group != b->self)
+        vae_clip_decode_span(s, out, input, c->f, task->chunk, 0.05f, &noise, c->span, NULL);
     else
         vae_clip_decode(s, out, input, c->f, task->chunk, 0.05f, &noise, NULL);
     vae_stream_close(s);
@@ -97,7 +100,7 @@ static float *make_whole(const struct bench *b, const struct scene *c, const flo
     *all = whole_output(s, c->f);
     vae_stream_close(s);
     int64_t floats = clip_count(all);
-    float *whole = b->world->rank == 0 ? run(b->vae, c, &alone, input, floats)
+    float *whole = b->world->rank == 0 ? run(b, b->vae, c, &alone, input, floats)
                                        : xmalloc((size_t)floats * sizeof *whole);
     comm_broadcast_start(b->world->comm, &t, whole, 1, floats, 0);
     comm_wait(b->world->comm, &t);
@@ -115,7 +118,7 @@ static bool check_whole(const struct bench *b, const struct scene *c, const floa
         .encodes = c->encodes, .h = c->h, .w = c->w, .chunk = c->f, .group = b->self};
     double error = 0, size = 0;
     if (!b->cpu || b->world->rank > 0) return true;
-    float *want = run(b->judge, c, &alone, input, floats);
+    float *want = run(b, b->judge, c, &alone, input, floats);
     for (int64_t i = 0; i < floats; i++) {
         double apart = (double)whole[i] - (double)want[i];
         error += apart * apart;
@@ -132,8 +135,10 @@ static bool check(const struct bench *b, const struct scene *c, const struct vae
                   const float *input, const float *whole, const struct clip *all)
 {
     const struct world *w = b->world;
-    float *part = run(b->vae, c, task, input, clip_count(all));
-    bool mine = same(part, whole, all, task);
+    float *part = run(b, b->vae, c, task, input, clip_count(all));
+    struct clip wanted = *all;
+    if (c->span.end > 0) wanted.t = c->span.end - c->span.first;
+    bool mine = same(part, whole + c->span.first * clip_count(all) / all->t, &wanted, task);
     if (!mine) fprintf(stderr, "rank %d of %d: its share differs\n", w->rank, w->size);
     bool good = world_min(b->world, mine);
     if (w->rank == 0)
@@ -166,7 +171,9 @@ static int check_scene(const struct bench *b, const struct scene *c)
 /* The emulator is slow: of a VAE of a released structure a single latent frame. */
 static int check_emulated(const struct bench *b)
 {
-    static const struct scene one = {false, 1, 1, 2}, small[] = {{false, 3, 2, 3}, {true, 3, 3, 2}};
+    static const struct scene one = {.f = 1, .h = 1, .w = 2},
+                              small[] = {{.f = 3, .h = 2, .w = 3},
+                                         {.encodes = true, .f = 3, .h = 3, .w = 2}};
     if (b->vae->space_factor == 32) return check_scene(b, &one);
     return check_scene(b, &small[0]) + check_scene(b, &small[1]);
 }
@@ -185,8 +192,14 @@ static int open_vae(struct vae **v, struct device *dev, const struct checkpoint 
 static int check_model(struct bench *b, const char *manifest, const char *path)
 {
     static const struct scene scenes[] = {
-        {false, 6, 1, 4}, {false, 6, 5, 1}, {false, 6, 3, 2}, {false, 1, 8, 2},
-        {false, 2, 1, 7}, {true, 2, 7, 1},  {true, 3, 1, 3},
+        {.f = 6, .h = 1, .w = 4},
+        {.f = 6, .h = 5, .w = 1},
+        {.f = 6, .h = 3, .w = 2},
+        {.f = 1, .h = 8, .w = 2},
+        {.f = 2, .h = 1, .w = 7},
+        {.encodes = true, .f = 2, .h = 7, .w = 1},
+        {.encodes = true, .f = 3, .h = 1, .w = 3},
+        {.f = 9, .h = 3, .w = 2, .span = {33, 42}},
     };
     struct checkpoint *c;
     int wrong = 0;

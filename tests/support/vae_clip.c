@@ -28,25 +28,47 @@ static void append(void *argument, const float *frames, int64_t n)
     out->at += n * out->frame;
 }
 
+static void push_latents(struct vae_stream *s, const float *z, struct vae_span span, int64_t chunk)
+{
+    int64_t latent = s->task.h * s->task.w * s->v->latent_channels;
+    for (int64_t i = span.first; i < span.end; i += chunk) {
+        int64_t n = span.end - i < chunk ? span.end - i : chunk;
+        vae_stream_push(s, z + i * latent, n, i + n == span.end);
+    }
+}
+
+static struct output output_of(const struct vae_stream *s, float *to)
+{
+    const struct stage *last = &s->stages[s->stage_count - 1];
+    return (struct output){s->v->dev, to, last->h * last->w * s->coder->conv_out.out};
+}
+
 void vae_clip_decode(struct vae_stream *s, float *video, const float *z, int64_t f, int64_t chunk,
                      float timestep, struct rng *noise, const struct vae_progress *progress)
 {
-    const struct stage *last = &s->stages[s->stage_count - 1];
-    struct output out = {s->v->dev, video, last->h * last->w * s->coder->conv_out.out};
-    int64_t latent = s->task.h * s->task.w * s->v->latent_channels;
+    struct output out = output_of(s, video);
     vae_stream_begin(s, f, timestep, noise, (struct vae_sink){append, &out}, progress);
-    for (int64_t i = 0; i < f; i += chunk) {
-        int64_t n = f - i < chunk ? f - i : chunk;
-        vae_stream_push(s, z + i * latent, n, i + n == f);
-    }
+    push_latents(s, z, (struct vae_span){0, f}, chunk);
+}
+
+int64_t vae_clip_decode_span(struct vae_stream *s, float *video, const float *z, int64_t f,
+                             int64_t chunk, float timestep, struct rng *noise,
+                             struct vae_span frames, const struct vae_progress *progress)
+{
+    struct output out = output_of(s, video);
+    vae_stream_begin(s, f, timestep, noise, (struct vae_sink){append, &out}, progress);
+    struct vae_span latents = vae_stream_narrow(s, frames);
+    push_latents(s, z, latents, chunk);
+    int64_t given = (out.at - video) / (out.frame > 0 ? out.frame : 1);
+    CHECK(out.frame == 0 || given == frames.end - frames.first, "%lld frames", (long long)given);
+    return latents.end - latents.first;
 }
 
 void vae_clip_encode(struct vae_stream *s, float *encoded, const float *video, int64_t f,
                      int64_t chunk, const struct vae_progress *progress)
 {
-    const struct stage *last = &s->stages[s->stage_count - 1];
     int space = s->v->space_factor, time = s->v->time_factor;
-    struct output out = {s->v->dev, encoded, last->h * last->w * s->coder->conv_out.out};
+    struct output out = output_of(s, encoded);
     int64_t frame = s->task.h * s->task.w * space * space * 3, total = time * (f - 1) + 1;
     vae_stream_begin(s, f, 0, NULL, (struct vae_sink){append, &out}, progress);
     for (int64_t i = 0; i < total;) {

@@ -1,6 +1,7 @@
 /* Geometry, guidance arithmetic and noise of a shot, against worked values of the official
  * pipeline. */
 
+#include "render/decode.h"
 #include "render/guidance.h"
 #include "render/noise.h"
 #include "render/shot.h"
@@ -51,6 +52,22 @@ static void frames_are_padded_to_whole_latents(void **state)
         assert_int_equal(s.frames, pairs[i][1]);
         assert_int_equal(s.f, (pairs[i][1] - 1) / 8 + 1);
     }
+}
+
+static void pictures_are_shared_along_the_cheaper_axis(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t h, w;
+        int ranks;
+        enum vae_axis axis;
+    } cases[] = {
+        {16, 24, 1, VAE_ROWS},    {16, 24, 4, VAE_ROWS},    /* alike */
+        {16, 24, 3, VAE_COLUMNS}, {16, 24, 5, VAE_COLUMNS}, /* 144 and 128 latents, 96 and 80 */
+        {24, 16, 5, VAE_ROWS},    {1, 7, 3, VAE_COLUMNS},   {7, 1, 3, VAE_ROWS},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(decode_axis(cases[i].h, cases[i].w, cases[i].ranks), cases[i].axis);
 }
 
 static void pictures_are_padded_and_cropped_in_the_middle(void **state)
@@ -189,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_are_padded_to_whole_latents),
         cmocka_unit_test(pictures_are_padded_and_cropped_in_the_middle),
+        cmocka_unit_test(pictures_are_shared_along_the_cheaper_axis),
         cmocka_unit_test(negative_prompt_is_used_only_with_guidance),
         cmocka_unit_test(guidance_matches_the_worked_example),
         cmocka_unit_test(rescale_is_off_without_stg_and_at_one),
