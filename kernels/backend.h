@@ -15,8 +15,10 @@ struct ops {
 
     /* NULL: nothing can be recorded */
     bool (*record_begin)(struct device *dev);
+    bool (*record_cut)(struct device *dev); /* false: they cannot be recorded, no more follow */
     struct recording *(*record_end)(struct device *dev);
-    bool (*replay)(struct device *dev, struct recording *r);
+    bool (*replay_begin)(struct device *dev, struct recording *r);
+    bool (*replay_next)(struct device *dev); /* the part up to a cut; true: it was the last */
     void (*recording_free)(struct device *dev, struct recording *r);
     const struct link_ops *links; /* messages between devices; NULL: by way of the host */
 
@@ -115,6 +117,8 @@ struct device {
     double timeout_s;  /* of a wait for the device in which it finishes nothing */
     const char *asked; /* the op that was asked for last; NULL: none yet */
     bool recording;    /* nothing else may be asked of it meanwhile, so nobody is polled */
+    bool muted;        /* ops are passed over: they are replayed, or cannot be recorded */
+    uint64_t told;     /* which ops have been since the last cut of a recording or a replay */
     bool held_up;      /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend;     /* the backend's own */
 };
@@ -122,7 +126,7 @@ struct device {
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name
  * ringreel_NAME. Both numbers must be those of the program: tables of another version are not
  * called. */
-enum { BACKEND_VERSION = 5 };
+enum { BACKEND_VERSION = 6 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

@@ -1,5 +1,7 @@
 #include "parallel/comm_internal.h"
 
+#include "kernels/ops.h"
+
 #include <stdlib.h>
 
 /* ---- the group of one: nothing to exchange --------------------------------------------------- */
@@ -96,33 +98,52 @@ struct comm *comm_open_self(void)
 
 int comm_rank(const struct comm *c) { return c->rank; }
 int comm_size(const struct comm *c) { return c->size; }
+bool comm_is_direct(const struct comm *c) { return c->size == 1 || c->kind->direct; }
 void comm_set_timeout(struct comm *c, double timeout_s) { c->timeout_s = timeout_s; }
+
+/* Transfers have their place among the ops. While these are recorded, nothing is done of either. */
+static bool is_due(struct comm *c, const struct transfer *t)
+{
+    if (c->size == 1 || !t->device) return true;
+    c->started_on = t->device;
+    if (op_cut(t->device)) return true;
+    CHECK(c->kind->direct, "group \"%s\": messages by way of the host among recorded ops", c->name);
+    return false;
+}
 
 void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                           int64_t width, int root)
 {
+    if (!is_due(c, t)) return;
     c->kind->broadcast_start(c, t, buffer, rows, width, root);
 }
 
 void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                      int64_t width, int to, int tag)
 {
+    if (!is_due(c, t)) return;
     c->kind->send_start(c, t, (float *)buffer, rows, width, to, tag);
 }
 
 void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                         int64_t width, int from, int tag)
 {
+    if (!is_due(c, t)) return;
     c->kind->receive_start(c, t, buffer, rows, width, from, tag);
 }
 
 void comm_send_asked_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                            int64_t width, int to, int tag)
 {
+    if (!is_due(c, t)) return;
     c->kind->send_asked_start(c, t, (float *)buffer, rows, width, to, tag);
 }
 
-void comm_wait(struct comm *c, struct transfer *t) { c->kind->wait(c, t); }
+void comm_wait(struct comm *c, struct transfer *t)
+{
+    if (is_due(c, t)) c->kind->wait(c, t);
+}
+
 bool comm_done(struct comm *c, struct transfer *t) { return c->kind->done(c, t); }
 void comm_poll(struct comm *c, struct transfer *transfers, int count)
 {
@@ -142,6 +163,7 @@ void comm_batch_begin(struct comm *c)
 
 void comm_batch_end(struct comm *c)
 {
+    if (c->started_on) op_cut(c->started_on); /* the batch waits for these ops too */
     if (c->kind->batch_end) c->kind->batch_end(c);
 }
 

@@ -9,6 +9,10 @@
  * the order in which they are started, and leaves all others to MPI (comm_nccl.h). Both move the
  * same bytes.
  *
+ * While ops are recorded (kernels/ops.h), transfers of device memory are neither started nor waited
+ * for; in replays of these ops they are, as ever. Groups that are direct can do that, host memory
+ * cannot be sent meanwhile.
+ *
  * No wait is unbounded: every wait polls, and past the deadline it CHECK-fails naming group,
  * operation and peer. Counts are int64_t rows of a fixed width, so no MPI count overflows. */
 #ifndef RINGREEL_COMM_H
@@ -22,6 +26,8 @@ struct comm;
 
 int comm_rank(const struct comm *c); /* Local */
 int comm_size(const struct comm *c); /* Local */
+/* Local: does device memory go past the host? A group of one sends none. */
+bool comm_is_direct(const struct comm *c);
 /* Local: for how long a wait may see nothing happen. */
 void comm_set_timeout(struct comm *c, double timeout_s);
 

@@ -6,6 +6,7 @@
 #include "parallel/comm.h"
 
 struct comm_kind {
+    bool direct; /* device memory does not go by way of the host */
     void (*broadcast_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
                             int root);
     void (*send_start)(struct comm *, struct transfer *, float *, int64_t rows, int64_t width,
@@ -35,7 +36,8 @@ struct comm {
     int rank, size;
     const char *name;
     double timeout_s;
-    double polled_s; /* when it last polled */
+    double polled_s;           /* when it last polled */
+    struct device *started_on; /* whose memory was sent or received last */
     void *own;       /* the kind's handle */
 };
 

@@ -320,6 +320,7 @@ static void nccl_close(struct comm *c)
 }
 
 static const struct comm_kind nccl_kind = {
+    .direct = true,
     .broadcast_start = nccl_broadcast_start,
     .send_start = nccl_send_start,
     .receive_start = nccl_receive_start,
