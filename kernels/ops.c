@@ -135,6 +135,7 @@ void op_recording_free(struct device *dev, struct recording *r)
     if (r) dev->ops->recording_free(dev, r);
 }
 
+/* What a recording and its replays are compared by: the names of ops, in their order. */
 static bool passed_over(struct device *dev, const char *op)
 {
     if (dev->recording || dev->muted)

@@ -105,7 +105,7 @@ bool cuda_record_cut(struct device *dev) { return end_capture(dev) && begin_capt
 struct recording *cuda_record_end(struct device *dev)
 {
     struct recording *r = state.made;
-    state.made->moves = state.moves;
+    r->moves = state.moves;
     bool whole = state.now && end_capture(dev);
     if (!whole) cuda_recording_free(dev, r);
     state.made = NULL;
@@ -136,7 +136,8 @@ bool cuda_replay_next(struct device *dev)
     struct recording *r = state.replayed;
     const struct part *part = &r->part[r->next];
     CHECK(r->next < r->count && part->told == dev->told,
-          "a replay asks for other ops than were recorded, in part %d of %d", r->next + 1, r->count);
+          "a replay asks for other ops than were recorded, in part %d of %d", r->next + 1,
+          r->count);
     if (part->graph) CHECK_CUDA(cudaGraphLaunch(part->graph, cuda_of(dev)->stream));
     cuda_long_op(dev);
     return ++r->next == r->count;

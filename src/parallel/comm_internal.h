@@ -38,7 +38,7 @@ struct comm {
     double timeout_s;
     double polled_s;           /* when it last polled */
     struct device *started_on; /* whose memory was sent or received last */
-    void *own;       /* the kind's handle */
+    void *own;                 /* the kind's handle */
 };
 
 #endif

@@ -1,10 +1,10 @@
 /* device_passes canonical|ring STEPS [MISTAKE]: passes of ring attention over a sequence that ranks
- * share, with messages from device to device, are asked for op by op and then recorded and replayed;
- * both must give the same bytes on every rank. Rank 0 prints how many parts were replayed. Exit
- * code 1 where bytes differ.
+ * share, with messages from device to device, are asked for op by op and then recorded and
+ * replayed; both must give the same bytes on every rank. Rank 0 prints how many parts it has
+ * replayed. Exit code 2 where bytes differ.
  *
- * MISTAKE is made on purpose in the replays: "wait": ops do not wait for messages; "late": a part is
- * done after the message that it comes before; "other": a pass asks for an op more than was
+ * MISTAKE is made on purpose in the replays: "wait": ops do not wait for messages; "late": a part
+ * is done after the message that it comes before; "other": a pass asks for an op more than was
  * recorded. Run under mpirun by tests/emulation/graphs_ranks.sh; not a test by itself. */
 #include "base/error.h"
 #include "kernels/backend.h"
@@ -96,12 +96,9 @@ static void open_passes(struct passes *p, struct device *dev, struct comm *group
                         enum attention_order order, int64_t tokens)
 {
     struct shard_plan plan = shard_plan_make(tokens, comm_size(group));
-    *p = (struct passes){.dev = dev,
-                         .ring = {.dev = dev,
-                                  .group = group,
-                                  .order = order,
-                                  .heads = HEADS,
-                                  .head_dim = HEAD_DIM}};
+    *p = (struct passes){
+        .dev = dev,
+        .ring = {.dev = dev, .group = group, .order = order, .heads = HEADS, .head_dim = HEAD_DIM}};
     ring_set_plan(&p->ring, &plan);
     arena_init_on(&p->memory, "passes", device_memory(dev));
     lay_out(p);

@@ -1,6 +1,6 @@
 /* Which passes are recorded and replayed (src/model/replay.h), on a backend that writes down what
- * it is asked for: 'p' the op of a pass, '<' '|' '>' a recording begins, is cut and ends, 'r' a part
- * of it is replayed, 'f' it is forgotten; and 'm', what a pass does at a cut. */
+ * it is asked for: 'p' the op of a pass, '<' '|' '>' a recording begins, is cut and ends, 'r' a
+ * part of it is replayed, 'f' it is forgotten; and 'm', what a pass does at a cut. */
 #include "kernels/backend.h"
 #include "model/replay.h"
 
