@@ -3,10 +3,10 @@
 # as without, in every order of streams and in both orders of attention; and mistakes that parts make possible are seen.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-# shellcheck source=tests/support/cases.sh
 . tests/support/cases.sh
+. tests/support/emulated.sh
 
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVICES=4
+export RINGREEL_EMULATION_DEVICES=4
 
 made() { sed -n 's/.*: made \(.*\), [0-9]* launches of graphs$/\1/p' "$work/err" | sort; }
 launches() { sed -n 's/.*, \([0-9]*\) launches of graphs$/\1/p' "$work/err" | sort -n | tr '\n' ' '; }
@@ -63,28 +63,20 @@ has_line 'other ops than were recorded: they are told' "$work/err" 'a replay ask
 
 job=$work/job.yaml
 write_job "$job"
-guided=(--width 96 --height 192 --num-frames 1 --num-inference-steps 3 --stg-scale 1 --skip-block-list 1)
+size=(--width 96 --height 192 --num-frames 1 --num-inference-steps 3 --stg-scale 1 --skip-block-list 1)
+export RINGREEL_EMULATION_COUNT=1
 
-# Sets `digest`.
-render() { # ranks, words
-    RINGREEL_EMULATION_COUNT=1 ringreel "$1" render "$job" "${guided[@]}" --backend cuda --digest \
-        -o "$work/cuda.mkv" --encoder ffv1 "${@:2}"
-    digest=$(sed -n 's/^digest shot 1 //p' "$work/out")
-    ((code == 0)) || digest="exit code $code: $(tail -n 20 "$work/err")"
-}
-render 0 --graphs off
-alone=$digest
-RINGREEL_EMULATION_STREAMS=fifo render 3 --transport nccl
-equal 'a render of two denoise ranks, the same bytes' "$alone" "$digest"
+alone=$(render_cuda 0 --graphs off)
+equal 'a render of two denoise ranks, the same bytes' "$alone" \
+    "$(RINGREEL_EMULATION_STREAMS=fifo render_cuda 3 --transport nccl)"
 # Two parts in each of six blocks and one more, three passes in each of two steps, of which one leaves out an attention.
 equal 'a render of two denoise ranks, parts' '0 74 74 ' "$(launches)"
-render 3 --transport mpi --num-inference-steps 1
-equal 'by way of the host, no graphs: exit code' 0 "$code"
+render_cuda 3 --transport mpi --num-inference-steps 2 --stg-scale 0 --guidance-scale 1 >/dev/null
+equal 'by way of the host, no graphs' '0 0 0 ' "$(launches)"
 equal 'by way of the host, no graphs: it is told once' 1 "$(grep -c '^ringreel: graphs are not used: ' "$work/err")"
-render 4 --transport nccl --attention-order ring --graphs off
-ring=$digest
+alone=$(render_cuda 4 --transport nccl --attention-order ring --graphs off)
 equal 'without graphs, none' '0 0 0 0 ' "$(launches)"
-RINGREEL_EMULATION_STREAMS=random:3 render 4 --transport nccl --attention-order ring
-equal 'order ring on three denoise ranks, the same bytes' "$ring" "$digest"
+equal 'order ring on three denoise ranks, the same bytes' "$alone" \
+    "$(RINGREEL_EMULATION_STREAMS=random:3 render_cuda 4 --transport nccl --attention-order ring)"
 
 finish

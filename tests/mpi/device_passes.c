@@ -1,7 +1,7 @@
 /* device_passes canonical|ring STEPS [MISTAKE]: passes of ring attention over a sequence that ranks
  * share, with messages from device to device, are asked for op by op and then recorded and
- * replayed; both must give the same bytes on every rank. Rank 0 prints how many parts it has
- * replayed. Exit code 2 where bytes differ.
+ * replayed; both must give the same bytes on every rank. Rank 0 prints how many parts a
+ * rank has replayed at most. Exit code 2 where bytes differ.
  *
  * MISTAKE is made on purpose in the replays: "wait": ops do not wait for messages; "late": a part
  * is done after the message that it comes before; "other": a pass asks for an op more than was
@@ -194,6 +194,7 @@ int main(int argc, char **argv)
     replace_tables(dev);
     struct comm *group = open_group(&w, dev);
     status = world_agree(&w, check(dev, group, argc, argv));
+    replayed = comm_max(w.comm, replayed);
     if (w.rank == 0) printf("%d parts\n", replayed);
     comm_close(group);
     device_close(dev);
