@@ -17,8 +17,10 @@ struct ops {
 
     /* NULL: nothing can be recorded */
     bool (*record_begin)(struct device *dev);
+    bool (*record_cut)(struct device *dev); /* false: they cannot be recorded, no more follow */
     struct recording *(*record_end)(struct device *dev);
-    bool (*replay)(struct device *dev, struct recording *r);
+    bool (*replay_begin)(struct device *dev, struct recording *r);
+    bool (*replay_next)(struct device *dev); /* the part up to a cut; true: it was the last */
     void (*recording_free)(struct device *dev, struct recording *r);
     const struct link_ops *links; /* messages between devices; NULL: by way of the host */
 
@@ -117,6 +119,8 @@ struct device {
     double timeout_s;  /* of a wait for the device in which it finishes nothing */
     const char *asked; /* the op that was asked for last; NULL: none yet */
     bool recording;    /* nothing else may be asked of it meanwhile, so nobody is polled */
+    bool muted;        /* ops are passed over: they are replayed, or cannot be recorded */
+    uint64_t told;     /* which ops have been since the last cut of a recording or a replay */
     bool held_up;      /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend;     /* the backend's own */
 };

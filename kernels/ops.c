@@ -86,22 +86,48 @@ void device_wait(struct device *dev, uint64_t mark)
     if (mark) dev->ops->wait(dev, mark);
 }
 
+bool device_records(const struct device *dev) { return dev->ops->record_begin; }
+
 bool op_record_begin(struct device *dev)
 {
-    dev->recording = dev->ops->record_begin && dev->ops->record_begin(dev);
+    dev->told = 0;
+    dev->recording = device_records(dev) && dev->ops->record_begin(dev);
     return dev->recording;
 }
 
 struct recording *op_record_end(struct device *dev)
 {
-    dev->recording = false;
-    return dev->ops->record_end(dev);
+    struct recording *r = dev->ops->record_end(dev);
+    dev->recording = dev->muted = false;
+    dev->told = 0;
+    return r;
 }
 
-bool op_replay(struct device *dev, struct recording *r)
+bool op_replay_begin(struct device *dev, struct recording *r)
 {
+    dev->told = 0;
     dev->asked = "replay";
-    return dev->ops->replay(dev, r);
+    dev->muted = dev->ops->replay_begin(dev, r);
+    return dev->muted;
+}
+
+void op_replay_end(struct device *dev)
+{
+    bool last = dev->ops->replay_next(dev);
+    CHECK(last, "a replay asks for less than was recorded");
+    dev->muted = false;
+    dev->told = 0;
+}
+
+/* Where nothing has been asked for there is nothing to cut. */
+bool op_cut(struct device *dev)
+{
+    if (dev->told && dev->recording)
+        dev->muted = dev->muted || !dev->ops->record_cut(dev);
+    else if (dev->told)
+        dev->ops->replay_next(dev);
+    dev->told = 0;
+    return !dev->recording;
 }
 
 void op_recording_free(struct device *dev, struct recording *r)
@@ -109,9 +135,18 @@ void op_recording_free(struct device *dev, struct recording *r)
     if (r) dev->ops->recording_free(dev, r);
 }
 
+/* What a recording and its replays are compared by: the names of ops, in their order. */
+static bool passed_over(struct device *dev, const char *op)
+{
+    if (dev->recording || dev->muted)
+        dev->told = (dev->told ^ (uint64_t)(uintptr_t)op) * 1099511628211u; /* FNV-1a */
+    return dev->muted;
+}
+
 /* Runs an op of the backend. */
 #define RUN(dev, op, ...)                                                                          \
     do {                                                                                           \
+        if (passed_over(dev, #op)) break;                                                          \
         (dev)->asked = #op;                                                                        \
         if ((dev)->ops->enter) (dev)->ops->enter();                                                \
         (dev)->ops->op(dev, __VA_ARGS__);                                                          \

@@ -125,17 +125,29 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
  *         ask(dev);                // noted, not done
  *         r = op_record_end(dev);
  *     }
- *     if (!r || !op_replay(dev, r)) ask(dev);
+ *     bool again = r && op_replay_begin(dev, r);
+ *     ask(dev);                    // in a replay what was noted is done in place of these ops
+ *     if (again) op_replay_end(dev);
+ *
+ * Ops are done in parts: what has its place among them and is none, a message between devices, says
+ * op_cut first. So a message is part of no recording. It is begun and waited for anew in every
+ * replay, behind the same ops and before the same ops. A replay must ask for the ops that were
+ * recorded, in their order; that is checked by their names.
  *
  * Arguments are kept as they are, so what they point to must stay in its place and what is to
  * change must be written there before the replay. Copies from and to the host, ops with results in
  * host memory, linears that are not packed, and waiting cannot be recorded; nor can what has not
  * been asked for before, since the backend may have to get memory ready for it. */
 struct recording;
-bool op_record_begin(struct device *dev);            /* false: nothing is recorded here */
+bool device_records(const struct device *dev);       /* Can anything be recorded here? */
+bool op_record_begin(struct device *dev);            /* false: not now, and not later */
 struct recording *op_record_end(struct device *dev); /* NULL: these cannot be */
-/* false: no longer valid, nothing is done */
-bool op_replay(struct device *dev, struct recording *r);
+/* false: no longer valid; ops are done as ever */
+bool op_replay_begin(struct device *dev, struct recording *r);
+void op_replay_end(struct device *dev);
+/* What was asked for so far goes to the device now. false: it is being recorded; what would come
+ * here is to be left out. */
+bool op_cut(struct device *dev);
 void op_recording_free(struct device *dev, struct recording *r); /* NULL is none */
 
 /* ---- copies ---------------------------------------------------------------------------------- */

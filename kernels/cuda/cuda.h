@@ -122,8 +122,10 @@ void cuda_frame_send(struct device *dev, struct relay *frame, void *to, size_t b
 
 /* recording.c */
 bool cuda_record_begin(struct device *dev);
+bool cuda_record_cut(struct device *dev);
 struct recording *cuda_record_end(struct device *dev);
-bool cuda_replay(struct device *dev, struct recording *r);
+bool cuda_replay_begin(struct device *dev, struct recording *r);
+bool cuda_replay_next(struct device *dev);
 void cuda_recording_free(struct device *dev, struct recording *r);
 /* Ops are being recorded and `what` cannot be: the caller leaves it out. */
 bool cuda_cannot_record(const char *what);

@@ -244,7 +244,8 @@ const struct setting settings[] = {
     {JOB(graphs, graphs), MACHINE, .type = TYPE_CHOICE, .metavar = "POLICY", .initial = "auto",
      .choices = graphs_policies,
      .help = "auto: cuda records a step's passes through the transformer once and launches them "
-             "as CUDA graphs, where one rank denoises and its weights are resident; off: never"},
+             "as CUDA graphs, where weights are resident and messages between denoise ranks do not "
+             "go by way of the host; off: never"},
     {JOB(last_decode, last_decode), MACHINE, .type = TYPE_CHOICE, .metavar = "WHO",
      .initial = "auto", .choices = last_decodes,
      .help =

@@ -43,12 +43,13 @@ void replays_run(struct replays *r, const struct replay_key *key, void (*pass)(v
     int i = r->on ? find(r, key) : -1;
     struct recording **known = i >= 0 ? &r->replay[i].recording : NULL;
     if (known && !*known) *known = record(r->dev, pass, argument);
-    if (known && *known && op_replay(r->dev, *known)) return;
-    if (known) {
+    bool again = known && *known && op_replay_begin(r->dev, *known);
+    if (known && !again) {
         op_recording_free(r->dev, *known);
         *known = NULL;
     }
     pass(argument);
+    if (again) op_replay_end(r->dev);
     if (r->on && !known) remember(r, key);
 }
 

@@ -1,7 +1,7 @@
 /* Passes through the network that are the same ops with the same arguments step after step: the
  * first is run as it is, the second recorded (kernels/ops.h, recordings), and every one from then
- * on is asked for as a whole. Kept are the few of one shot: without, with and against the prompt.
- * All Local. */
+ * on is asked for in large parts. Kept are the few of one shot: without, with and against the
+ * prompt. As collective as the passes are: whether a rank records is its own affair. */
 #ifndef RINGREEL_REPLAY_H
 #define RINGREEL_REPLAY_H
 
@@ -29,7 +29,8 @@ struct replays {
     } replay[REPLAYS_MOST];
 };
 
-/* Has the pass of this key done: pass(argument) asks for its ops. */
+/* Has the pass of this key done: pass(argument) asks for its ops and messages, the same ones
+ * whenever it is called. */
 void replays_run(struct replays *r, const struct replay_key *key, void (*pass)(void *argument),
                  void *argument);
 /* What keys do not say has changed. */

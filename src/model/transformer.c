@@ -141,9 +141,10 @@ static int prepare(struct transformer *t, struct device *dev, const struct check
     t->attention_scale = (float)(1.0 / sqrt((double)w.head_dim));
     t->ring = (struct ring){
         .dev = dev, .group = group, .order = s->order, .heads = w.heads, .head_dim = w.head_dim};
-    /* Messages go through the host, and so do weights that are not resident. */
+    /* What comes by way of the host cannot be recorded: weights that are not resident, messages
+     * over MPI. */
     t->replays.dev = dev;
-    t->replays.on = s->replay && s->resident && comm_size(group) == 1;
+    t->replays.on = s->replay && s->resident && comm_is_direct(group);
     t->slot = xcalloc((size_t)s->text_slots, sizeof *t->slot);
     t->capacity = shard_most_tokens(s->max_tokens, comm_size(group));
     t->chunk = s->chunk_tokens > 0 ? s->chunk_tokens : CHUNK_TOKENS;
@@ -463,7 +464,7 @@ static void block_forward(struct transformer *t, struct pass *p, int block)
 
 /* ---- the whole pass -------------------------------------------------------------------------- */
 
-/* Nothing but ops on the device's memory: it may be recorded. */
+/* Nothing but ops on the device's memory and messages of it: it may be recorded. */
 static void run_pass(void *pass)
 {
     struct pass *p = pass;

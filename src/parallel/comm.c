@@ -1,5 +1,7 @@
 #include "parallel/comm_internal.h"
 
+#include "kernels/ops.h"
+
 #include <stdlib.h>
 
 /* ---- the group of one: nothing to exchange --------------------------------------------------- */
@@ -96,9 +98,8 @@ struct comm *comm_open_self(void)
 
 int comm_rank(const struct comm *c) { return c->rank; }
 int comm_size(const struct comm *c) { return c->size; }
+bool comm_is_direct(const struct comm *c) { return c->size == 1 || c->direct; }
 void comm_set_timeout(struct comm *c, double timeout_s) { c->timeout_s = timeout_s; }
-
-bool comm_is_direct(const struct comm *c) { return c->direct; }
 
 void comm_device_bytes(const struct comm *c, int64_t *planned, int64_t *taken)
 {
@@ -113,9 +114,20 @@ static struct comm *mover(struct comm *c, const struct transfer *t)
     return t->device ? c : host_of(c);
 }
 
+/* Transfers have their place among the ops. While these are recorded, nothing is done of either. */
+static bool is_due(struct comm *c, const struct transfer *t)
+{
+    if (c->size == 1 || !t->device) return true;
+    c->started_on = t->device;
+    if (op_cut(t->device)) return true;
+    CHECK(c->direct, "group \"%s\": messages by way of the host among recorded ops", c->name);
+    return false;
+}
+
 void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                           int64_t width, int root)
 {
+    if (!is_due(c, t)) return;
     c = mover(c, t);
     c->kind->broadcast_start(c, t, buffer, rows, width, root);
 }
@@ -123,6 +135,7 @@ void comm_broadcast_start(struct comm *c, struct transfer *t, float *buffer, int
 void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                      int64_t width, int to, int tag)
 {
+    if (!is_due(c, t)) return;
     c = mover(c, t);
     c->kind->send_start(c, t, (float *)buffer, rows, width, to, tag);
 }
@@ -130,6 +143,7 @@ void comm_send_start(struct comm *c, struct transfer *t, const float *buffer, in
 void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64_t rows,
                         int64_t width, int from, int tag)
 {
+    if (!is_due(c, t)) return;
     c = mover(c, t);
     c->kind->receive_start(c, t, buffer, rows, width, from, tag);
 }
@@ -137,12 +151,14 @@ void comm_receive_start(struct comm *c, struct transfer *t, float *buffer, int64
 void comm_send_asked_start(struct comm *c, struct transfer *t, const float *buffer, int64_t rows,
                            int64_t width, int to, int tag)
 {
+    if (!is_due(c, t)) return;
     c = mover(c, t);
     c->kind->send_asked_start(c, t, (float *)buffer, rows, width, to, tag);
 }
 
 void comm_wait(struct comm *c, struct transfer *t)
 {
+    if (!is_due(c, t)) return;
     c = mover(c, t);
     c->kind->wait(c, t);
 }
@@ -172,6 +188,7 @@ void comm_batch_begin(struct comm *c)
 
 void comm_batch_end(struct comm *c)
 {
+    if (c->started_on) op_cut(c->started_on); /* the batch waits for these ops too */
     if (c->kind->batch_end) c->kind->batch_end(c);
 }
 

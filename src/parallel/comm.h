@@ -9,6 +9,10 @@
  * the order in which they are started, and leaves all others to MPI (comm_nccl.h). Both move the
  * same bytes.
  *
+ * While ops are recorded (kernels/ops.h), transfers of device memory are neither started nor waited
+ * for; in replays of these ops they are, as ever. Groups that are direct can do that, host memory
+ * cannot be sent meanwhile.
+ *
  * No wait is unbounded: every wait polls, and past the deadline it CHECK-fails naming group,
  * operation and peer. Counts are int64_t rows of a fixed width, so no MPI count overflows. */
 #ifndef RINGREEL_COMM_H
@@ -22,6 +26,8 @@ struct comm;
 
 int comm_rank(const struct comm *c); /* Local */
 int comm_size(const struct comm *c); /* Local */
+/* Local: does device memory go past the host? A group of one sends none. */
+bool comm_is_direct(const struct comm *c);
 /* Local: for how long a wait may see nothing happen. */
 void comm_set_timeout(struct comm *c, double timeout_s);
 
@@ -32,9 +38,7 @@ void comm_close(struct comm *c);
 struct device;
 struct staging; /* the kind's own: host memory in place of a device's */
 
-/* Local, for plans of memory: do transfers of device memory pass the host by? */
-bool comm_is_direct(const struct comm *c);
-/* Local: what the group's messages take of a device's memory, an estimate, rounded up; and what of
+/* Local, for plans of memory: what the group's messages take of a device's memory, an estimate, rounded up; and what of
  * that is taken already. */
 void comm_device_bytes(const struct comm *c, int64_t *planned, int64_t *taken);
 

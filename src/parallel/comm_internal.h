@@ -36,10 +36,11 @@ struct comm {
     int rank, size;
     const char *name;
     double timeout_s;
-    double polled_s;   /* when it last polled */
-    void *own;         /* the kind's handle */
+    double polled_s;           /* when it last polled */
+    struct device *started_on; /* whose memory was sent or received last */
+    void *own;                 /* the kind's handle */
     struct comm *host; /* moves the host's memory, and control messages; NULL: this one does */
-    bool direct;
+    bool direct;       /* device memory does not go by way of the host */
     int64_t device_planned, device_taken; /* bytes: comm_device_bytes */
 };
 

@@ -22,8 +22,7 @@ int64_t ring_staging_bytes(const struct ring *r, int64_t tokens)
 {
     int64_t block =
         op_kv_granule_floats(r->dev, tokens, r->heads, r->head_dim) * (int64_t)sizeof(float);
-    if (comm_size(r->group) == 1 || device_memory_is_host(r->dev) || comm_is_direct(r->group))
-        return 0;
+    if (device_memory_is_host(r->dev) || comm_is_direct(r->group)) return 0;
     return r->order == ORDER_CANONICAL ? block : 2 * block; /* a broadcast, or a pair */
 }
 
@@ -112,7 +111,7 @@ static void attend_ring(struct ring *r, struct mat o, struct mat q, float scale)
             comm_batch_end(r->group);
         }
         attend_block(r, o, q, block, owner, j, scale, &hop);
-        wait_for_hop(r, &hop, j);
+        if (j + 1 < ranks) wait_for_hop(r, &hop, j);
         block = incoming;
     }
 }

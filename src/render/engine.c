@@ -185,6 +185,9 @@ static int open_denoiser(struct engine *e)
         log_info("opened %s: %d blocks; weights %s, in %.1f s", checkpoint_path(e->checkpoint),
                  transformer_blocks(e->denoiser.transformer),
                  s.resident ? "resident" : "expanded at every use", clock_s() - start_s);
+    if (e->world->rank == 0 && s.replay && s.resident && device_records(e->dev) &&
+        !comm_is_direct(e->mesh.denoise_group))
+        log_info("graphs are not used: denoise ranks exchange messages by way of the host");
     for (int i = 0; i < job->shot_count; i++)
         TRY(guidance_check(&job->shots[i], e->shots[i].schedule.sigma, e->shots[i].schedule.count,
                            transformer_blocks(e->denoiser.transformer)));

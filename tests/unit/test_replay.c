@@ -1,6 +1,6 @@
 /* Which passes are recorded and replayed (src/model/replay.h), on a backend that writes down what
- * it is asked for: 'p' a pass that runs, '<' '>' a recording begins and ends, 'r' a replay, 'f' one
- * is forgotten. */
+ * it is asked for: 'p' the op of a pass, '<' '|' '>' a recording begins, is cut and ends, 'r' a
+ * part of it is replayed, 'f' it is forgotten; and 'm', what a pass does at a cut. */
 #include "kernels/backend.h"
 #include "model/replay.h"
 
@@ -18,7 +18,7 @@ struct recording {
 };
 
 static char said[256];
-static bool refuses, moved;
+static bool refuses, refuses_cuts, moved;
 static struct recording recordings[64];
 static int made;
 
@@ -31,11 +31,19 @@ static bool begin(struct device *dev)
     return !refuses;
 }
 
+static bool cut(struct device *dev)
+{
+    (void)dev;
+    say("|");
+    return !refuses_cuts;
+}
+
 static struct recording *end(struct device *dev)
 {
     (void)dev;
     say(">");
     moved = false;
+    if (refuses_cuts) return NULL;
     recordings[made].valid = 1;
     return &recordings[made++];
 }
@@ -44,8 +52,20 @@ static bool replay(struct device *dev, struct recording *r)
 {
     (void)dev;
     assert_true(r->valid);
-    if (!moved) say("r");
     return !moved;
+}
+
+static bool next(struct device *dev)
+{
+    (void)dev;
+    say("r");
+    return true;
+}
+
+static void op(struct device *dev, struct mat y, struct mat x)
+{
+    (void)dev, (void)y, (void)x;
+    say("p");
 }
 
 static void forget(struct device *dev, struct recording *r)
@@ -55,21 +75,37 @@ static void forget(struct device *dev, struct recording *r)
     say("f");
 }
 
-static const struct ops table = {
-    .record_begin = begin, .record_end = end, .replay = replay, .recording_free = forget};
+static const struct ops table = {.record_begin = begin,
+                                 .record_cut = cut,
+                                 .record_end = end,
+                                 .replay_begin = replay,
+                                 .replay_next = next,
+                                 .recording_free = forget,
+                                 .silu = op};
 static struct device dev = {.ops = &table};
 
 static void pass(void *argument)
 {
+    float value;
     (void)argument;
-    say("p");
+    op_silu(&dev, mat_f32(&value, 1, 1), mat_f32(&value, 1, 1));
+}
+
+/* Where nothing has been asked for since a cut, another is none. */
+static void pass_with_message(void *argument)
+{
+    pass(argument);
+    if (op_cut(&dev)) say("m");
+    if (op_cut(&dev)) say("m");
+    pass(argument);
+    pass(argument);
 }
 
 static int reset(void **state)
 {
     (void)state;
     said[0] = 0;
-    refuses = moved = false;
+    refuses = refuses_cuts = moved = false;
     return 0;
 }
 
@@ -155,6 +191,34 @@ static void a_device_that_refuses(void **state)
     assert_string_equal(said, "ppp");
 }
 
+static void what_is_no_op_is_done_in_every_replay(void **state)
+{
+    (void)state;
+    struct replays r = replays_on(true);
+    struct replay_key key = {.times = 1};
+    for (int i = 0; i < 3; i++) replays_run(&r, &key, pass_with_message, NULL);
+    assert_string_equal(said, "pmmpp"
+                              "<p|pp>rmmr"
+                              "rmmr");
+    replays_forget(&r);
+    said[0] = 0;
+    pass_with_message(NULL); /* and what comes afterwards is as ever */
+    assert_string_equal(said, "pmmpp");
+}
+
+/* Nothing more is noted, or done in its place. */
+static void a_recording_that_fails_at_a_cut(void **state)
+{
+    (void)state;
+    struct replays r = replays_on(true);
+    struct replay_key key = {.times = 1};
+    refuses_cuts = true;
+    for (int i = 0; i < 2; i++) replays_run(&r, &key, pass_with_message, NULL);
+    assert_string_equal(said, "pmmpp"
+                              "<p|>pmmpp");
+    replays_forget(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +226,8 @@ int main(void)
         cmocka_unit_test_setup(what_differs_is_another_pass, reset),
         cmocka_unit_test_setup(what_has_moved_is_recorded_again, reset),
         cmocka_unit_test_setup(a_device_that_refuses, reset),
+        cmocka_unit_test_setup(what_is_no_op_is_done_in_every_replay, reset),
+        cmocka_unit_test_setup(a_recording_that_fails_at_a_cut, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
