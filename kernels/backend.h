@@ -117,12 +117,13 @@ struct device {
     bool recording;    /* nothing else may be asked of it meanwhile, so nobody is polled */
     bool held_up;      /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend;     /* the backend's own */
+    const struct reading *reading; /* who reads tensors of the checkpoint (ops.h) */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name
  * ringreel_NAME. Both numbers must be those of the program: tables of another version are not
  * called. */
-enum { BACKEND_VERSION = 5 };
+enum { BACKEND_VERSION = 6 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */
@@ -142,6 +143,20 @@ static inline int64_t whole_panels(int64_t n) { return (n + PANEL - 1) / PANEL *
 static inline void device_poll(const struct device *dev)
 {
     if (dev->poll && !dev->recording) dev->poll(dev->poll_argument);
+}
+
+/* Before a tensor of the checkpoint is brought to the device: is it this rank that reads it? */
+static inline bool device_reads(const struct device *dev, const struct tensor *t)
+{
+    return !dev->reading || dev->reading->reads(dev->reading->argument, t);
+}
+
+/* And behind it. `bytes` is rounded up: what has no whole number of floats has room behind it. */
+static inline void device_pass_on(const struct device *dev, void *memory, size_t bytes)
+{
+    if (dev->reading)
+        dev->reading->pass_on(dev->reading->argument, memory,
+                              (int64_t)((bytes + sizeof(float) - 1) / sizeof(float)));
 }
 
 #endif
