@@ -4,30 +4,19 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/support/cases.sh
+. tests/support/emulated.sh
 . tests/support/launched.sh
 
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVICES=6
+export RINGREEL_EMULATION_DEVICES=6
 
 job=$work/job.yaml
 checkpoint=$PWD/models/tiny/ltxv-tiny.safetensors
 write_job "$job"
-small=(--width 64 --height 64 --num-frames 1 --num-inference-steps 1)
-[[ ${SANITIZE:-0} != 1 ]] || small=(--width 32 --height 32 --num-frames 1 --num-inference-steps 1)
-options=()
+size=(--width 32 --height 32 --num-frames 1 --num-inference-steps 1 --log-json "$work/events")
 
-# Sets `digest`.
-render_cuda() { # ranks, words
-    local ranks=$1
-    shift
-    rm -f "$work/events"*
-    ringreel "$ranks" "${options[@]}" render "$job" "${small[@]}" --backend cuda --digest -o "$work/cuda.mkv" \
-        --encoder ffv1 --log-json "$work/events" "$@"
-    digest=$(sed -n 's/^digest shot 1 //p' "$work/out")
-    ((code == 0)) || digest="exit code $code: $(tail -n 20 "$work/err")"
-}
 same_bytes() { # name, pattern of the announcement, ranks, words
-    render_cuda "${@:3}"
-    equal "$1" "$alone" "$digest"
+    rm -f "$work/events"*
+    equal "$1" "$alone" "$(render_cuda "${@:3}")"
     has_line "$1: announced" "$work/err" "^ringreel: weights: $2\$"
 }
 # What the ranks read from the checkpoint, and what they were given instead: "READ/GIVEN", "-" where nothing is shared.
@@ -42,8 +31,7 @@ bytes_of_ranks() { # ranks
 
 # ---- the same bytes, read once -------------------------------------------------------------------------------------
 
-render_cuda 0
-alone=$digest
+alone=$(render_cuda 0)
 RINGREEL_EMULATION_GUARD=1 RINGREEL_EMULATION_STREAMS=random:7 \
     same_bytes '2 denoise ranks, device memory out of reach' 'read by 1 of 2 denoise ranks, broadcast over NCCL to 1' 3
 equal 'only the first of them reads' 'some/0 0/some -' "$(bytes_of_ranks 3)"
@@ -62,14 +50,11 @@ same_bytes 'streamed weights are not shared' 'read by each of 2 denoise ranks \(
 
 # ---- hosts ---------------------------------------------------------------------------------------------------------
 
-on_hosts() { # ranks of a host
-    export RINGREEL_EMULATION_HOST_RANKS=$1
-    options=(-x "LD_PRELOAD=$PWD/$BUILD/emulation/lib/hosts.so" --)
-}
-on_hosts 2
-same_bytes '3 hosts' 'read by 2 of 4 denoise ranks, broadcast over NCCL to 2' 5
+printf '#!/bin/sh\nLD_PRELOAD=%s exec %s "$@"\n' "$PWD/$BUILD/emulation/lib/hosts.so" "$RINGREEL" >"$work/on_hosts"
+chmod +x "$work/on_hosts"
+RINGREEL=$work/on_hosts RINGREEL_EMULATION_HOST_RANKS=2 \
+    same_bytes '3 hosts' 'read by 2 of 4 denoise ranks, broadcast over NCCL to 2' 5
 equal 'one of each host reads' 'some/0 0/some some/0 0/some -' "$(bytes_of_ranks 5)"
-options=()
 
 # ---- what a rank touches -------------------------------------------------------------------------------------------
 
@@ -79,7 +64,7 @@ touched() { # rank
         "/proc/$(process_of_rank "$1")/smaps"
 }
 start() { # words
-    launch/ringreel-mpi -n 3 render "$job" "${small[@]}" --backend cuda --log-json "$work/events" -o "$work/failed.mkv" \
+    launch/ringreel-mpi -n 3 render "$job" "${size[@]}" --backend cuda -o "$work/failed.mkv" \
         "$@" >"$work/out" 2>"$work/err" &
     launcher=$!
 }
@@ -101,7 +86,7 @@ fi
 # ---- what fails ----------------------------------------------------------------------------------------------------
 
 # Rank 1 is in two communicators and tries each out with three messages.
-RINGREEL_EMULATION_FAIL=nccl-hang:12@1 ringreel 3 render "$job" "${small[@]}" --backend cuda --timeout 5 \
+RINGREEL_EMULATION_FAIL=nccl-hang:12@1 ringreel 3 render "$job" "${size[@]}" --backend cuda --timeout 5 \
     -o "$work/failed.mkv"
 equal 'a tensor that does not come: exit code' 1 "$code"
 has_line 'a tensor that does not come: it is named' "$work/err" \
@@ -122,6 +107,6 @@ equal 'no file is left' '' "$(compgen -G "$work/failed*" || true)"
 
 head -c -4096 "$checkpoint" >"$work/short.safetensors"
 refused 'a truncated checkpoint' 3 "$work/short.safetensors: tensor [^ ]+: .* \(file truncated\?\)\$" \
-    render "$job" "${small[@]}" --backend cuda --checkpoint-path "$work/short.safetensors" -o "$work/videos/no.mkv"
+    render "$job" "${size[@]}" --backend cuda --checkpoint-path "$work/short.safetensors" -o "$work/videos/no.mkv"
 
 finish
