@@ -123,6 +123,7 @@ struct device {
     uint64_t told;     /* which ops have been since the last cut of a recording or a replay */
     bool held_up;      /* by another rank: whoever said so has a deadline for it (ops.h) */
     void *backend;     /* the backend's own */
+    const struct reading *reading; /* who reads tensors of the checkpoint (ops.h) */
 };
 
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name
@@ -160,6 +161,20 @@ static inline void copy_host_rows(void *to, size_t to_stride, const void *from, 
 static inline void device_poll(const struct device *dev)
 {
     if (dev->poll && !dev->recording) dev->poll(dev->poll_argument);
+}
+
+/* Before a tensor of the checkpoint is brought to the device: is it this rank that reads it? */
+static inline bool device_reads(const struct device *dev, const struct tensor *t)
+{
+    return !dev->reading || dev->reading->reads(dev->reading->argument, t);
+}
+
+/* And behind it. `bytes` is rounded up: what has no whole number of floats has room behind it. */
+static inline void device_pass_on(const struct device *dev, void *memory, size_t bytes)
+{
+    if (dev->reading)
+        dev->reading->pass_on(dev->reading->argument, memory,
+                              (int64_t)((bytes + sizeof(float) - 1) / sizeof(float)));
 }
 
 #endif

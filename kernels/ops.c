@@ -47,6 +47,11 @@ void device_set_poll(struct device *dev, void (*poll)(void *), void *argument)
     dev->poll_argument = argument;
 }
 
+void device_set_reading(struct device *dev, const struct reading *reading)
+{
+    dev->reading = reading;
+}
+
 const struct arena_memory *device_memory(const struct device *dev) { return dev->ops->memory; }
 const struct arena_memory *device_staging(const struct device *dev) { return dev->ops->staging; }
 bool device_memory_is_host(const struct device *dev) { return dev->ops->memory_is_host; }
@@ -325,7 +330,7 @@ void op_download(struct device *dev, void *to, const void *from, size_t bytes)
     RUN(dev, download, to, bytes, from, bytes, bytes, 1);
 }
 
-void op_upload_tensor(struct device *dev, float *to, const struct tensor *t)
+static void upload_tensor(struct device *dev, float *to, const struct tensor *t)
 {
     float piece[1024];
     int64_t count = tensor_count(t), most = sizeof piece / sizeof *piece;
@@ -335,6 +340,12 @@ void op_upload_tensor(struct device *dev, float *to, const struct tensor *t)
                      (size_t)n);
         op_upload(dev, to + at, piece, (size_t)n * sizeof *piece);
     }
+}
+
+void op_upload_tensor(struct device *dev, float *to, const struct tensor *t)
+{
+    if (device_reads(dev, t)) upload_tensor(dev, to, t);
+    device_pass_on(dev, to, (size_t)tensor_count(t) * sizeof *to);
 }
 
 /* ---- linear ---------------------------------------------------------------------------------- */

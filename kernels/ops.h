@@ -115,6 +115,19 @@ void device_set_held_up(struct device *dev, bool held_up);
  * rate. The other ops are too short to poll. May be NULL. */
 void device_set_poll(struct device *dev, void (*poll)(void *), void *argument);
 
+/* Where several ranks bring the same tensors of the checkpoint to their devices, in the same order,
+ * one can read for all. Of a device with links: while this is set, `reads` is asked before each
+ * tensor that op_upload_tensor or a packing wants, and where it says no the tensor is not touched.
+ * Then `pass_on` is given the device memory where it is by now, or is to be, in the form in which
+ * the device keeps it: so many floats, of whose last half may mean nothing. NULL: each reads for
+ * itself. */
+struct reading {
+    bool (*reads)(void *argument, const struct tensor *t);
+    void (*pass_on)(void *argument, float *memory, int64_t floats);
+    void *argument;
+};
+void device_set_reading(struct device *dev, const struct reading *reading);
+
 /* ---- recordings ------------------------------------------------------------------------------ */
 
 /* Ops that are asked for again and again with the same arguments can be recorded, and then be asked

@@ -106,15 +106,21 @@ static void relay_hand_over(const struct relay *r, cudaStream_t filler, cudaStre
 }
 
 /* The next layer's weights are on their way while this one's are multiplied with. */
-void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t)
+static void read_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t)
 {
     struct cuda *cuda = cuda_of(dev);
-    if (cuda_cannot_record("weights that are not in the device's memory")) return;
     struct relay *raw = relay_take(&cuda->raw, t->bytes, t->name, cuda->copies);
     stage(dev, &cuda->loads, raw->memory.p, t->bytes, t->data, t->bytes, t->bytes, 1);
     relay_hand_over(raw, cuda->copies, cuda->stream);
     CHECK_CUDA(launch_convert(cuda->stream, to, type, raw->memory.p, t->dtype, tensor_count(t)));
     CHECK_CUDA(cudaEventRecord(raw->emptied, cuda->stream));
+}
+
+void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t)
+{
+    if (cuda_cannot_record("weights that are not in the device's memory")) return;
+    if (device_reads(dev, t)) read_tensor(dev, to, type, t);
+    device_pass_on(dev, to, (size_t)tensor_count(t) * dtype_size(type));
 }
 
 struct relay *cuda_frame_take(struct device *dev, size_t bytes, const char *what)

@@ -112,8 +112,9 @@ uint64_t cuda_mark(struct device *dev);
 void cuda_wait(struct device *dev, uint64_t mark);
 void cuda_upload(struct device *dev, void *to, size_t to_stride, const void *from,
                  size_t from_stride, size_t bytes, int64_t rows);
-/* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16.
- */
+/* Uploads a tensor of the checkpoint and widens or rounds it there: to [tensor_count], F32 or BF16;
+ * of an odd number of BF16 there is room for one more. Another rank may be the one that reads it
+ * (device_set_reading). */
 void cuda_load_tensor(struct device *dev, void *to, enum dtype type, const struct tensor *t);
 /* Memory for ops to write to, of which `bytes` then go on to the host beside later ops. NULL: as
  * cuda_scratch. */

@@ -51,11 +51,13 @@ static size_t bias_at(const struct device *dev, const struct linear *l, enum dty
     return at + ((size_t)l->out * sizeof(float) + line - 1) / line * line;
 }
 
+/* Whole floats: so it may come from another rank. */
 static size_t packed_bytes(const struct device *dev, const struct linear *l)
 {
     enum dtype type = weight_type(dev);
-    return l->bias ? bias_at(dev, l, type) + (size_t)l->out * dtype_size(type)
-                   : weight_bytes(dev, l);
+    size_t bytes =
+        l->bias ? bias_at(dev, l, type) + (size_t)l->out * dtype_size(type) : weight_bytes(dev, l);
+    return (bytes + sizeof(float) - 1) / sizeof(float) * sizeof(float);
 }
 
 /* [out,in] as in the checkpoint, in the type of the products; then the biases. */

@@ -180,7 +180,7 @@ int transformer_open(struct transformer **out, struct device *dev, const struct 
     lay_out_activations(t, &t->activations);
     arena_commit(&t->texts);
     lay_out_texts(t, &t->texts);
-    if (s->resident) transformer_weights_pack(&t->w, dev);
+    transformer_weights_load(&t->w, dev, c, s->resident);
     *out = t;
     return STATUS_OK;
 }
@@ -201,7 +201,7 @@ int transformer_plan_memory(struct memory_plan *device, struct memory_plan *host
 {
     struct transformer t;
     TRY(prepare(&t, dev, c, group, s));
-    memory_plan_add(device, t.w.vectors.name, (int64_t)t.w.vectors.size_bytes);
+    memory_plan_add(device, t.w.vectors.name, (int64_t)t.w.vectors.used_bytes);
     memory_plan_add(device, t.activations.name, (int64_t)t.activations.used_bytes);
     memory_plan_add(device, t.texts.name, (int64_t)t.texts.used_bytes);
     memory_plan_add(device, "inputs of products", rounded_bytes(&t));

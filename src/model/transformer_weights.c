@@ -222,11 +222,7 @@ int transformer_weights_open(struct transformer_weights *w, struct device *dev,
     TRY(find_all(w, c));
     arena_init_on(&w->vectors, "transformer norms and tables", device_memory(dev));
     lay_out_all_vectors(w);
-    arena_commit(&w->vectors);
-    lay_out_all_vectors(w);
-    int status = read_all_vectors(w, dev, c);
-    if (status != STATUS_OK) release(w);
-    return status;
+    return STATUS_OK;
 }
 
 static void each_linear(struct transformer_weights *w,
@@ -239,9 +235,13 @@ static void each_linear(struct transformer_weights *w,
             visit(dev, (struct linear *)((char *)&w->block[b] + block_linears[i].place));
 }
 
-void transformer_weights_pack(struct transformer_weights *w, struct device *dev)
+void transformer_weights_load(struct transformer_weights *w, struct device *dev,
+                              const struct checkpoint *c, bool resident)
 {
-    each_linear(w, op_linear_pack, dev);
+    arena_commit(&w->vectors);
+    lay_out_all_vectors(w);
+    CHECK(read_all_vectors(w, dev, c) == STATUS_OK, "%s", error_message()); /* all were found */
+    if (resident) each_linear(w, op_linear_pack, dev);
 }
 
 void transformer_weights_close(struct transformer_weights *w, struct device *dev)

@@ -43,10 +43,13 @@ struct transformer_weights {
 };
 
 /* STATUS_INPUT naming the tensor that is missing or has a wrong shape or type. The linears look
- * into `c`, which must stay open. After an error there is nothing to close. */
+ * into `c`, which must stay open; nothing is read yet, the vectors have been counted. After an
+ * error there is nothing to close. */
 int transformer_weights_open(struct transformer_weights *w, struct device *dev,
                              const struct checkpoint *c);
-void transformer_weights_pack(struct transformer_weights *w, struct device *dev);
+/* Reads the vectors, and the linears if they are to be resident. */
+void transformer_weights_load(struct transformer_weights *w, struct device *dev,
+                              const struct checkpoint *c, bool resident);
 void transformer_weights_close(struct transformer_weights *w, struct device *dev);
 
 #endif

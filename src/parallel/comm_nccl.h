@@ -15,7 +15,8 @@
  * stream follow one another: a rank that receives first waits for one that receives first, for
  * ever. So are those to both neighbours, or they would run down the ranks one by one. Each use has
  * a communicator of its own: blocks of keys in the denoise group, lines of a picture in the
- * codec group, lines of the last decode among everyone. A rank uses one of them at a time, since a
+ * codec group, lines of the last decode among everyone; and weights, when they are loaded, in one of
+ * these or in one of the ranks of a host, which is closed before the others are used. A rank uses one of them at a time, since a
  * batch begins after all ops before it, which have waited for the batches of the others: so never
  * are two communicators' kernels in different order on two devices, which NCCL cannot bear.
  *
@@ -36,6 +37,8 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank
 /* Local, for plans: `mpi` only knows what its memory would be (comm_device_bytes) as the group that
  * comm_open_nccl makes of it. */
 void comm_plan_nccl(struct comm *mpi, const struct device *dev);
+
+bool comm_is_nccl(const struct comm *c); /* Local */
 
 /* Looks after what is under way in all groups of this rank, at most every 100 us. true: this rank's
  * device waits for another rank. CHECK-fails on errors and past the deadline. Local. */

@@ -203,6 +203,16 @@ void world_host_gather(struct world *w, const void *mine, void *all, size_t byte
     gather(w, host_group, "host", mine, all, bytes);
 }
 
+struct comm *world_host_split(struct world *w, int color, const char *name)
+{
+    MPI_Comm group;
+    if (!w->mpi) return NULL;
+    alarm(MPI_PATIENCE_S);
+    CHECK_MPI(MPI_Comm_split(host_group, color < 0 ? MPI_UNDEFINED : color, w->rank, &group));
+    alarm(0);
+    return color < 0 ? NULL : comm_open_mpi(group, name, w->timeout_s);
+}
+
 int world_same(struct world *w, const char *what, const char *text)
 {
     struct said {

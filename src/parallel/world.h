@@ -36,6 +36,9 @@ int64_t world_host_sum(struct world *w, int64_t value);
 /* Collective over the world: what each rank of this host has, in their order, to all
  * [host_size]. */
 void world_host_gather(struct world *w, const void *mine, void *all, size_t bytes);
+/* Collective over the world: the ranks of this host that say the same `color`, in their order; NULL
+ * on those that say -1. */
+struct comm *world_host_split(struct world *w, int color, const char *name);
 /* Collective: STATUS_INPUT on all ranks where not all of them have the same text; the message names
  * `what` and two ranks that differ. */
 int world_same(struct world *w, const char *what, const char *text);

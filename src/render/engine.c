@@ -107,6 +107,13 @@ static int open_transport(struct engine *e)
                           sizeof e->transport);
 }
 
+static void open_reading(struct engine *e)
+{
+    char line[256];
+    reading_open(&e->reading, &e->mesh, e->dev, e->resident, line, sizeof line);
+    if (e->world->rank == 0 && line[0]) log_info("%s", line);
+}
+
 bool engine_owns(const struct engine *e, int shot)
 {
     return e->mesh.codes && mesh_codec_of(&e->mesh, shot) == e->mesh.codec_index;
@@ -179,8 +186,11 @@ static int open_denoiser(struct engine *e)
     if (!e->mesh.denoises) return STATUS_OK;
     struct transformer_settings s = engine_transformer_settings(e, e->resident);
     double start_s = clock_s();
-    TRY(transformer_open(&e->denoiser.transformer, e->dev, e->checkpoint, e->mesh.denoise_group,
-                         &s));
+    reading_begin(&e->reading);
+    int status = transformer_open(&e->denoiser.transformer, e->dev, e->checkpoint,
+                                  e->mesh.denoise_group, &s);
+    reading_end(&e->reading);
+    TRY(status);
     if (e->world->rank == 0)
         log_info("opened %s: %d blocks; weights %s, in %.1f s", checkpoint_path(e->checkpoint),
                  transformer_blocks(e->denoiser.transformer),
@@ -305,7 +315,10 @@ static void take_decoder_memory(struct engine *e)
 {
     for (int i = ARENA_VAE; i < ENGINE_ARENAS; i++) arena_commit(&e->arenas[i]);
     lay_out_decoder(e);
-    if (e->resident) vae_make_resident(e->codec.vae);
+    if (!e->resident) return;
+    reading_begin(&e->reading);
+    vae_make_resident(e->codec.vae);
+    reading_end(&e->reading);
 }
 
 static void take_memory(struct engine *e)
@@ -376,8 +389,10 @@ int engine_open(struct engine *e, struct world *world, const struct job_options 
     TRY(world_agree(world, budget_decide(&budget, e)));
     budget_print(&budget, e);
     TRY(world_agree(world, check_outputs(e)));
+    open_reading(e);
     TRY(world_agree(world, open_denoiser(e)));
     take_memory(e);
+    reading_close(&e->reading);
     return STATUS_OK;
 }
 
@@ -403,7 +418,9 @@ int engine_plan_codec(struct engine *e)
     if (!e->job->quiet) budget_print(&budget, e);
     if (e->world->rank == 0 && e->transport[0]) log_info("%s", e->transport);
     TRY(world_agree(e->world, check_outputs(e)));
+    open_reading(e);
     take_memory(e);
+    reading_close(&e->reading);
     return STATUS_OK;
 }
 
@@ -417,6 +434,7 @@ void engine_close(struct engine *e)
     checkpoint_close(e->codec.text_encoder);
     checkpoint_close(e->checkpoint);
     for (int i = 0; i < ENGINE_ARENAS; i++) arena_free(&e->arenas[i]);
+    reading_close(&e->reading);
     mesh_free(&e->mesh); /* its messages may be the device's */
     if (e->dev) device_close(e->dev);
     workload_free(e);

@@ -13,6 +13,7 @@
 #include "model/vae.h"
 #include "parallel/handover.h"
 #include "parallel/mesh.h"
+#include "parallel/reading.h"
 #include "render/balance.h"
 #include "render/guidance.h"
 #include "render/shot.h"
@@ -76,7 +77,8 @@ struct engine {
     struct balance balance; /* the job's costs, on rank 0 */
     int chosen_codec_ranks; /* by these; what was asked for comes first */
     struct tally tally;
-    char transport[320]; /* announced; "" where nothing is exchanged */
+    char transport[320];           /* announced; "" where nothing is exchanged */
+    struct shared_reading reading; /* of weights, while the engine is opened */
 };
 
 /* Collective over the world: opens and checks everything that can be checked before the first step,

@@ -81,6 +81,13 @@ static void print_mesh(const struct engine *e)
     }
 }
 
+static void report_reading(const struct shared_reading *r)
+{
+    if (r->read_bytes + r->given_bytes > 0)
+        log_json("weights", "\"read_bytes\":%lld,\"given_bytes\":%lld", (long long)r->read_bytes,
+                 (long long)r->given_bytes);
+}
+
 int render_announce(const struct engine *e)
 {
     const struct job_options *job = e->job;
@@ -91,6 +98,7 @@ int render_announce(const struct engine *e)
     }
     if (job->trace) status = world_open_trace(e->world, job->trace);
     if (job->log_json && status == STATUS_OK) status = log_json_open(job->log_json, e->world->rank);
+    if (status == STATUS_OK) report_reading(&e->reading);
     status = world_agree(e->world, status);
     if (status != STATUS_OK) trace_free(); /* nobody sends spans that nobody writes */
     return status;

@@ -80,8 +80,10 @@ ends() { # name, ranks, line, words
     has_line "$1: group, rank, message and hop are named" "$work/err" "^ringreel: fatal: rank [0-9] .*, during $3"
     equal "$1: no file" '' "$(compgen -G "$work/failed*" || true)"
 }
+# (Weights that are kept would be broadcast before.)
 RINGREEL_EMULATION_FAIL=nccl:8@1 ends 'an error of NCCL' 3 \
-    'shot 1 .*: NCCL in group "denoise": broadcast from rank 1, asked for during shot 1 step 1 block [0-9]+ hop 1: asynchronous error: '
+    'shot 1 .*: NCCL in group "denoise": broadcast from rank 1, asked for during shot 1 step 1 block [0-9]+ hop 1: asynchronous error: ' \
+    --weights stream
 RINGREEL_EMULATION_FAIL=nccl-hang:5@1 ends 'lines that do not come' 2 \
     'shot 1 decode: NCCL in group "everyone": receive from rank [01], send to rank [01], asked for during shot 1 decode: nothing has happened for 5 s \(timeout\)' \
     --timeout 5

@@ -124,6 +124,101 @@ static void test_f32(void **state)
     check_precision(PRECISION_F32);
 }
 
+/* ---- weights that another rank reads --------------------------------------------------------- */
+
+/* What one packing passed on, for the next to be given as if by another rank. */
+struct passed {
+    struct device *dev;
+    bool reads;
+    int asked, count, at;
+    float *memory[4];
+    int64_t floats[4];
+};
+
+static bool reads(void *argument, const struct tensor *t)
+{
+    struct passed *p = argument;
+    assert_non_null(t->name);
+    p->asked++;
+    return p->reads;
+}
+
+static void pass_on(void *argument, float *memory, int64_t count)
+{
+    struct passed *p = argument;
+    if (p->reads) {
+        assert_in_range(p->count, 0, 3);
+        p->floats[p->count] = count;
+        p->memory[p->count++] = memory;
+        return;
+    }
+    assert_in_range(p->at, 0, p->count - 1);
+    assert_int_equal(count, p->floats[p->at]);
+    op_copy(p->dev, memory, p->memory[p->at++], (size_t)count * sizeof *memory);
+}
+
+/* With everything odd: of bf16 there is no whole number of floats. */
+enum { ODD_IN = 7, ODD_OUT = 5 };
+struct brought {
+    struct linear layer;
+    float *vector; /* [ODD_IN] */
+};
+
+static struct brought bring(struct passed *p, const struct tensor *weight,
+                            const struct tensor *bias, const struct tensor *vector)
+{
+    struct reading reading = {.reads = reads, .pass_on = pass_on, .argument = p};
+    struct brought b = {.layer = linear_make(weight, bias),
+                        .vector = stored(p->dev, floats(ODD_IN), ODD_IN, DTYPE_F32)};
+    device_set_reading(p->dev, &reading);
+    op_linear_pack(p->dev, &b.layer);
+    op_upload_tensor(p->dev, b.vector, vector);
+    device_set_reading(p->dev, NULL);
+    return b;
+}
+
+static float *product_of(struct device *dev, const struct brought *b)
+{
+    float *y = stored(dev, floats(ODD_OUT), ODD_OUT, DTYPE_F32);
+    op_linear(dev, mat_f32(y, 1, ODD_OUT), mat_f32(b->vector, 1, ODD_IN), &b->layer, EPILOGUE_NONE,
+              TILE);
+    float *values = loaded(dev, y, ODD_OUT, DTYPE_F32);
+    give(dev, y, ODD_OUT, DTYPE_F32);
+    return values;
+}
+
+static void check_given(enum precision precision)
+{
+    struct device *dev = cuda(precision);
+    if (!dev) skip();
+    struct passed p = {.dev = dev, .reads = true};
+    const int64_t f = sizeof(float);
+    struct tensor w = {"w", DTYPE_F32, 2, {ODD_OUT, ODD_IN}, floats(ODD_OUT * ODD_IN), 35 * f},
+                  b = {"b", DTYPE_F32, 1, {ODD_OUT}, floats(ODD_OUT), ODD_OUT * f},
+                  v = {"v", DTYPE_F32, 1, {ODD_IN}, floats(ODD_IN), ODD_IN * f};
+    struct brought of[2] = {bring(&p, &w, &b, &v)};
+    expect_same("a vector that was read", loaded(dev, of[0].vector, ODD_IN, DTYPE_F32), v.data,
+                ODD_IN);
+    p.reads = false;
+    w.data = b.data = v.data = NULL; /* not touched */
+    of[1] = bring(&p, &w, &b, &v);
+    expect_same("what was given", product_of(dev, &of[1]), product_of(dev, &of[0]), ODD_OUT);
+    assert_int_equal(p.at, p.count);
+    assert_int_equal(p.asked, 2 * p.count);
+    for (int i = 0; i < 2; i++) {
+        op_linear_unpack(dev, &of[i].layer);
+        give(dev, of[i].vector, ODD_IN, DTYPE_F32);
+    }
+    device_close(dev);
+}
+
+static void test_given(void **state)
+{
+    (void)state;
+    check_given(PRECISION_BF16);
+    check_given(PRECISION_F32);
+}
+
 /* Keys and values in bf16: half a float each, whatever the CPU's panels need. */
 static void test_granule(void **state)
 {
@@ -145,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_bf16, teardown),
         cmocka_unit_test_teardown(test_f32, teardown),
+        cmocka_unit_test_teardown(test_given, teardown),
         cmocka_unit_test_teardown(test_granule, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

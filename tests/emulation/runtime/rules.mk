@@ -44,6 +44,14 @@ $(BUILD)/$(RUNTIME)/plain: $(RUNTIME)/plain.c $(EMULATED)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -isystem $(CUDA_HOME)/include -o $@ $< -L$(NVIDIA_LIB) -lcudart -lnccl -lcublasLt \
 	  -Wl,--allow-shlib-undefined $(MPI_LIBS) -lm
 
+# Loaded ahead into ranks, it makes several hosts of one.
+HOSTS := $(EMULATION_LIB)/hosts.so
+$(HOSTS): tests/emulation/hosts.c
+	@mkdir -p $(@D)
+	@echo "link $@"
+	$(Q)$(CC) $(filter-out -fopenmp,$(CPPFLAGS) $(CFLAGS)) $(MPI_FLAGS) -fPIC -shared -o $@ $< $(MPI_LIBS)
+
 emulation-libraries: $(EMULATED)
+check: $(HOSTS)
 check: $(RUNTIME_PROGRAMS) $(BUILD)/$(RUNTIME)/plain
 .PHONY: emulation-libraries
