@@ -142,7 +142,7 @@ static Clip convolve(const Layer &layer, const Clip &x, Clip y, const Options &o
     if (o.weight == DTYPE_BF16) from = weight16;
     EXPECT(conv_weights_pack(nullptr, packed, from, o.weight, &layer.shape) == cudaSuccess, "pack");
     DeviceClip dx(x, o.x), dy(y, o.y);
-    conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span};
+    conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span, {}};
     if (o.add) job.add = job.y.p;
     if (!o.span.rows) job.span = {0, y.v.h, 0, y.v.w, 0, 0};
     EXPECT(conv_launch(nullptr, &job) == cudaSuccess, "launch");
@@ -416,7 +416,7 @@ static void test_refused()
     Clip x = rough_clip(1, 2, 3);
     DeviceClip dx(x, DTYPE_F32), dy(output_of(layer, x, 1), DTYPE_F32);
     OnDevice<uint8_t> packed(conv_weights_bytes(&ROUGH));
-    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3, 0, 0}};
+    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3, 0, 0}, {}};
     conv_job jobs[] = {good, good, good, good, good, good};
     jobs[0].shape.kernel = 2;
     jobs[1].shape.in = 32;
