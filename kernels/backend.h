@@ -85,6 +85,11 @@ struct ops {
     void (*conv3d)(struct device *dev, const struct clip *y, const struct clip *x,
                    const struct conv *c, int front, const struct clip *add,
                    const struct conv_span *span);
+    /* NULL: of no layer */
+    bool (*conv_norms)(const struct device *dev, const struct conv *c);
+    void (*conv3d_normed)(struct device *dev, const struct clip *y, const struct clip *x,
+                          const struct conv *c, int front, const struct clip *add,
+                          const struct conv_span *span, const struct conv_norm *norm);
     void (*pixel_norm_silu)(struct device *dev, const struct clip *y, const struct clip *x,
                             const float *scale, const float *shift);
     void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,
@@ -122,7 +127,7 @@ struct device {
 /* What a backend in a library of its own (libringreel_NAME.so) exports under the name
  * ringreel_NAME. Both numbers must be those of the program: tables of another version are not
  * called. */
-enum { BACKEND_VERSION = 5 };
+enum { BACKEND_VERSION = 6 };
 struct backend_library {
     int version;
     size_t ops_bytes; /* sizeof(struct ops) */

@@ -1,6 +1,8 @@
 /* Convolutions: weights, and which kernel for which clip. */
-#include "kernels/cuda/conv_mma.h"
 #include "kernels/cuda/conv.h"
+#include "kernels/cuda/conv_kernel.h"
+#include "kernels/cuda/conv_mma.h"
+#include "kernels/cuda/conv_wgmma.h"
 
 #include <algorithm>
 
@@ -99,19 +101,26 @@ int64_t box_width(const conv_shape &s, int columns)
 }
 int64_t box_height(const conv_shape &s, int rows) { return rows + tile_taps(s) - 1; }
 
-/* As few as possible, and of those the ones that read least. No bits depend on it. */
+/* What a box costs: above all its products, which are as many in each, whether its positions are
+ * there or not; loads of x; and ldmatrix, where its eight rows are not in succession. The weights of
+ * this sum are guesses. */
+int64_t box_cost(int64_t reads, int columns) { return (4096 + reads) * (columns < 8 ? 5 : 4); }
+
+/* The cheapest. No bits depend on it. */
 Boxes find_boxes(const conv_shape &s, int64_t t, int64_t rows, int64_t columns)
 {
     Boxes best = {};
+    int64_t least = 0;
     for (int w = 1; w <= CONV_POSITIONS; w *= 2)
         for (int h = 1; h * w <= CONV_POSITIONS; h *= 2) {
             int frames = CONV_POSITIONS / h / w;
             int64_t reads = frames * box_height(s, h) * box_width(s, w);
-            if (reads > CONV_ROWS_MOST) continue;
             int64_t across = (columns + w - 1) / w, down = (rows + h - 1) / h;
             int64_t count = (t + frames - 1) / frames * down * across;
-            if (best.count && (best.count < count || (best.count == count && best.rows <= reads)))
-                continue;
+            if (reads > CONV_ROWS_MOST || count > INT32_MAX) continue;
+            int64_t cost = count * box_cost(reads, w);
+            if (best.count && cost >= least) continue;
+            least = cost;
             best = {log_of(w), log_of(h), static_cast<int>(reads), across, down, count};
         }
     return best;
@@ -213,23 +222,22 @@ void walk(ConvParameters *p, const conv_job &job, const Boxes &boxes)
     p->panels_first = conv_weights_bytes(&s) <= WEIGHTS_IN_CACHE;
 }
 
-template <int PANEL, class Chunk>
-cudaError_t launch_panels(cudaStream_t stream, const ConvParameters &p)
+template <class Product, class Chunk>
+cudaError_t launch_product(cudaStream_t stream, const ConvParameters &p)
 {
     return launch_kernel(dim3(p.tiles * p.panels), dim3(CONV_THREADS),
-                         conv_shared_bytes<PANEL>(p.rows), stream, conv_kernel<PANEL, Chunk>, p);
+                         conv_shared_bytes<Product::PANEL>(p.rows), stream,
+                         conv_kernel<Product, Chunk>, p);
 }
 
-template <class Chunk> cudaError_t launch_chunks(cudaStream_t stream, const ConvParameters &p)
+template <class Chunk>
+cudaError_t launch_chunks(cudaStream_t stream, const ConvParameters &p, bool wgmma)
 {
-    switch (panel_of(p.out)) {
-    case 128:
-        return launch_panels<128, Chunk>(stream, p);
-    case 64:
-        return launch_panels<64, Chunk>(stream, p);
-    default:
-        return launch_panels<32, Chunk>(stream, p);
-    }
+    int panel = panel_of(p.out);
+    if (panel == 128 && wgmma) return launch_product<ConvWgmma, Chunk>(stream, p);
+    if (panel == 128) return launch_product<ConvMma<128>, Chunk>(stream, p);
+    if (panel == 64) return launch_product<ConvMma<64>, Chunk>(stream, p);
+    return launch_product<ConvMma<32>, Chunk>(stream, p);
 }
 
 } // namespace
@@ -251,18 +259,30 @@ int conv_weights_pack(cudaStream_t stream, void *packed, const void *weight, enu
     return cudaErrorInvalidValue;
 }
 
+enum conv_kernel_kind conv_choose(int capability)
+{
+    return capability == 90 ? CONV_WGMMA : CONV_MMA;
+}
+
+int conv_norms(const conv_shape *s)
+{
+    return s->kernel == 3 && s->stride_t == 1 && s->stride_s == 1 && panels_of(s->out) == 1;
+}
+
 int conv_launch(cudaStream_t stream, const conv_job *job)
 {
     if (!good(*job)) return cudaErrorInvalidValue;
     Boxes boxes = find_boxes(job->shape, job->y.t, job->span.rows, job->span.columns);
-    if (boxes.count > INT32_MAX / panels_of(job->shape.out)) return cudaErrorInvalidValue;
+    if (boxes.count == 0 || boxes.count > INT32_MAX / panels_of(job->shape.out))
+        return cudaErrorInvalidValue;
     ConvParameters p = {};
     read_x(&p, *job);
     write_y(&p, *job);
     walk(&p, *job, boxes);
-    if (job->norm.factor) return launch_chunks<ConvThrough<uint16_t, ConvNormed>>(stream, p);
+    bool wgmma = job->kind == CONV_WGMMA;
+    if (job->norm.factor) return launch_chunks<ConvThrough<uint16_t, ConvNormed>>(stream, p, wgmma);
     if (job->x.dtype == DTYPE_F32)
-        return launch_chunks<ConvThrough<uint32_t, ConvPlain>>(stream, p);
-    return p.vectors ? launch_chunks<ConvCopy>(stream, p)
-                     : launch_chunks<ConvThrough<uint16_t, ConvPlain>>(stream, p);
+        return launch_chunks<ConvThrough<uint32_t, ConvPlain>>(stream, p, wgmma);
+    return p.vectors ? launch_chunks<ConvCopy>(stream, p, wgmma)
+                     : launch_chunks<ConvThrough<uint16_t, ConvPlain>>(stream, p, wgmma);
 }

@@ -1,4 +1,5 @@
-/* 3x3x3 and 1x1x1 convolutions of clips on tensor cores: implicit GEMM, 8.0 and later.
+/* 3x3x3 and 1x1x1 convolutions of clips on tensor cores: implicit GEMM, in two versions: mma.sync
+ * (8.0 and later) and, for more than 64 outputs, wgmma (9.0).
  *
  *     conv_weights_pack(stream, packed, weight, type, shape);               once
  *     conv_launch(stream, &job);
@@ -36,6 +37,9 @@ size_t conv_weights_bytes(const struct conv_shape *shape);
 int conv_weights_pack(cudaStream_t stream, void *packed, const void *weight, enum dtype type,
                       const struct conv_shape *shape);
 
+enum conv_kernel_kind { CONV_MMA, CONV_WGMMA };
+enum conv_kernel_kind conv_choose(int capability); /* 10 * major + minor */
+
 /* Where x, which is bf16 then, is normed as it is read: the products are of silu(x * factor *
  * (1 + scale) + shift), the bits that launch_pixel_norm_silu would have left in bf16. Rows and
  * columns beyond x are zero as ever, and so is a border column, unless it is a neighbour's. */
@@ -56,7 +60,11 @@ struct conv_job {
     int front;
     struct conv_span span;
     struct conv_factors norm;
+    enum conv_kernel_kind kind;
 };
+/* Whether a layer's x is to be normed as it is read: one panel of outputs, so that no more is normed
+ * again than a box's halo and the taps of time, and no stride. docs/SPEED.md has the count. */
+int conv_norms(const struct conv_shape *shape);
 int conv_launch(cudaStream_t stream, const struct conv_job *job);
 
 #ifdef __cplusplus

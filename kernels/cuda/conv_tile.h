@@ -51,6 +51,7 @@ struct ConvParameters {
     bool panels_first; /* neighbouring blocks have one box and different panels */
 };
 
+constexpr uint32_t CONV_TWO_CHUNKS = 32; /* to the next 16 channels: flips this bit of an offset */
 static __device__ __forceinline__ uint32_t conv_chunk_at(int row, int chunk)
 {
     return row * CONV_ROW_BYTES + ((chunk ^ (row >> 1 & 3)) << 4);

@@ -29,6 +29,7 @@ static void make_states(struct vae_stream *s)
         for (int j = 0; j < b->count; j++) {
             filter_make(&s->blocks[k].res[j].first, &b->res[j].conv1);
             filter_make(&s->blocks[k].res[j].second, &b->res[j].conv2);
+            s->blocks[k].res[j].second.norms = op_conv_norms(s->v->dev, &b->res[j].conv2);
         }
     }
 }
@@ -75,6 +76,7 @@ static void grow(int64_t *n, int64_t candidate) { *n = candidate > *n ? candidat
  * grow. */
 struct needs {
     int64_t input, x, y, growth;
+    bool norms; /* in a convolution: its input is in y */
 };
 
 static int64_t position_bytes(int64_t channels, enum dtype type)
@@ -104,6 +106,7 @@ static struct needs stage_needs(const struct vae_stream *s, int number)
             const struct vae_resblock *r = &c->blocks[k].res[j];
             need_conv(&n, &r->conv1, s->clips, s->clips);
             need_conv(&n, &r->conv2, s->clips, s->clips);
+            n.norms = n.norms || s->blocks[k].res[j].second.norms;
             grow(&widest, r->in > r->out ? r->in : r->out);
         }
     grow(&n.x, position_bytes(widest, DTYPE_F32));
@@ -138,6 +141,10 @@ static bool size_stages(struct vae_stream *s)
             !product(&g->x_bytes, KEPT + g->room, g->h, g->w, n.x) ||
             !product(&g->y_bytes, g->room, g->h, g->w, n.y))
             return false;
+        if (n.norms) {
+            grow(&g->y_bytes, g->input_bytes);
+            g->factors = (KEPT + g->room) * (g->h + 2) * (g->w + 2);
+        }
         int64_t line = (s->task.axis == VAE_ROWS ? g->w : g->h) * n.input;
         if (comm_size(s->task.group) > 1)
             grow(&s->halo.floats, g->room * ((line + 3) / (int64_t)sizeof(float)));
@@ -204,6 +211,7 @@ static void lay_out_stage(struct vae_stream *s, struct arena *a, struct stage *g
     g->input = arena_take(a, (size_t)g->input_bytes);
     g->x = arena_take(a, (size_t)g->x_bytes);
     g->y = arena_take(a, (size_t)g->y_bytes);
+    g->factor = arena_floats(a, g->factors);
     int64_t plane = g->h * g->w;
     for (int k = g->first; k < g->end; k++)
         for (int j = 0; j < s->coder->blocks[k].count; j++) {
