@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/support/cases.sh
 . tests/support/cases.sh
-
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVICES=1
+# shellcheck source=tests/support/emulated.sh
+. tests/support/emulated.sh
 
 job=$work/job.yaml
 write_job "$job"

@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/support/cases.sh
+. tests/support/emulated.sh
 
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so RINGREEL_EMULATION_DEVICES=1 OMP_NUM_THREADS=1
 export GPU_CHECK_REHEARSAL=1 GPU_CHECK_OUT=$work/results
 
 run_check() { # variables

@@ -95,13 +95,19 @@ template <int K> void read_fragments(const LaneBytes *data, float (*a)[K], float
     }
 }
 
+template <int K>
+NOT_INSTRUMENTED void add_products(float (&d)[16][8], const float (*a)[K], const float (*b)[8])
+{
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < K; k++)
+            for (int n = 0; n < 8; n++) d[m][n] += a[m][k] * b[k][n];
+}
+
 template <int K> void multiply_all(LaneBytes *data)
 {
     float a[16][K], b[K][8], d[16][8] = {};
     read_fragments<K>(data, a, b);
-    for (int m = 0; m < 16; m++)
-        for (int k = 0; k < K; k++)
-            for (int n = 0; n < 8; n++) d[m][n] += a[m][k] * b[k][n];
+    add_products<K>(d, a, b);
     for (int lane = 0; lane < 32; lane++) {
         Fragments f;
         memcpy(&f, data[lane], sizeof f);

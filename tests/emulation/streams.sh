@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/support/cases.sh
 . tests/support/cases.sh
+# shellcheck source=tests/support/emulated.sh
+. tests/support/emulated.sh
 
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so RINGREEL_EMULATION_DEVICES=1
 program=$BUILD/tests/mpi/device_streams
 orders=(eager fifo random:1 random:2 random:3)
 [[ ${SANITIZE:-0} != 1 ]] || orders=(fifo)

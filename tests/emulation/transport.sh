@@ -4,9 +4,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/support/cases.sh
+. tests/support/emulated.sh
 . tests/support/launched.sh
 
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVICES=4
+export RINGREEL_EMULATION_DEVICES=4
 
 job=$work/job.yaml
 write_job "$job"

@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/support/cases.sh
+. tests/support/emulated.sh
 
-export RINGREEL_CUDA_LIBRARY=$PWD/$BUILD/emulation/libringreel_cuda.so OMP_NUM_THREADS=1 RINGREEL_EMULATION_DEVICES=1
 RINGREEL=$BUILD/tests/mpi/vae_shares
 
 shares() { # ranks (0: without mpirun), clips compared with the CPU's, clips compared with the whole, models

@@ -28,7 +28,7 @@ from tiny import autoencoder, export, flow, guides, latents, measure, progress, 
 
 STAGES = ("tokenizer", "text", "vae", "encode", "transformer", "evaluate", "export")
 SEED = 2024
-STEPS = {"text": 1200, "vae": 13000, "transformer": 6000}
+STEPS = {"text": 1200, "vae": 10000, "transformer": 6000}
 CLIPS = 8000
 TOKENS = 2048                      # of latents in a step of the transformer
 SHORT, LONG = 100, 200             # tokens of a clip, in the first half of that stage and after
