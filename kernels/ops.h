@@ -314,9 +314,10 @@ struct conv_span {
  * outside being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is
  * causal, and a part of one may begin behind x's first frame (front below 0); a kernel of 1 reads
  * frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above and below are zero.
- * y.pad is 0 (but see op_conv_norms); h and w are those of x, or (extent - 1) / stride + 1. The arithmetic of an output
- * element is fixed by the layer's shape (channels, kernel, strides) and the parity of its row and
- * column in the whole picture, whatever the span and however pictures are cut. Polls. */
+ * y.pad is 0 (but see op_conv_norms); h and w are those of x, or (extent - 1) / stride + 1. The
+ * arithmetic of an output element is fixed by the layer's shape (channels, kernel, strides) and the
+ * parity of its row and column in the whole picture, whatever the span and however pictures are
+ * cut. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span);
 

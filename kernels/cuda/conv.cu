@@ -102,8 +102,8 @@ int64_t box_width(const conv_shape &s, int columns)
 int64_t box_height(const conv_shape &s, int rows) { return rows + tile_taps(s) - 1; }
 
 /* What a box costs: above all its products, which are as many in each, whether its positions are
- * there or not; loads of x; and ldmatrix, where its eight rows are not in succession. The weights of
- * this sum are guesses. */
+ * there or not; loads of x; and ldmatrix, where its eight rows are not in succession. The weights
+ * of this sum are guesses. */
 int64_t box_cost(int64_t reads, int columns) { return (4096 + reads) * (columns < 8 ? 5 : 4); }
 
 /* The cheapest. No bits depend on it. */

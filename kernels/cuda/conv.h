@@ -14,9 +14,10 @@
  *   clips    struct clip of base/tensor.h, fp32 or bf16
  *   packed   bf16 [panel][kt][block of 32 inputs][ky][kx][P][32], with a stride in the picture
  *            [panel][kt][ky][block][kx][P][32]; zeros where there is no channel
- * All pointers are device memory, packed and the clips' memory multiples of 16. Clips whose channels
- * are multiples of 8 (bf16) or 4 (fp32) are read as vectors, others an element at a time. Functions
- * return a cudaError_t, cudaErrorInvalidValue for shapes that do not fit; work is queued. */
+ * All pointers are device memory, packed and the clips' memory multiples of 16. Clips whose
+ * channels are multiples of 8 (bf16) or 4 (fp32) are read as vectors, others an element at a time.
+ * Functions return a cudaError_t, cudaErrorInvalidValue for shapes that do not fit; work is queued.
+ */
 #ifndef RINGREEL_CUDA_CONV_H
 #define RINGREEL_CUDA_CONV_H
 
@@ -62,8 +63,8 @@ struct conv_job {
     struct conv_factors norm;
     enum conv_kernel_kind kind;
 };
-/* Whether a layer's x is to be normed as it is read: one panel of outputs, so that no more is normed
- * again than a box's halo and the taps of time, and no stride. docs/SPEED.md has the count. */
+/* Whether a layer's x is to be normed as it is read: one panel of outputs, so that no more is
+ * normed again than a box's halo and the taps of time, and no stride. docs/SPEED.md counts. */
 int conv_norms(const struct conv_shape *shape);
 int conv_launch(cudaStream_t stream, const struct conv_job *job);
 

@@ -5,8 +5,8 @@
 
 #include "kernels/cuda/conv_load.h"
 
-/* pair(i, g, half) of a warp's lane t is position i * STEP + 8 half + t / 4, channels 8 g + 2 (t % 4)
- * and the next, of the warp's first ones. */
+/* pair(i, g, half) of a warp's lane t is position i * STEP + 8 half + t / 4, channels 8 g +
+ * 2 (t % 4) and the next, of the warp's first ones. */
 template <class Product>
 static __device__ __forceinline__ void conv_store_all(const ConvParameters &p, const ConvBox &box,
                                                       const Product &product)

@@ -27,7 +27,7 @@ static __device__ __forceinline__ void conv_find_rows(const ConvParameters &p, c
     }
 }
 
-/* The position of x that a row is in a step, negative rows of `above` included; not valid: zeros. */
+/* The position of x that a row is in a step, negative rows of `above` included; else zeros. */
 struct ConvSource {
     bool valid;
     int64_t position;
@@ -109,7 +109,7 @@ struct ConvPlain {
     __device__ void start(const ConvParameters &, const ConvSource &, int) {}
     __device__ float operator()(float x, int) const { return x; }
 };
-/* … or PixelNorm, modulation and SiLU, each by the operations of launch_pixel_norm_silu. What lies
+/* … or PixelNorm, modulation and SiLU, by the operations of launch_pixel_norm_silu. What lies
  * outside of the picture stays zero. */
 struct ConvNormed {
     ConvEight<uint32_t> scale, shift;

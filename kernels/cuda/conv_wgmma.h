@@ -1,5 +1,5 @@
-/* A panel's products on wgmma, 9.0 alone (conv_kernel.h). Two warpgroups have 128 positions each and
- * all 128 channels: x comes by ldmatrix, as A in registers, from the rows that a tap names; the
+/* A panel's products on wgmma, 9.0 alone (conv_kernel.h). Two warpgroups have 128 positions each
+ * and all 128 channels: x comes by ldmatrix, as A in registers, from the rows that a tap names; the
  * weights' slots are what wgmma's 64-byte swizzle expects of B. A tap's products run while the
  * group goes on with loading x, and are waited for before the next. */
 #ifndef RINGREEL_CUDA_CONV_WGMMA_H

@@ -520,13 +520,15 @@ static void test_refused()
     OnDevice<uint8_t> packed(conv_weights_bytes(&ROUGH));
     const conv_job good = {dy, dx,      ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3, 0, 0},
                            {}, CONV_MMA};
-    conv_job jobs[] = {good, good, good, good, good, good};
+    conv_job jobs[] = {good, good, good, good, good, good, good};
     jobs[0].shape.kernel = 2;
     jobs[1].shape.in = 32;
     jobs[2].span.rows = 3;
     jobs[3].x.dtype = DTYPE_F16;
     jobs[4].shape.stride_s = 2;
     jobs[5].y.p = jobs[5].x.p;
+    jobs[6].norm.factor =
+        reinterpret_cast<const float *>(static_cast<uint8_t *>(packed)); /* fp32 */
     EXPECT(conv_launch(nullptr, &good) == cudaSuccess, "a good one");
     for (const conv_job &job : jobs)
         EXPECT(conv_launch(nullptr, &job) == cudaErrorInvalidValue, "job %d", int(&job - jobs));
