@@ -89,6 +89,11 @@ struct ops {
     void (*conv3d)(struct device *dev, const struct clip *y, const struct clip *x,
                    const struct conv *c, int front, const struct clip *add,
                    const struct conv_span *span);
+    /* NULL: of no layer */
+    bool (*conv_norms)(const struct device *dev, const struct conv *c);
+    void (*conv3d_normed)(struct device *dev, const struct clip *y, const struct clip *x,
+                          const struct conv *c, int front, const struct clip *add,
+                          const struct conv_span *span, const struct conv_norm *norm);
     void (*pixel_norm_silu)(struct device *dev, const struct clip *y, const struct clip *x,
                             const float *scale, const float *shift);
     void (*channel_layer_norm)(struct device *dev, const struct clip *y, const struct clip *x,

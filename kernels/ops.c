@@ -638,8 +638,8 @@ size_t op_conv_packed_bytes(const struct device *dev, const struct conv *c)
     return sizeof(float) * (out * taps * (size_t)c->in + out);
 }
 
-void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
-               int front, const struct clip *add, const struct conv_span *span)
+static void check_conv(const struct device *dev, const struct clip *y, const struct clip *x,
+                       const struct conv *c, const struct clip *add, const struct conv_span *span)
 {
     check_clip(dev, "conv3d", "x", x);
     check_clip(dev, "conv3d", "y", y);
@@ -648,7 +648,7 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     CHECK((st == 1 || st == 2) && (ss == 1 || ss == 2), "conv3d %s: strides %d, %d",
           c->weight->name, st, ss);
     CHECK(x->c == c->in && y->c == c->out && y->h == (x->h - 1) / ss + 1 &&
-              y->w == (x->w - 1) / ss + 1 && y->pad == 0,
+              y->w == (x->w - 1) / ss + 1 && (y->pad == 0 || dev->ops->conv_norms),
           "conv3d %s: x [%lld,%lld,%lld,%lld], y [%lld,%lld,%lld,%lld], strides %d, %d",
           c->weight->name, (long long)x->t, (long long)x->h, (long long)x->w, (long long)x->c,
           (long long)y->t, (long long)y->h, (long long)y->w, (long long)y->c, st, ss);
@@ -656,10 +656,8 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
     CHECK(x->p != y->p, "conv3d %s: in place", c->weight->name);
     if (add) {
         check_added(dev, "conv3d add", y, add);
-        CHECK(add->pad == 0, "conv3d %s: add has border columns", c->weight->name);
+        CHECK(add->pad == y->pad, "conv3d %s: add has other border columns", c->weight->name);
     }
-    struct conv_span all = {.rows = y->h, .columns = y->w};
-    if (!span) span = &all;
     CHECK(span->top >= 0 && span->left >= 0, "conv3d %s: y begins at row %lld, column %lld",
           c->weight->name, (long long)span->top, (long long)span->left);
     CHECK(span->row >= 0 && span->rows > 0 && span->row + span->rows <= y->h && span->column >= 0 &&
@@ -667,7 +665,37 @@ void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, c
           "conv3d %s: rows %lld + %lld, columns %lld + %lld of %lldx%lld", c->weight->name,
           (long long)span->row, (long long)span->rows, (long long)span->column,
           (long long)span->columns, (long long)y->h, (long long)y->w);
+}
+
+void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
+               int front, const struct clip *add, const struct conv_span *span)
+{
+    struct conv_span all = {.rows = y->h, .columns = y->w};
+    if (!span) span = &all;
+    check_conv(dev, y, x, c, add, span);
     RUN(dev, conv3d, y, x, c, front, add, span);
+}
+
+bool op_conv_norms(const struct device *dev, const struct conv *c)
+{
+    return dev->ops->conv_norms && dev->ops->conv_norms(dev, c);
+}
+
+void op_conv3d_normed(struct device *dev, const struct clip *y, const struct clip *x,
+                      const struct conv *c, int front, const struct clip *add,
+                      const struct conv_span *span, const struct conv_norm *norm)
+{
+    struct conv_span all = {.rows = y->h, .columns = y->w};
+    if (!span) span = &all;
+    check_conv(dev, y, x, c, add, span);
+    CHECK(op_conv_norms(dev, c) && x->dtype == dev->activations, "conv3d %s does not norm %s here",
+          c->weight->name, dtype_name(x->dtype));
+    CHECK(!norm->scale == !norm->shift && norm->room, "conv3d %s: scale and shift come together",
+          c->weight->name);
+    check_floats(dev, "conv3d", "scale", norm->scale, x->c);
+    check_floats(dev, "conv3d", "shift", norm->shift, x->c);
+    check_floats(dev, "conv3d", "room", norm->room, clip_count(x) / x->c);
+    RUN(dev, conv3d_normed, y, x, c, front, add, span, norm);
 }
 
 void op_pixel_norm_silu(struct device *dev, const struct clip *y, const struct clip *x,

@@ -339,11 +339,28 @@ struct conv_span {
  * outside being copies of the nearest (spec vae 1.3): a whole clip has front 1, or 2 where time is
  * causal, and a part of one may begin behind x's first frame (front below 0); a kernel of 1 reads
  * frame stride_t * t. x has pad 1 when kernel is 3; rows beyond x and its above and below are zero.
- * y.pad is 0; h and w are those of x, or (extent - 1) / stride + 1. The arithmetic of an output
- * element is fixed by the layer's shape (channels, kernel, strides) and the parity of its row and
- * column in the whole picture, whatever the span and however pictures are cut. Polls. */
+ * y.pad is 0 (but see op_conv_norms); h and w are those of x, or (extent - 1) / stride + 1. The
+ * arithmetic of an output element is fixed by the layer's shape (channels, kernel, strides) and the
+ * parity of its row and column in the whole picture, whatever the span and however pictures are
+ * cut. Polls. */
 void op_conv3d(struct device *dev, const struct clip *y, const struct clip *x, const struct conv *c,
                int front, const struct clip *add, const struct conv_span *span);
+
+/* Whether a device norms what this layer reads in the convolution itself: then x can be what
+ * op_pixel_norm_silu would have been given, of device_activations, and need not be written once
+ * more. On such a device y may have border columns and halo rows (which are left as they are), so
+ * that the next convolution can read it where it is. */
+bool op_conv_norms(const struct device *dev, const struct conv *c);
+/* op_conv3d of what op_pixel_norm_silu makes of x, rounded to x's type, the same bits. Within x,
+ * its halo rows and those border columns that are a neighbour's: others are zeros as ever. */
+struct conv_norm {
+    const float *scale, *shift; /* [in], both or neither */
+    bool left, right;           /* that border column is a neighbour's */
+    float *room;                /* [positions of x, with borders and halo rows], for the op */
+};
+void op_conv3d_normed(struct device *dev, const struct clip *y, const struct clip *x,
+                      const struct conv *c, int front, const struct clip *add,
+                      const struct conv_span *span, const struct conv_norm *norm);
 
 /* y = silu( x / sqrt(mean_c(x^2) + 1e-8) * (1 + scale[c]) + shift[c] ); scale/shift NULL: no
  * modulation. y.pad may be 1: its border columns are written as zeros. */

@@ -1,5 +1,6 @@
 /* What the VAE does to a position and its channels, and what moves them about (kernels.h). */
 #include "kernels/cuda/row_norm.h"
+#include "kernels/cuda/silu.h"
 
 /* A clip on the device; `at` is column 0 of row y. */
 template <class T> struct View {
@@ -33,6 +34,8 @@ static bool clip_aligned(const struct clip &v, int step)
 
 /* ---- norms over channels --------------------------------------------------------------------- */
 
+constexpr float PIXEL_EPS = 1e-8f;
+
 /* A position is a row of threads; those of the border write zeros. */
 template <bool SILU, class Y, class X>
 __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
@@ -58,7 +61,8 @@ __global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X, Y>>)
         for (int k = 0; k < ROW_CHUNKS; k++)
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                if (SILU) values[k][i] = silu(values[k][i]);
+                if (SILU)
+                    values[k][i] = sizeof(Y) == 2 ? silu_quick(values[k][i]) : silu(values[k][i]);
                 if (!inside) values[k][i] = 0.0f;
             }
         row_store(y.at_row(r) + column * y.c, values, present ? cols : 0, aligned);
@@ -87,8 +91,52 @@ static int launch_channel_norm(cudaStream_t stream, const struct clip &y, const 
 int launch_pixel_norm_silu(cudaStream_t stream, struct clip y, struct clip x, const float *scale,
                            const float *shift)
 {
-    RowNorm norm = {NORM_RMS, 1e-8f, 1.0f, scale, shift, norm_aligned(x.c, scale, shift)};
+    RowNorm norm = {NORM_RMS, PIXEL_EPS, 1.0f, scale, shift, norm_aligned(x.c, scale, shift)};
     return launch_channel_norm<true>(stream, y, x, norm);
+}
+
+/* A position is a row of threads; `rectangle` counts rows and columns of the picture. */
+template <class X>
+__global__ void __launch_bounds__(ROW_THREADS_MOST<VECTOR<X>>)
+    pixel_factor_kernel(float *factor, View<X> x, conv_span rectangle, int above, float eps,
+                        bool aligned)
+{
+    constexpr int V = VECTOR<X>;
+    int64_t positions = x.t * rectangle.rows * rectangle.columns;
+    int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.y;
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.y; first < positions;
+         first += step) {
+        int64_t position = first + threadIdx.y, at = 0;
+        bool present = position < positions;
+        if (present) {
+            int64_t line = quotient(position, rectangle.columns),
+                    t = quotient(line, rectangle.rows);
+            at = t * x.frame + (rectangle.row + line - t * rectangle.rows) * x.row +
+                 (rectangle.column + position - line * rectangle.columns + x.pad) * x.c;
+        }
+        float values[ROW_CHUNKS][V];
+        int cols = static_cast<int>(x.c);
+        row_load(values, x.p + at, present ? cols : 0, aligned);
+        float value = row_normalise(values, cols, NORM_RMS, eps);
+        if (present && threadIdx.x == 0) factor[(at + above * x.row) / x.c] = value;
+    }
+}
+
+int launch_pixel_factor(cudaStream_t stream, float *factor, struct clip x,
+                        const struct conv_span *rectangle)
+{
+    if (!row_fits(x.c)) return cudaErrorInvalidValue;
+    return with_type(x.dtype, [&](auto from) {
+        using X = decltype(from);
+        constexpr int V = VECTOR<X>;
+        int64_t positions = x.t * rectangle->rows * rectangle->columns;
+        if (positions <= 0) return static_cast<int>(cudaSuccess);
+        dim3 block = row_block<V>(x.c);
+        return static_cast<int>(launch_kernel(blocks_for((positions + block.y - 1) / block.y),
+                                              block, 0, stream, pixel_factor_kernel<X>, factor,
+                                              view<X>(x), *rectangle, x.above, PIXEL_EPS,
+                                              clip_aligned(x, V)));
+    });
 }
 
 int launch_channel_layer_norm(cudaStream_t stream, struct clip y, struct clip x, float eps,

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(THREADS) convolve(conv_job job, int64_t number
         int64_t column = job.span.column + at % job.span.columns;
         int64_t row = job.span.row + at / job.span.columns % job.span.rows;
         int64_t t = at / job.span.columns / job.span.rows;
-        int64_t to = t * frame_floats(y) + row * row_floats(y) + column * y.c + out;
+        int64_t to = t * frame_floats(y) + row * row_floats(y) + (column + y.pad) * y.c + out;
         float sum = sum_taps(job, t, row, column, out);
         static_cast<float *>(y.p)[to] =
             job.add ? sum + static_cast<const float *>(job.add)[to] : sum;

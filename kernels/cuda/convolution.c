@@ -57,9 +57,9 @@ void cuda_conv_unpack(struct device *dev, struct conv *c)
     c->bias_f32 = NULL;
 }
 
-void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
-                 const struct conv *c, int front, const struct clip *add,
-                 const struct conv_span *span)
+static void launch(struct device *dev, const struct clip *y, const struct clip *x,
+                   const struct conv *c, int front, const struct clip *add,
+                   const struct conv_span *span, const struct conv_factors *norm)
 {
     cudaStream_t stream = cuda_of(dev)->stream;
     struct conv_job job = {.y = *y,
@@ -69,8 +69,52 @@ void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                            .bias = c->bias_f32,
                            .add = add ? add->p : NULL,
                            .front = c->kernel == 1 ? 0 : front,
-                           .span = *span};
+                           .span = *span,
+                           .norm = *norm,
+                           .kind = conv_choose(cuda_of(dev)->capability)};
     bool exact = dev->precision == PRECISION_F32;
     CHECK_CUDA(exact ? conv_f32_launch(stream, &job) : conv_launch(stream, &job));
     cuda_long_op(dev);
+}
+
+void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
+                 const struct conv *c, int front, const struct clip *add,
+                 const struct conv_span *span)
+{
+    launch(dev, y, x, c, front, add, span, &(struct conv_factors){0});
+}
+
+bool cuda_conv_norms(const struct device *dev, const struct conv *c)
+{
+    struct conv_shape shape = shape_of(c);
+    return dev->precision == PRECISION_BF16 && conv_norms(&shape);
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* What a span of y reads of x, but for columns that are no neighbour's. */
+static struct conv_span reach(const struct clip *x, const struct conv_span *span,
+                              const struct conv_norm *norm)
+{
+    int64_t top = span->row - (span->row > 0 || x->above);
+    int64_t left = span->column - (span->column > 0 || norm->left);
+    return (struct conv_span){
+        .row = top,
+        .rows = least(span->row + span->rows + 1, x->h + x->below) - top,
+        .column = left,
+        .columns = least(span->column + span->columns + 1, x->w + norm->right) - left};
+}
+
+void cuda_conv3d_normed(struct device *dev, const struct clip *y, const struct clip *x,
+                        const struct conv *c, int front, const struct clip *add,
+                        const struct conv_span *span, const struct conv_norm *norm)
+{
+    struct conv_span rectangle = reach(x, span, norm);
+    struct conv_factors factors = {.factor = norm->room + x->above * (x->w + 2 * x->pad),
+                                   .scale = norm->scale,
+                                   .shift = norm->shift,
+                                   .left = norm->left,
+                                   .right = norm->right};
+    CHECK_CUDA(launch_pixel_factor(cuda_of(dev)->stream, norm->room, *x, &rectangle));
+    launch(dev, y, x, c, front, add, span, &factors);
 }

@@ -167,5 +167,9 @@ size_t cuda_conv_packed_bytes(const struct device *dev, const struct conv *c);
 void cuda_conv3d(struct device *dev, const struct clip *y, const struct clip *x,
                  const struct conv *c, int front, const struct clip *add,
                  const struct conv_span *span);
+bool cuda_conv_norms(const struct device *dev, const struct conv *c);
+void cuda_conv3d_normed(struct device *dev, const struct clip *y, const struct clip *x,
+                        const struct conv *c, int front, const struct clip *add,
+                        const struct conv_span *span, const struct conv_norm *norm);
 
 #endif

@@ -108,6 +108,12 @@ int launch_normal(cudaStream_t stream, void *to, enum dtype type, uint64_t seed,
  * y may be x, of the same pad. Here and below, border columns of y are written as zeros. */
 int launch_pixel_norm_silu(cudaStream_t stream, struct clip y, struct clip x, const float *scale,
                            const float *shift);
+/* factor[position] = 1 / sqrt(mean_c(x^2) + 1e-8), by the operations of the one above, of all frames
+ * of x within the rectangle, which may reach into border columns (-1 is the left one) and halo rows.
+ * Laid out as x is with a channel less: the first float is that of the first position of x's
+ * memory. */
+int launch_pixel_factor(cudaStream_t stream, float *factor, struct clip x,
+                        const struct conv_span *rectangle);
 /* y = (x - mean_c) / sqrt(variance_c + eps) * weight + bias; y may be x, of the same pad. */
 int launch_channel_layer_norm(cudaStream_t stream, struct clip y, struct clip x, float eps,
                               const float *weight, const float *bias);

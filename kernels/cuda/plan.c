@@ -41,6 +41,7 @@ static const struct ops plan_ops = {
     .scratch_bytes = cuda_scratch_bytes,
     .upload = upload,
     .conv_packed_bytes = cuda_conv_packed_bytes,
+    .conv_norms = cuda_conv_norms,
     .kv_granule_floats = attention_kv_granule_floats,
 };
 

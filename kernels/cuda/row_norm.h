@@ -70,9 +70,9 @@ struct RowNorm {
     bool aligned; /* of scale and shift */
 };
 
-/* x -> (x - centre) * factor */
+/* x -> (x - centre) * factor, which is given back */
 template <int V>
-DEVICE_INLINE void row_normalise(float (&x)[ROW_CHUNKS][V], int cols, enum norm kind, float eps)
+DEVICE_INLINE float row_normalise(float (&x)[ROW_CHUNKS][V], int cols, enum norm kind, float eps)
 {
     float centre = 0;
     if (kind == NORM_LAYER) {
@@ -96,6 +96,7 @@ DEVICE_INLINE void row_normalise(float (&x)[ROW_CHUNKS][V], int cols, enum norm 
     for (int k = 0; k < ROW_CHUNKS; k++)
 #pragma unroll
         for (int i = 0; i < V; i++) x[k][i] *= factor;
+    return factor;
 }
 
 /* `modulation`: which row of scale and shift */

@@ -95,10 +95,10 @@ struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f
     x.above = s->halo.axis == VAE_ROWS && s->halo.before >= 0;
     x.below = s->halo.axis == VAE_ROWS && s->halo.after >= 0;
     size_t frame = frame_bytes(&x), kept = (size_t)kept_frames(f);
-    CHECK((KEPT + t) * (int64_t)frame <= g->input_bytes,
-          "%s: %lld frames of %zu bytes, room for %lld", f->conv->weight->name, (long long)t, frame,
-          (long long)g->input_bytes);
-    char *fresh = (char *)g->input + KEPT * frame;
+    int64_t room = f->norms ? g->y_bytes : g->input_bytes;
+    CHECK((KEPT + t) * (int64_t)frame <= room, "%s: %lld frames of %zu bytes, room for %lld",
+          f->conv->weight->name, (long long)t, frame, (long long)room);
+    char *fresh = (char *)(f->norms ? g->y : g->input) + KEPT * frame;
     op_copy(s->v->dev, fresh - kept * frame, f->cache, kept * frame);
     x.p = fresh;
     x.p = clip_at(&x, 0, x.above, -1);
@@ -112,19 +112,29 @@ static void keep(struct device *dev, struct filter *f, const struct clip *window
     op_copy(dev, f->cache, from, (size_t)kept * frame_bytes(window));
 }
 
-static void convolve(struct vae_stream *s, struct filter *f, const struct clip *y,
+static void convolve(struct vae_stream *s, struct stage *g, struct filter *f, const struct clip *y,
                      const struct clip *window, int front, const struct clip *add,
                      struct conv_span span)
 {
-    if (y->t > 0 && span.rows > 0 && span.columns > 0)
+    bool columns = s->halo.axis == VAE_COLUMNS;
+    struct conv_norm norm = {.scale = f->rows ? f->rows + window->c : NULL,
+                             .shift = f->rows,
+                             .left = columns && s->halo.before >= 0,
+                             .right = columns && s->halo.after >= 0,
+                             .room = g->factor};
+    if (y->t == 0 || span.rows == 0 || span.columns == 0) return;
+    if (f->norms)
+        op_conv3d_normed(s->v->dev, y, window, f->conv, front, add, &span, &norm);
+    else
         op_conv3d(s->v->dev, y, window, f->conv, front, add, &span);
 }
 
 /* The lines that need no neighbour first, while the others' are under way: pairs of the whole
  * picture's lines stay together, see struct conv_span. */
-static void convolve_sharing(struct vae_stream *s, struct filter *f, const struct clip *y,
-                             const struct clip *window, const struct clip *fresh, int front,
-                             const struct clip *add, struct conv_span span)
+static void convolve_sharing(struct vae_stream *s, struct stage *g, struct filter *f,
+                             const struct clip *y, const struct clip *window,
+                             const struct clip *fresh, int front, const struct clip *add,
+                             struct conv_span span)
 {
     struct halo *h = &s->halo;
     bool rows = h->axis == VAE_ROWS;
@@ -138,17 +148,15 @@ static void convolve_sharing(struct vae_stream *s, struct filter *f, const struc
     for (int i = 0; i < 3; i++) {
         *(rows ? &span.row : &span.column) = part[i][0];
         *(rows ? &span.rows : &span.columns) = part[i][1] - part[i][0];
-        convolve(s, f, y, window, front, add, span);
+        convolve(s, g, f, y, window, front, add, span);
         if (i == 0 && fresh->t > 0) halo_finish(h, s->v->dev, fresh);
     }
 }
 
-/* Wanted frames that are known after `seen` frames and were not given before. */
-static int64_t count_new(const struct vae_stream *s, const struct filter *f, bool last)
+int64_t filter_gives(const struct vae_stream *s, const struct filter *f, int64_t t, bool last)
 {
-    int64_t known = s->coder->causal   ? (f->seen + f->conv->stride_t - 1) / f->conv->stride_t
-                    : last || !f->seen ? f->seen
-                                       : f->seen - 1;
+    int64_t seen = f->seen + t, known = (seen + f->conv->stride_t - 1) / f->conv->stride_t;
+    if (!s->coder->causal) known = last || seen == 0 ? seen : seen - 1;
     if (known > f->makes.end) known = f->makes.end;
     return known > f->given ? known - f->given : 0;
 }
@@ -159,16 +167,18 @@ struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
     const struct conv *c = f->conv;
     int64_t kept = kept_frames(f), before = f->seen - kept; /* the window's first frame */
     struct clip window = clip_frames(fresh, -kept, kept + fresh->t);
-    f->seen += fresh->t;
-    struct clip y = {.p = to.p, .dtype = to.dtype, .t = count_new(s, f, last), .c = c->out};
+    struct clip y = to;
+    y.t = filter_gives(s, f, fresh->t, last);
     y.h = g->h / c->stride_s;
     y.w = g->w / c->stride_s;
+    y.c = c->out;
+    f->seen += fresh->t;
     int64_t front = before + (s->coder->causal ? 2 : 1) - c->stride_t * f->given;
     f->given += y.t;
     if (!s->coder->resident) op_conv_pack(s->v->dev, f->conv);
     struct conv_span span = {
         .rows = y.h, .columns = y.w, .top = g->top / c->stride_s, .left = g->left / c->stride_s};
-    convolve_sharing(s, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL, span);
+    convolve_sharing(s, g, f, &y, &window, fresh, (int)front, accumulate ? &y : NULL, span);
     if (!s->coder->resident) op_conv_unpack(s->v->dev, f->conv);
     keep(s->v->dev, f, &window);
     s->work_done += clip_count(&y) * c->in * 27;

@@ -94,13 +94,18 @@ struct halo {
 
 /* A 3x3x3 convolution that is given frames a few at a time. Its input lies in the stage's `input`
  * region: up to two frames that it has seen before, then the fresh ones. Frames are numbered as in
- * the whole clip, of which it may be given a part. */
+ * the whole clip, of which it may be given a part.
+ *
+ * Or it `norms` what it reads, see op_conv_norms: then its input, in the stage's `y`, is what the
+ * convolution before it makes, and the norm is not a pass. */
 struct filter {
     struct conv *conv;
     const struct vae_block *resizes; /* the block that it is the convolution of, or NULL */
-    void *cache;                     /* the last two frames of its input, with their borders */
-    struct vae_span reads, makes;    /* of the present clip: all frames that come, that it gives */
-    int64_t seen, given;             /* the next frame: in, out */
+    bool norms;
+    const float *rows;            /* shift and scale of that norm; NULL: it is not modulated */
+    void *cache;                  /* the last two frames of its input, with their borders */
+    struct vae_span reads, makes; /* of the present clip: all frames that come, that it gives */
+    int64_t seen, given;          /* the next frame: in, out */
 };
 
 struct vae_stream;
@@ -108,9 +113,11 @@ struct stage;
 
 /* Room for `t` fresh frames of what the filter reads, behind those that it keeps. */
 struct clip filter_input(struct vae_stream *s, struct stage *g, struct filter *f, int64_t t);
-/* The frames that are known now, of to.dtype at to.p, or added to what is there: fewer than the
- * fresh ones at a clip's front, more at its end. Exchanges borders with the neighbours meanwhile.
- */
+/* How many frames filter_run will give for `t` fresh ones: fewer at a clip's front, more at its
+ * end. */
+int64_t filter_gives(const struct vae_stream *s, const struct filter *f, int64_t t, bool last);
+/* The frames that are known now, of to.dtype at to.p and with its borders, or added to what is
+ * there. Exchanges borders with the neighbours meanwhile. */
 struct clip filter_run(struct vae_stream *s, struct stage *g, struct filter *f,
                        const struct clip *fresh, bool last, struct clip to, bool accumulate);
 
@@ -161,6 +168,8 @@ struct stage {
     int64_t input_bytes, x_bytes, y_bytes;
     void *input, *x, *y; /* regions: what a convolution reads; a block's input and output; what a
                             convolution makes */
+    int64_t factors;     /* floats: one for each position of the largest input that is normed … */
+    float *factor;       /* … in the convolution; none where there is no such filter */
 };
 
 enum { STAGES = 8, KEPT = 2 };

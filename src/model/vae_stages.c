@@ -51,6 +51,15 @@ void vae_stream_make_filters(struct vae_stream *s, struct vae_coder *coder)
     add_filter(s, &coder->conv_out);
 }
 
+static void choose_norms(struct vae_stream *s)
+{
+    for (int k = 0; k < s->coder->block_count; k++)
+        for (int j = 0; j < s->coder->blocks[k].count; j++) {
+            struct filter *second = s->blocks[k].res[j].second;
+            second->norms = op_conv_norms(s->v->dev, second->conv);
+        }
+}
+
 void vae_stream_free_filters(struct vae_stream *s)
 {
     for (int k = 0; k < s->coder->block_count; k++) free(s->blocks[k].res);
@@ -94,6 +103,7 @@ static void grow(int64_t *n, int64_t candidate) { *n = candidate > *n ? candidat
  * grow. */
 struct needs {
     int64_t input, x, y, growth;
+    bool norms; /* in a convolution: its input is in y */
 };
 
 static int64_t position_bytes(int64_t channels, enum dtype type)
@@ -123,6 +133,7 @@ static struct needs stage_needs(const struct vae_stream *s, int number)
             const struct vae_resblock *r = &c->blocks[k].res[j];
             need_conv(&n, &r->conv1, s->clips, s->clips);
             need_conv(&n, &r->conv2, s->clips, s->clips);
+            n.norms = n.norms || s->blocks[k].res[j].second->norms;
             grow(&widest, r->in > r->out ? r->in : r->out);
         }
     grow(&n.x, position_bytes(widest, DTYPE_F32));
@@ -157,6 +168,10 @@ static bool size_stages(struct vae_stream *s)
             !product(&g->x_bytes, KEPT + g->room, g->h, g->w, n.x) ||
             !product(&g->y_bytes, g->room, g->h, g->w, n.y))
             return false;
+        if (n.norms) {
+            grow(&g->y_bytes, g->input_bytes);
+            g->factors = (KEPT + g->room) * (g->h + 2) * (g->w + 2);
+        }
         int64_t line = (s->task.axis == VAE_ROWS ? g->w : g->h) * n.input;
         if (comm_size(s->task.group) > 1)
             grow(&s->halo.floats, g->room * ((line + 3) / (int64_t)sizeof(float)));
@@ -178,6 +193,7 @@ int vae_stream_open(struct vae_stream **out, struct vae *v, const struct vae_tas
     s->halo.before = rank < extent ? rank - 1 : -1;
     s->halo.after = rank + 1 < ranks && rank + 1 < extent ? rank + 1 : -1;
     vae_stream_make_filters(s, task->encodes ? &v->encoder : &v->decoder);
+    choose_norms(s);
     int64_t pixels;
     bool fits = product(&pixels, task->h, task->w, task->chunk, (int64_t)1 << 16);
     if (fits) make_stages(s);
@@ -220,6 +236,7 @@ static void lay_out_stage(struct vae_stream *s, struct arena *a, struct stage *g
     g->input = arena_take(a, (size_t)g->input_bytes);
     g->x = arena_take(a, (size_t)g->x_bytes);
     g->y = arena_take(a, (size_t)g->y_bytes);
+    g->factor = arena_floats(a, g->factors);
     int64_t plane = g->h * g->w;
     for (int k = g->first; k < g->end; k++)
         for (int j = 0; j < s->coder->blocks[k].count; j++) {

@@ -101,7 +101,9 @@ static struct clip add_second(struct vae_stream *s, struct stage *g, struct vae_
                               const struct clip *window)
 {
     if (!state->noise[1]) return filter_run(s, g, state->second, fresh, last, *window, true);
-    struct clip y = filter_run(s, g, state->second, fresh, last, made_at(s, g), false);
+    struct clip y = made_at(s, g);
+    if (state->second->norms) y.p = g->input; /* in y is what it reads */
+    y = filter_run(s, g, state->second, fresh, last, y, false);
     struct clip out = clip_frames(window, 0, y.t);
     add_noise(s, &out, &y, state->noise[1], r->noise_scale2, true);
     return out;
@@ -111,16 +113,20 @@ static struct clip resblock(struct vae_stream *s, struct stage *g, struct vae_re
                             struct res_state *state, struct clip x, bool last)
 {
     const float *rows = r->modulation; /* [4][in], in == out where conditioned */
-    struct clip fresh = filter_input(s, g, state->first, x.t);
+    struct filter *first = state->first, *second = state->second;
+    int64_t made = filter_gives(s, first, x.t, last);
+    struct clip fresh = filter_input(s, g, first, x.t);
     activate(s, &fresh, &x, rows);
-    struct clip y = filter_run(s, g, state->first, &fresh, last, made_at(s, g), false);
+    struct clip y = second->norms ? filter_input(s, g, second, made) : made_at(s, g);
+    y = filter_run(s, g, first, &fresh, last, y, false);
     add_noise(s, &y, &y, state->noise[0], r->noise_scale1, false);
 
     if (r->in != r->out) x = shortcut(s, g, r, &x);
     int64_t waited = state->skip.held;
     struct clip window = delay_join(s, &state->skip, &x);
-    fresh = filter_input(s, g, state->second, y.t);
-    activate(s, &fresh, &y, rows ? rows + 2 * r->in : NULL);
+    second->rows = rows ? rows + 2 * r->in : NULL;
+    fresh = second->norms ? y : filter_input(s, g, second, made);
+    if (!second->norms) activate(s, &fresh, &y, second->rows);
     struct clip out = add_second(s, g, r, state, &fresh, last, &window);
     delay_keep(s, &state->skip, &window, out.t);
     return move_on(s, &out, waited);

@@ -123,6 +123,20 @@ struct Options {
     int front = 1;
     conv_span span = {}; /* 0 rows: everywhere */
     bool add = false;    /* what y held before */
+    /* x is normed as it is read, in which border columns are a neighbour's or not */
+    bool normed = false, modulated = false, left = false, right = false;
+    enum conv_kernel_kind kind = CONV_MMA;
+};
+
+/* What PixelNorm is modulated by. */
+struct Modulation {
+    OnDevice<float> scale, shift;
+    explicit Modulation(int64_t channels) : scale(values(channels, 3)), shift(values(channels, 5))
+    {
+    }
+
+  private:
+    static Floats values(int64_t channels, size_t seed);
 };
 
 static std::vector<uint16_t> half_bits(const Floats &x)
@@ -142,9 +156,23 @@ static Clip convolve(const Layer &layer, const Clip &x, Clip y, const Options &o
     if (o.weight == DTYPE_BF16) from = weight16;
     EXPECT(conv_weights_pack(nullptr, packed, from, o.weight, &layer.shape) == cudaSuccess, "pack");
     DeviceClip dx(x, o.x), dy(y, o.y);
-    conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span};
+    conv_job job = {dy, dx, layer.shape, packed, bias, nullptr, o.front, o.span, {}, o.kind};
     if (o.add) job.add = job.y.p;
     if (!o.span.rows) job.span = {0, y.v.h, 0, y.v.w, 0, 0};
+    OnDevice<float> factors(x.values.size() / static_cast<size_t>(x.v.c));
+    Modulation modulation(x.v.c);
+    if (o.normed) {
+        conv_span all = {-x.v.above,
+                         x.v.above + x.v.h + x.v.below,
+                         -int64_t{o.left},
+                         o.left + x.v.w + o.right,
+                         0,
+                         0};
+        EXPECT(launch_pixel_factor(nullptr, factors, dx, &all) == cudaSuccess, "factors");
+        job.norm = {factors + x.before() / static_cast<size_t>(x.v.c), nullptr, nullptr, o.left,
+                    o.right};
+        if (o.modulated) job.norm.scale = modulation.scale, job.norm.shift = modulation.shift;
+    }
     EXPECT(conv_launch(nullptr, &job) == cudaSuccess, "launch");
     return dy.back();
 }
@@ -205,7 +233,7 @@ struct Exact {
     int front;
 };
 
-static void check_exact(const Exact &e, enum dtype type, bool add)
+static void check_exact(const Exact &e, enum dtype type, bool add, enum conv_kernel_kind kind)
 {
     Layer layer = make_layer(e.shape, whole);
     Clip x(e.t, e.h, e.w, e.shape.in, e.pad, e.above, e.below);
@@ -217,13 +245,17 @@ static void check_exact(const Exact &e, enum dtype type, bool add)
     o.x = o.y = o.weight = type;
     o.front = e.front;
     o.add = add;
+    o.kind = kind;
     if (type == DTYPE_BF16)
         for (float &v : want.values) v = bf16_value(bf16_bits(v));
     Clip got = convolve(layer, x, y, o);
-    EXPECT(different(got.values, want.values) == 0, "in %d out %d kernel %d, type %d: %zu",
-           int(e.shape.in), int(e.shape.out), e.shape.kernel, int(type),
+    EXPECT(different(got.values, want.values) == 0, "in %d out %d kernel %d, type %d, kind %d: %zu",
+           int(e.shape.in), int(e.shape.out), e.shape.kernel, int(type), int(kind),
            different(got.values, want.values));
 }
+
+/* wgmma is for 9.0, and for panels of 128. */
+static bool has_wgmma(int64_t out) { return out > 64 && capability() == 90; }
 
 static void test_exact()
 {
@@ -233,15 +265,26 @@ static void test_exact()
         {4, 5, 4, 1, 1, 0, {24, 129, 3, 2, 2}, 2, 2}, /* causal, half of everything, two panels */
         {3, 4, 3, 1, 0, 1, {129, 3, 3, 1, 1}, 2, 0},  /* frames behind a clip's first */
         {6, 3, 4, 1, 0, 0, {8, 16, 3, 2, 1}, 2, -1},  /* causal, behind an odd number of frames */
-        {2, 9, 10, 1, 1, 1, {12, 64, 3, 1, 1}, 2, 1}, /* two tiles of positions */
-        {3, 5, 4, 0, 0, 0, {20, 70, 1, 2, 2}, 2, 1},  /* kernel 1 */
-        {2, 3, 5, 1, 0, 0, {72, 16, 1, 1, 1}, 2, 0},  /* kernel 1 of a clip with border */
-        {2, 3, 2, 0, 0, 0, {16, 33, 3, 1, 1}, 2, 1},  /* no border: zeros beyond */
+        {2, 3, 23, 1, 1, 1, {12, 64, 3, 1, 1}, 2, 1}, /* boxes of several frames */
+        {1,
+         5,
+         17,
+         1,
+         1,
+         0,
+         {40, 72, 3, 1, 1},
+         1,
+         1},                                         /* two boxes, two tiles for each tap of time */
+        {3, 5, 4, 0, 0, 0, {20, 70, 1, 2, 2}, 2, 1}, /* kernel 1 */
+        {2, 3, 5, 1, 0, 0, {72, 16, 1, 1, 1}, 2, 0}, /* kernel 1 of a clip with border */
+        {2, 3, 2, 0, 0, 0, {16, 33, 3, 1, 1}, 2, 1}, /* no border: zeros beyond */
     };
     int number = 0;
     for (const Exact &e : cases) {
-        check_exact(e, DTYPE_F32, number % 2 == 0);
-        check_exact(e, DTYPE_BF16, number++ % 2 == 1);
+        bool odd = number++ % 2;
+        check_exact(e, DTYPE_F32, !odd, CONV_MMA);
+        check_exact(e, DTYPE_BF16, odd, CONV_MMA);
+        if (has_wgmma(e.shape.out)) check_exact(e, odd ? DTYPE_BF16 : DTYPE_F32, odd, CONV_WGMMA);
     }
 }
 
@@ -252,6 +295,13 @@ static void test_exact()
 static float real(size_t i)
 {
     return static_cast<float>(static_cast<int32_t>(mixed(i))) * 0x1p-31f;
+}
+
+Floats Modulation::values(int64_t channels, size_t seed)
+{
+    Floats values;
+    for (int64_t i = 0; i < channels; i++) values.push_back(real(seed * 1000 + i));
+    return values;
 }
 
 /* sqrt(sum of squared differences / sum of squares) */
@@ -407,6 +457,58 @@ static void test_splits()
     }
 }
 
+/* Columns [first, first + w), between the neighbours' as borders. */
+static Clip columns_of(Clip x, int64_t first, int64_t w)
+{
+    Clip to(x.v.t, x.v.h, w, x.v.c, x.v.pad);
+    for (int64_t t = 0; t < x.v.t; t++)
+        for (int64_t y = 0; y < x.v.h; y++)
+            memcpy(to.at(t, y, -x.v.pad), x.at(t, y, first - x.v.pad),
+                   sizeof(float) * static_cast<size_t>(clip_row(&to.v)));
+    return to;
+}
+
+/* A norm in the convolution's load, against a pass before it: everywhere, and in parts. */
+static void check_normed(int64_t channels, int64_t out, bool modulated, enum conv_kernel_kind kind)
+{
+    Layer layer = make_layer({channels, out, 3, 1, 1}, real);
+    Clip x(3, 6, 7, channels, 1), y = output_of(layer, x, 3);
+    x.fill([](size_t i) { return bf16_value(bf16_bits(2 * real(i + 31))); }, true);
+    Modulation modulation(channels);
+    const float *scale = modulated ? modulation.scale : static_cast<float *>(nullptr);
+    const float *shift = modulated ? modulation.shift : static_cast<float *>(nullptr);
+    DeviceClip raw(x, DTYPE_BF16), normed(x, DTYPE_BF16);
+    EXPECT(launch_pixel_norm_silu(nullptr, normed, raw, scale, shift) == cudaSuccess, "a pass");
+    Options o;
+    o.x = DTYPE_BF16;
+    o.kind = kind;
+    Clip all = convolve(layer, normed.back(), y, o);
+    o.normed = true, o.modulated = modulated;
+    EXPECT_SAME(convolve(layer, x, y, o).values, all.values);
+
+    Clip part = x.part(0, 3, 2, 3), within = all.part(0, 3, 2, 3), bare(3, 3, 7, out);
+    for (int64_t t = 0; t < 3; t++)
+        for (int64_t h = 0; h < 3; h++)
+            memcpy(bare.at(t, h, 0), within.at(t, h, 0),
+                   sizeof(float) * 7 * static_cast<size_t>(out));
+    EXPECT_SAME(convolve(layer, part, bare, o).values, bare.values);
+
+    Clip inner = columns_of(x, 2, 3);
+    o.left = o.right = true;
+    EXPECT_SAME(convolve(layer, inner, Clip(3, 6, 3, out), o).values, columns_of(all, 2, 3).values);
+    o.left = false;
+    Clip first = columns_of(x, 0, 4);
+    EXPECT_SAME(convolve(layer, first, Clip(3, 6, 4, out), o).values, columns_of(all, 0, 4).values);
+}
+
+static void test_normed()
+{
+    check_normed(40, 18, true, CONV_MMA); /* vectors, a block of inputs that is not full */
+    check_normed(20, 18, true, CONV_MMA);
+    check_normed(33, 18, false, CONV_MMA);
+    if (has_wgmma(66)) check_normed(24, 66, true, CONV_WGMMA);
+}
+
 /* ---- what does not fit ------------------------------------------------------------------------
  */
 
@@ -416,14 +518,17 @@ static void test_refused()
     Clip x = rough_clip(1, 2, 3);
     DeviceClip dx(x, DTYPE_F32), dy(output_of(layer, x, 1), DTYPE_F32);
     OnDevice<uint8_t> packed(conv_weights_bytes(&ROUGH));
-    const conv_job good = {dy, dx, ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3, 0, 0}};
-    conv_job jobs[] = {good, good, good, good, good, good};
+    const conv_job good = {dy, dx,      ROUGH, packed, nullptr, nullptr, 1, {0, 2, 0, 3, 0, 0},
+                           {}, CONV_MMA};
+    conv_job jobs[] = {good, good, good, good, good, good, good};
     jobs[0].shape.kernel = 2;
     jobs[1].shape.in = 32;
     jobs[2].span.rows = 3;
     jobs[3].x.dtype = DTYPE_F16;
     jobs[4].shape.stride_s = 2;
     jobs[5].y.p = jobs[5].x.p;
+    jobs[6].norm.factor =
+        reinterpret_cast<const float *>(static_cast<uint8_t *>(packed)); /* fp32 */
     EXPECT(conv_launch(nullptr, &good) == cudaSuccess, "a good one");
     for (const conv_job &job : jobs)
         EXPECT(conv_launch(nullptr, &job) == cudaErrorInvalidValue, "job %d", int(&job - jobs));
@@ -438,6 +543,7 @@ int main()
                           {"types of clips and weights", test_types},
                           {"spans", test_spans},
                           {"rows and frames", test_splits},
+                          {"normed on the way", test_normed},
                           {"refusals", test_refused}};
     return run_cases(cases);
 }

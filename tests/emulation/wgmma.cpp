@@ -137,15 +137,19 @@ void give_registers_back(Accumulator *d)
 
 /* ---- doing it -------------------------------------------------------------------------------- */
 
-/* d [64][n] += a^T b; a [16][64], b [16][n] */
+/* d [64][n] += a^T b; a [16][64], b [16][n]. The 16 products are summed before they are added, as
+ * in mma.cpp: hardware does not say how it does either. */
 void multiply(float *__restrict__ d, const float *__restrict__ a, const float *__restrict__ b,
               int n)
 {
-    for (int m = 0; m < WGMMA_M; m++)
+    for (int m = 0; m < WGMMA_M; m++) {
+        float sum[WGMMA_MAX_N] = {};
         for (int k = 0; k < WGMMA_K; k++) {
             float f = a[k * WGMMA_M + m];
-            for (int c = 0; c < n; c++) d[m * n + c] += f * b[k * n + c];
+            for (int c = 0; c < n; c++) sum[c] += f * b[k * n + c];
         }
+        for (int c = 0; c < n; c++) d[m * n + c] += sum[c];
+    }
 }
 
 void forget_first(Warpgroup *w)

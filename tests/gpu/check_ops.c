@@ -198,6 +198,32 @@ static void conv_point(struct side *s)
     convolution(s, sized(256, 32), sized(512, 32), 1, 1, 1, false);
 }
 
+/* As in a block of the VAE: normed on its way into the convolution where the device does that. */
+static void conv_normed(struct side *s)
+{
+    int64_t c = sized(128, 16), k = 3;
+    struct tensor weights = weight(s, 5, (int64_t[]){c, c, k, k, k});
+    struct conv conv = conv_make(&weights, NULL);
+    struct clip x = clip(s, 3, sized(19, 6), sized(30, 8), c, 1), y = clip(s, 3, x.h, x.w, c, 0);
+    struct clip raw = x, normed = x;
+    raw.dtype = normed.dtype = device_activations(s->dev);
+    struct conv_norm norm = {.scale = floats(s, c), .shift = floats(s, c)};
+    norm.room = floats(s, clip_count(&x) / c);
+    raw.p = held_take(&s->held, clip_bytes(&raw));
+    normed.p = held_take(&s->held, clip_bytes(&normed));
+    op_copy_pad(s->dev, &raw, &x);
+    op_conv_pack(s->dev, &conv);
+    if (op_conv_norms(s->dev, &conv)) {
+        op_conv3d_normed(s->dev, &y, &raw, &conv, 1, NULL, NULL, &norm);
+    } else {
+        op_pixel_norm_silu(s->dev, &normed, &raw, norm.scale, norm.shift);
+        op_conv3d(s->dev, &y, &normed, &conv, 1, NULL, NULL);
+    }
+    give_clip(s, &y);
+    op_conv_unpack(s->dev, &conv);
+    free((void *)weights.data);
+}
+
 /* ---- the rest -------------------------------------------------------------------------------- */
 
 static void norm(struct side *s, enum norm kind)
@@ -287,6 +313,7 @@ static const struct check {
     {"convolution to 48 channels", conv_narrow, &rounded, &sums},
     {"convolution with strides", conv_strided, &rounded, &sums},
     {"convolution of single positions", conv_point, &rounded, &sums},
+    {"convolution that norms", conv_normed, &rounded, &functions},
     {"rms norm, modulated", norm_rms, &sums, &sums},
     {"layer norm, modulated", norm_layer, &sums, &sums},
     {"rms norm, weighted", rms_weighted, &sums, &sums},
