@@ -171,7 +171,8 @@ inline void set_modes(const char *order, const char *timing)
     setenv("RINGREEL_EMULATION_ASYNC", timing, 1);
 }
 
-#ifdef RACE_CHECK /* slow, and finds what is unordered in whatever order it happens */
+/* slow, and they find what is wrong in whatever order it happens */
+#if defined(RACE_CHECK) || defined(__SANITIZE_ADDRESS__)
 inline const char *const ORDERS[] = {"forward", "random:1"};
 inline const char *const TIMINGS[] = {"eager", "late"};
 #else
