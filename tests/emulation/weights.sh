@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/support/emulated.sh
 . tests/support/launched.sh
 
-export RINGREEL_EMULATION_DEVICES=6
+export RINGREEL_EMULATION_DEVICES=6 RINGREEL_EMULATION_MEMORY=8G # where weights are kept beside what NCCL is planned to take
 
 job=$work/job.yaml
 checkpoint=$PWD/models/tiny/ltxv-tiny.safetensors
