@@ -159,7 +159,7 @@ on='emulated sm_90 at 0000:01:00.0, asked for last: [a-z0-9_]+'
 for ranks in 0 3; do
     at=''
     ((ranks == 0)) || at=@1
-    fails 'memory that is gone' "$ranks" "malloc:6$at" "out of memory: arena \"[a-zA-Z ]+\" needs [0-9.]+ MiB, $where"
+    fails 'memory that is gone' "$ranks" "malloc:3$at" "out of memory: arena \"[a-zA-Z ]+\" needs [0-9.]+ MiB, $where"
     fails 'memory for weights that is gone' "$ranks" "malloc:15$at" "out of device memory: [a-z0-9_.]+ needs [0-9]+ bytes, $where"
     fails 'a kernel that fails' "$ranks" "launch:60$at" "CUDA device 0: .* \(cudaErrorLaunchFailure\); $on"
     fails 'an ECC error' "$ranks" "ecc:90$at" "CUDA device 0: .* \(cudaErrorECCUncorrectable\); $on"
