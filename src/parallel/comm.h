@@ -38,8 +38,8 @@ void comm_close(struct comm *c);
 struct device;
 struct staging; /* the kind's own: host memory in place of a device's */
 
-/* Local, for plans of memory: what the group's messages take of a device's memory, an estimate, rounded up; and what of
- * that is taken already. */
+/* Local, for plans of memory: what the group's messages take of a device's memory, an estimate,
+ * rounded up; and what of that is taken already. */
 void comm_device_bytes(const struct comm *c, int64_t *planned, int64_t *taken);
 
 /* A transfer under way. Zero-initialise; a finished or never started one waits for nothing. */

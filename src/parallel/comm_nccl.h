@@ -15,10 +15,11 @@
  * stream follow one another: a rank that receives first waits for one that receives first, for
  * ever. So are those to both neighbours, or they would run down the ranks one by one. Each use has
  * a communicator of its own: blocks of keys in the denoise group, lines of a picture in the
- * codec group, lines of the last decode among everyone; and weights, when they are loaded, in one of
- * these or in one of the ranks of a host, which is closed before the others are used. A rank uses one of them at a time, since a
- * batch begins after all ops before it, which have waited for the batches of the others: so never
- * are two communicators' kernels in different order on two devices, which NCCL cannot bear.
+ * codec group, lines of the last decode among everyone; and weights, when they are loaded, in one
+ * of these or in one of the ranks of a host, which is closed before the others are used. A rank
+ * uses one of them at a time, since a batch begins after all ops before it, which have waited for
+ * the batches of the others: so never are two communicators' kernels in different order on two
+ * devices, which NCCL cannot bear.
  *
  * Only src/parallel includes this. */
 #ifndef RINGREEL_COMM_NCCL_H
