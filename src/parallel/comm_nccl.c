@@ -286,8 +286,6 @@ static const struct comm_kind nccl_kind = {
     .close = nccl_close,
 };
 
-bool comm_is_nccl(const struct comm *c) { return c->kind == &nccl_kind; }
-
 /* ---- opening --------------------------------------------------------------------------------- */
 
 enum { SAMPLE = 256 }; /* floats */

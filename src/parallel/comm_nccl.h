@@ -39,8 +39,6 @@ struct comm *comm_open_nccl(struct comm *mpi, struct device *dev, int world_rank
  * comm_open_nccl makes of it. */
 void comm_plan_nccl(struct comm *mpi, const struct device *dev);
 
-bool comm_is_nccl(const struct comm *c); /* Local */
-
 /* Looks after what is under way in all groups of this rank, at most every 100 us. true: this rank's
  * device waits for another rank. CHECK-fails on errors and past the deadline. Local. */
 bool comm_nccl_watch(void);

@@ -74,7 +74,7 @@ static struct comm *group_of(const struct mesh *m, enum role role)
 static enum way way_by_itself(const struct mesh *m, enum role role, bool resident)
 {
     if (role == NO_ROLE || !resident) return STREAMS;
-    return comm_is_nccl(group_of(m, role)) ? IS_GIVEN : WITHOUT_NCCL;
+    return comm_is_direct(group_of(m, role)) ? IS_GIVEN : WITHOUT_NCCL;
 }
 
 /* Collective over the world: how many ranks of this host would share with this one. */
