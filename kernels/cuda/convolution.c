@@ -3,6 +3,8 @@
 #include "kernels/cuda/conv_f32.h"
 #include "kernels/cuda/cuda.h"
 
+#include "base/numbers.h"
+
 static struct conv_shape shape_of(const struct conv *c)
 {
     return (struct conv_shape){.in = c->in,
@@ -90,8 +92,6 @@ bool cuda_conv_norms(const struct device *dev, const struct conv *c)
     return dev->precision == PRECISION_BF16 && conv_norms(&shape);
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* What a span of y reads of x, but for columns that are no neighbour's. */
 static struct conv_span reach(const struct clip *x, const struct conv_span *span,
                               const struct conv_norm *norm)
@@ -100,9 +100,9 @@ static struct conv_span reach(const struct clip *x, const struct conv_span *span
     int64_t left = span->column - (span->column > 0 || norm->left);
     return (struct conv_span){
         .row = top,
-        .rows = least(span->row + span->rows + 1, x->h + x->below) - top,
+        .rows = smaller(span->row + span->rows + 1, x->h + x->below) - top,
         .column = left,
-        .columns = least(span->column + span->columns + 1, x->w + norm->right) - left};
+        .columns = smaller(span->column + span->columns + 1, x->w + norm->right) - left};
 }
 
 void cuda_conv3d_normed(struct device *dev, const struct clip *y, const struct clip *x,

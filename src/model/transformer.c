@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "base/error.h"
+#include "base/numbers.h"
 #include "model/replay.h"
 #include "model/rope.h"
 #include "model/sinusoid.h"
@@ -71,8 +72,6 @@ struct pass {
 };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Whole granules, at least one. */
 static int64_t chunk_of(const struct transformer *t, int64_t granule)

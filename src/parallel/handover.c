@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "base/trace.h"
 
 enum { TAG_TEXT_HEAD = 21, TAG_TEXT, TAG_CONDITION, TAG_LATENTS_HEAD, TAG_LATENTS, TAG_CODEC_END };
@@ -56,9 +57,6 @@ static void receive_head(struct handover *h, struct handover_head *head, int fro
     comm_receive_bytes_start(world_of(h), &t, head, sizeof *head, from, tag);
     comm_wait(world_of(h), &t);
 }
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- in the background ----------------------------------------------------------------------- */
 

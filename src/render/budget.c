@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "model/rope.h"
 #include "render/conditioning.h"
 #include "render/decode.h"
@@ -134,8 +135,6 @@ static int64_t expanded_bytes(const struct engine *e, const struct tensor *t)
     size_t each = device_precision(e->dev) == PRECISION_BF16 ? sizeof(uint16_t) : sizeof(float);
     return t ? tensor_count(t) * (int64_t)each : 0;
 }
-
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static const struct tensor *larger_tensor(const struct tensor *a, const struct tensor *b)
 {

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "base/rng.h"
 #include "base/trace.h"
 #include "parallel/heartbeat.h"
@@ -140,8 +141,6 @@ struct vae_task decode_task(const struct engine *e, const struct shot *s)
 }
 
 static int worse(int a, int b) { return a > b ? a : b; }
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Latents that no wanted frame comes from are taken all the same: the noise on all of them is one
  * chain, and the record is of the whole shot. All ranks leave when one of the owner's files cannot
