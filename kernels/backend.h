@@ -1,4 +1,4 @@
-/* What a backend provides: one function per op of ops.h. Shapes have been checked by ops.c. */
+/* What a backend provides: one function per op of ops.h. Shapes have been checked before. */
 #ifndef RINGREEL_BACKEND_H
 #define RINGREEL_BACKEND_H
 
