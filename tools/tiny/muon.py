@@ -4,13 +4,29 @@ half of Adam's steps, and on large batches its own cost is small."""
 import torch
 
 
+STEPS = 5                          # of Newton and Schulz
+
+
+def factor(a):
+    """What a step multiplies x with, a = x x'."""
+    return 3.4445 * torch.eye(a.shape[1], device=a.device) - 4.7750 * a + 2.0315 * (a @ a)
+
+
 def orthogonal(m):
-    """[n, r, c], r <= c -> about the nearest matrices with orthogonal rows (five Newton-Schulz steps)."""
+    """[n, r, c], r <= c -> about the nearest matrices with orthogonal rows. All factors of a wide matrix come from its
+    small square x x', and it is multiplied once, with their product."""
     x = m / (m.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-8)
-    for _ in range(5):
-        a = x @ x.transpose(1, 2)
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
-    return x
+    if x.shape[2] < 1.5 * x.shape[1]:
+        for _ in range(STEPS):
+            x = factor(x @ x.transpose(1, 2)) @ x
+        return x
+    a = x @ x.transpose(1, 2)
+    q = product = factor(a)
+    for _ in range(STEPS - 1):
+        a = a @ (q @ q)
+        q = factor(a)
+        product = q @ product
+    return product @ x
 
 
 def blocks(u):

@@ -140,19 +140,26 @@ class Recipe:
     # ---- what it shows -------------------------------------------------------------------------
 
     def look(self, vae, model, t5, tokens, stats, label, count, size=(128, 96), frames=25, rate=24, guidance=3.0,
-             steps=None, two=0.0, save=True):
-        """Renders `count` prompts and measures what they show; a picture of them goes to WORK/seen."""
+             steps=None, two=0.0, image=False):
+        """Renders `count` prompts, with `image` each from its scene's true first frame, and measures what they show; a
+        picture of them goes to WORK/seen."""
         scenes = measure.questions(count, size, frames, rate, two=two)
         grid = ((frames - 1) // 8 + 1, size[1] // 32, size[0] // 32)
         noise = flow.levels(steps or (4 if self.o.smoke else 10))
-        z = flow.sample(model, t5, tokens, [measure.plain(s) for s in scenes], grid, rate, noise, guidance, 11)
+        first = self.first_frames(vae, stats, scenes) if image else None
+        z = flow.sample(model, t5, tokens, [measure.plain(s) for s in scenes], grid, rate, noise, guidance, 11, first)
         videos = autoencoder.decode(vae, stats, z)
-        if save:
-            from PIL import Image
-            rows = [np.concatenate(list(v[:: (frames - 1) // 4]), 1) for v in videos[:8]]
-            (self.work / "seen").mkdir(exist_ok=True)
-            Image.fromarray(np.concatenate(rows)).save(self.work / "seen" / f"{label}.png")
+        from PIL import Image
+        rows = [np.concatenate(list(v[:: (frames - 1) // 4]), 1) for v in videos[:8]]
+        (self.work / "seen").mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(self.work / "seen" / f"{label}.png")
         return measure.tally([measure.judge(v, s) for v, s in zip(videos, scenes)])
+
+    def first_frames(self, vae, stats, scenes):
+        """Normalised latents [scenes, h*w, 128] of frame 0 alone."""
+        mean, std = (stats[k].to(self.device) for k in ("mean", "std"))
+        stills = [autoencoder.encode(vae, world.render(scene, frames=[0])) for scene in scenes]
+        return (torch.stack(stills).flatten(1, 3) - mean) / std
 
     def evaluate(self):
         """Each part by itself, then all together: which one is to blame for a poor picture?"""
@@ -176,7 +183,8 @@ class Recipe:
         common = (vae, model, t5, tokens, stats)
         for name, more in (("prompts", {}), ("no guidance", {"guidance": 1.0}), ("two things", {"two": 1.0}),
                            ("256x160x33", {"size": (256, 160), "frames": 33}),
-                           ("three times as long", {"frames": 97}), ("twice as large", {"size": (320, 256)})):
+                           ("three times as long", {"frames": 97}), ("twice as large", {"size": (320, 256)}),
+                           ("from an image", {"image": True})):
             more = {"size": (160, 128), **more}
             report[name] = self.look(*common, name.replace(" ", "-"), 2 if few else 36 if name == "prompts" else 12, **more)
         for name, row in report.items():

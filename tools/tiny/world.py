@@ -2,7 +2,7 @@
 
 A scene is a plain dict of numbers and names (it goes to JSON as it is); `render` paints it, any window and
 any frames of it, and `captions.caption` says it in words. Lengths are in pixels and do not grow with the
-picture, so that a larger picture holds more floor, not larger things; times are in seconds.
+picture, nor do speeds, so that a larger picture holds more floor, not larger or faster things; times are in seconds.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ FLOORS = {"grey": (128, 130, 134), "white": (224, 224, 220), "black": (44, 45, 5
           "green": (98, 138, 102), "brown": (136, 106, 82), "purple": (118, 98, 148),
           "yellow": (200, 182, 122), "red": (154, 88, 84)}
 RADII = {"small": 16.0, "medium": 24.0, "large": 34.0}
-TEMPOS = {"slowly": (2.4, 3.2), "": (1.2, 1.8), "quickly": (0.75, 0.95)}    # seconds from end to end
+TEMPOS = {"slowly": (32, 48), "": (70, 105), "quickly": (150, 210)}         # pixels a second, from end to end
 MOTIONS = {"still": (0, 0), "right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1),
            "down right": (1, 1), "down left": (-1, 1), "up right": (1, -1), "up left": (-1, -1)}
 LANES = (0.27, 0.5, 0.73)          # of the width or the height: where things rest and paths run
@@ -24,7 +24,7 @@ CLEAR = 4                          # a thing keeps this far from the edge, and f
 SIZES = ((96, 96), (128, 96), (96, 128), (128, 128), (160, 96), (160, 128), (128, 160), (192, 128),
          (160, 160), (192, 160), (256, 160), (224, 128), (256, 128), (64, 96), (96, 64), (64, 64),
          (128, 192), (160, 192), (128, 224), (96, 256), (128, 256), (160, 256),
-         (320, 96), (288, 96), (288, 128), (320, 128), (256, 96))
+         (320, 96), (288, 96), (288, 128), (320, 128), (256, 96), (192, 192), (224, 160), (160, 224))
 LENGTHS = (9, 17, 25, 33)
 RATES = (20, 24, 25, 30)
 
@@ -63,9 +63,10 @@ def draw_thing(pick, width, height, still=0.2, wanted=None):
     lane = [int(pick.choice(3, p=(0.25, 0.5, 0.25))) for _ in range(2)]
     tempo = str(pick.choice(list(TEMPOS), p=(0.2, 0.6, 0.2))) if motion != "still" and not wanted else ""
     start, end = draw_path(pick, motion, lane, width, height, radius)
+    seconds = max(np.linalg.norm(end - start), 1.0) / pick.uniform(*TEMPOS[tempo])
     colour = wanted.get("colour") or str(pick.choice(list(COLOURS)))
     return {"shape": shape, "colour": colour, "size": size, "radius": float(radius),
-            "motion": motion, "lane": lane, "tempo": tempo, "seconds": float(pick.uniform(*TEMPOS[tempo])),
+            "motion": motion, "lane": lane, "tempo": tempo, "seconds": float(seconds),
             "start": start.tolist(), "end": end.tolist(), "tint": pick.uniform(-8, 8, 3).tolist()}
 
 
