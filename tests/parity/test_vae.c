@@ -17,27 +17,6 @@
 
 #include <cmocka.h>
 
-static char *directory, *small_path;
-static struct device *dev;
-
-static int set_up(void **state)
-{
-    (void)state;
-    directory = temp_dir_make();
-    small_path = xasprintf("%s/small.safetensors", directory);
-    dev = device_open_cpu(2, NULL, PRECISION_F32);
-    return dev ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    device_close(dev);
-    free(small_path);
-    temp_dir_remove(directory);
-    return 0;
-}
-
 /* ---- stored outputs of the reference --------------------------------------------------------- */
 
 static void check_parity(const char *name, bool conditioned)
@@ -462,5 +441,5 @@ int main(void)
         cmocka_unit_test(test_damaged_checkpoints_are_refused_by_name),
         cmocka_unit_test(test_clips_beyond_any_memory_are_refused),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, vae_set_up, vae_tear_down);
 }

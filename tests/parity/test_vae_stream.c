@@ -14,32 +14,12 @@
 
 #include <cmocka.h>
 
-static char *directory, *small_path;
-static struct device *dev;
-
-static int set_up(void **state)
-{
-    (void)state;
-    directory = temp_dir_make();
-    small_path = xasprintf("%s/small.safetensors", directory);
-    dev = device_open_cpu(2, NULL, PRECISION_F32);
-    return dev ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    device_close(dev);
-    free(small_path);
-    temp_dir_remove(directory);
-    return 0;
-}
-
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
 /* Whatever comes at a time, and in a stream that another clip went through before. */
-static void test_chunks_give_the_same_bytes(const char *name)
+static void test_chunks_give_the_same_bytes(void **state)
 {
+    const char *name = *state;
     struct reference_case x;
     struct checkpoint *c;
     reference_case_open(&x, name, directory);
@@ -76,22 +56,6 @@ static void test_chunks_give_the_same_bytes(const char *name)
     vae_close(v);
     checkpoint_close(c);
     reference_case_close(&x);
-}
-
-static void test_chunks_090(void **state)
-{
-    (void)state;
-    test_chunks_give_the_same_bytes("vae_090");
-}
-static void test_chunks_091(void **state)
-{
-    (void)state;
-    test_chunks_give_the_same_bytes("vae_091");
-}
-static void test_chunks_095(void **state)
-{
-    (void)state;
-    test_chunks_give_the_same_bytes("vae_095");
 }
 
 static void count_frames(void *argument, const float *frames, int64_t n)
@@ -168,34 +132,18 @@ static void check_spans(struct vae *v, int64_t f, int64_t chunk, const int64_t *
 }
 
 /* Where the clip ends on both sides of what a layer reads, on one, on none. */
-static void check_spans_of(const char *name)
+static void test_spans(void **state)
 {
     static const int64_t ends[] = {0, 36, 37, 73};
     struct reference_case x;
     struct checkpoint *c;
-    reference_case_open(&x, name, directory);
+    reference_case_open(&x, *state, directory);
     struct vae *v = open_vae(&c, x.checkpoint_path, dev, true);
     check_spans(v, 10, 1, ends, 4);
     check_spans(v, 10, 7, ends, 4);
     vae_close(v);
     checkpoint_close(c);
     reference_case_close(&x);
-}
-
-static void test_spans_090(void **state)
-{
-    (void)state;
-    check_spans_of("vae_090");
-}
-static void test_spans_091(void **state)
-{
-    (void)state;
-    check_spans_of("vae_091");
-}
-static void test_spans_095(void **state)
-{
-    (void)state;
-    check_spans_of("vae_095");
 }
 
 /* Of the small net, which has two convolutions before it doubles frames and three behind: all runs
@@ -240,18 +188,24 @@ static void test_spans_causal(void **state)
     check_small_spans(true, (struct vae_span){44, 52});
 }
 
+/* A test of one of the reference's cases, which is its state. */
+#define OF(test, name)                                                                             \
+    {                                                                                              \
+#test " of " name, test, NULL, NULL, (void *)(name)                                        \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks_090),
-        cmocka_unit_test(test_chunks_091),
-        cmocka_unit_test(test_chunks_095),
+        OF(test_chunks_give_the_same_bytes, "vae_090"),
+        OF(test_chunks_give_the_same_bytes, "vae_091"),
+        OF(test_chunks_give_the_same_bytes, "vae_095"),
         cmocka_unit_test(test_frames_leave_as_soon_as_they_are_known),
-        cmocka_unit_test(test_spans_090),
-        cmocka_unit_test(test_spans_091),
-        cmocka_unit_test(test_spans_095),
+        OF(test_spans, "vae_090"),
+        OF(test_spans, "vae_091"),
+        OF(test_spans, "vae_095"),
         cmocka_unit_test(test_spans_symmetric),
         cmocka_unit_test(test_spans_causal),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, vae_set_up, vae_tear_down);
 }

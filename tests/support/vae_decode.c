@@ -12,6 +12,27 @@
 
 #include <cmocka.h>
 
+char *directory, *small_path;
+struct device *dev;
+
+int vae_set_up(void **state)
+{
+    (void)state;
+    directory = temp_dir_make();
+    small_path = xasprintf("%s/small.safetensors", directory);
+    dev = device_open_cpu(2, NULL, PRECISION_F32);
+    return dev ? 0 : -1;
+}
+
+int vae_tear_down(void **state)
+{
+    (void)state;
+    device_close(dev);
+    free(small_path);
+    temp_dir_remove(directory);
+    return 0;
+}
+
 struct vae *open_vae(struct checkpoint **c, const char *path, struct device *on, bool resident)
 {
     struct vae *v = NULL;

@@ -6,6 +6,13 @@
 #include "model/vae.h"
 #include "tests/support/synth.h"
 
+/* What a group of tests has: a folder, a file in it for a decoder built there, a CPU of two threads.
+ * The two are the group's set-up and tear-down. */
+extern char *directory, *small_path;
+extern struct device *dev;
+int vae_set_up(void **state);
+int vae_tear_down(void **state);
+
 /* Fails the test where it cannot be opened. The caller closes both. */
 struct vae *open_vae(struct checkpoint **c, const char *path, struct device *on, bool resident);
 

@@ -93,6 +93,11 @@ def statistics(work):
     return {"mean": mean.float(), "std": std.clamp(min=0.1 * float(std.median())).float()}
 
 
+def normalised(z, stats):
+    """Latents [..., 128] as the transformer sees them."""
+    return (z - stats["mean"].to(z.device)) / stats["std"].to(z.device)
+
+
 class Library:
     """All latents in memory, normalised, by grid."""
 
@@ -100,7 +105,7 @@ class Library:
         self.grids = {}
         for file in sorted((work / "latents").glob("*.pt")):
             for scene, latent in torch.load(file):
-                z = (latent.float() - stats["mean"]) / stats["std"]
+                z = normalised(latent.float(), stats)
                 self.grids.setdefault(tuple(z.shape[:3]), []).append((json.loads(scene), z.flatten(0, 2).half()))
         self.names = sorted(self.grids)
         print(f"library: {sum(map(len, self.grids.values()))} clips on {len(self.names)} grids", flush=True)

@@ -14,7 +14,7 @@ def factor(a):
 
 def orthogonal(m):
     """[n, r, c], r <= c -> about the nearest matrices with orthogonal rows. All factors of a wide matrix come from its
-    small square x x', and it is multiplied once, with their product."""
+    small square x x', and it is multiplied once, with their product: 2 r^2 c + 17 r^3 in place of 10 r^2 c + 5 r^3."""
     x = m / (m.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-8)
     if x.shape[2] < 1.5 * x.shape[1]:
         for _ in range(STEPS):

@@ -157,9 +157,8 @@ class Recipe:
 
     def first_frames(self, vae, stats, scenes):
         """Normalised latents [scenes, h*w, 128] of frame 0 alone."""
-        mean, std = (stats[k].to(self.device) for k in ("mean", "std"))
         stills = [autoencoder.encode(vae, world.render(scene, frames=[0])) for scene in scenes]
-        return (torch.stack(stills).flatten(1, 3) - mean) / std
+        return latents.normalised(torch.stack(stills).flatten(1, 3), stats)
 
     def evaluate(self):
         """Each part by itself, then all together: which one is to blame for a poor picture?"""
@@ -177,8 +176,8 @@ class Recipe:
         report["the measure on true clips"] = measure.tally([measure.judge(v, s) for v, s in zip(truth, scenes)])
         passed = []
         for clip in truth[:4 if few else 12]:
-            z = (autoencoder.encode(vae, clip).permute(3, 0, 1, 2)[None] - mean) / std
-            passed.append(autoencoder.decode(vae, stats, z)[0])
+            z = latents.normalised(autoencoder.encode(vae, clip), stats)
+            passed.append(autoencoder.decode(vae, stats, z.permute(3, 0, 1, 2)[None])[0])
         report["through the vae"] = measure.tally([measure.judge(v, s) for v, s in zip(passed, scenes)])
         common = (vae, model, t5, tokens, stats)
         for name, more in (("prompts", {}), ("no guidance", {"guidance": 1.0}), ("two things", {"two": 1.0}),
