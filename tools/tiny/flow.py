@@ -1,8 +1,11 @@
 """The stage "transformer": the official Transformer3DModel learns the flow from noise to latents, together
 with the text encoder."""
 
+import contextlib
+
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fixtures.transformer import config as transformer_config, coordinates
 
@@ -74,8 +77,9 @@ def draw_times(count, pick):
     return torch.where(kind < 0.6, bell, torch.where(kind < 0.8, even, 1 - 0.04 * even))
 
 
-def loss(model, t5, questions, guide, data, device, weight):
-    """weight: of the guides, as a share."""
+def loss(model, t5, questions, guide, data, device, weight, kind=torch.float32):
+    """weight: of the guides, as a share; kind: of the products. Attention in bf16 goes without PyTorch's fused kernel,
+    whose way back takes six times as long on a processor as in fp32."""
     pick = torch.Generator().manual_seed(data["seed"])
     x, per_frame = data["x"], data["per_frame"]
     count, tokens = x.shape[:2]
@@ -90,9 +94,13 @@ def loss(model, t5, questions, guide, data, device, weight):
         t[:, :first] = 0.0
     x, noise, noisy, t = (v.to(device) for v in (x, noise, noisy, t))
     ids, mask = data["ids"].to(device), data["mask"].to(device)
-    said = t5(ids, attention_mask=mask)[0]
-    velocity = model(noisy, indices_grid=data["coords"].to(device), encoder_hidden_states=said,
-                     encoder_attention_mask=mask, timestep=t, return_dict=False)[0]
+    half = kind != torch.float32
+    plain = sdpa_kernel(SDPBackend.MATH) if half and device.type == "cpu" else contextlib.nullcontext()
+    with torch.autocast(device.type, kind, enabled=half), plain:
+        said = t5(ids, attention_mask=mask)[0]
+        velocity = model(noisy, indices_grid=data["coords"].to(device), encoder_hidden_states=said,
+                         encoder_attention_mask=mask, timestep=t, return_dict=False)[0]
+    said, velocity = said.float(), velocity.float()
     error = (velocity - (noise - x)).square().mean(-1)
     flow = error[:, first:].mean()
     heard = torch.tensor([not b for b in data["blank"]], device=device)

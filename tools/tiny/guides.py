@@ -72,7 +72,7 @@ class Guides(torch.nn.Module):
     def forward(self, wanted):
         """(loss, {name: number}) of the last call of the model."""
         def told(block):
-            x = self.heard.pop(block)
+            x = self.heard.pop(block).float()
             return torch.nn.functional.rms_norm(x, x.shape[-1:])
         device = self.where_glance.weight.device
         wanted = {key: value.to(device) for key, value in wanted.items()}

@@ -9,17 +9,18 @@ STEPS = 5                          # of Newton and Schulz
 
 def factor(a):
     """What a step multiplies x with, a = x x'."""
-    return 3.4445 * torch.eye(a.shape[1], device=a.device) - 4.7750 * a + 2.0315 * (a @ a)
+    return 3.4445 * torch.eye(a.shape[1], device=a.device, dtype=a.dtype) - 4.7750 * a + 2.0315 * (a @ a)
 
 
-def orthogonal(m):
-    """[n, r, c], r <= c -> about the nearest matrices with orthogonal rows. All factors of a wide matrix come from its
-    small square x x', and it is multiplied once, with their product: 2 r^2 c + 17 r^3 in place of 10 r^2 c + 5 r^3."""
-    x = m / (m.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-8)
-    if x.shape[2] < 1.5 * x.shape[1]:
+def orthogonal(m, kind=torch.float32):
+    """[n, r, c], r <= c -> about the nearest matrices with orthogonal rows, computed in `kind`. In fp32 all factors of
+    a wide matrix come from its small square x x', and it is multiplied once, with their product: 2 r^2 c + 17 r^3 in
+    place of 10 r^2 c + 5 r^3. bf16 is too coarse for that, as noise grows where a matrix has no rows of its own."""
+    x = (m / (m.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-8)).to(kind)
+    if kind != torch.float32 or x.shape[2] < 1.5 * x.shape[1]:
         for _ in range(STEPS):
             x = factor(x @ x.transpose(1, 2)) @ x
-        return x
+        return x.float()
     a = x @ x.transpose(1, 2)
     q = product = factor(a)
     for _ in range(STEPS - 1):
@@ -47,8 +48,9 @@ def restore(b, u):
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, weights, lr, momentum=0.95, weight_decay=0.0):
+    def __init__(self, weights, lr, momentum=0.95, weight_decay=0.0, kind=torch.float32):
         super().__init__([{"params": weights}], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.kind = kind
 
     @torch.no_grad()
     def step(self):
@@ -66,7 +68,7 @@ class Muon(torch.optim.Optimizer):
                 alike.setdefault(tuple(cut.shape), []).append((p, update, cut))
             for items in alike.values():
                 n = len(items[0][2])
-                done = orthogonal(torch.cat([cut for _, _, cut in items])).split(n)
+                done = orthogonal(torch.cat([cut for _, _, cut in items]), self.kind).split(n)
                 for (p, update, _), piece in zip(items, done):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     tall = max(1.0, p.shape[0] / p[0].numel()) ** 0.5

@@ -31,6 +31,15 @@ def rounded(state):
     return {name: t.to(torch.bfloat16).float() if t.is_floating_point() else t.clone() for name, t in state.items()}
 
 
+def products(device):
+    """The type in which a device multiplies fast: bf16 where it has instructions for it. Weights and sums stay fp32."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
 class Feed:
     """make(step) for step, step + 1, … computed ahead in a thread. A step's data depend on its number only."""
 
@@ -62,10 +71,11 @@ class Feed:
 class Stage:
     """One training loop: `modules` {name: module} learn from loss(step, data) until `steps` or `minutes` are over.
 
-    After each kept interval WORK/NAME.state.pt holds everything needed to go on; WORK/NAME.csv the curve."""
+    `kind`: what Muon computes in. After each kept interval WORK/NAME.state.pt holds everything needed to go on;
+    WORK/NAME.csv the curve."""
 
     def __init__(self, name, work, modules, rate, adam_rate, steps, minutes, device, keep_seconds=180, decay=0.0,
-                 average=0.999, warm=200):
+                 average=0.999, warm=200, kind=torch.float32):
         self.name, self.file, self.curve = name, work / f"{name}.state.pt", work / f"{name}.csv"
         self.modules, self.steps, self.minutes, self.device = modules, steps, minutes, device
         self.keep_seconds, self.average, self.warm = keep_seconds, average, warm
@@ -74,7 +84,7 @@ class Stage:
         matrix = [p.ndim > 1 and not any(word in key for word in ADAM_ONLY) for key, p in named]
         self.rates = (rate, adam_rate)
         self.optimizers = (
-            Muon([p for p, m in zip(self.weights, matrix) if m], rate, weight_decay=decay),
+            Muon([p for p, m in zip(self.weights, matrix) if m], rate, weight_decay=decay, kind=kind),
             torch.optim.AdamW([p for p, m in zip(self.weights, matrix) if not m], lr=adam_rate, betas=(0.9, 0.98),
                               weight_decay=0.0, fused=True))
         self.mean = [p.detach().clone() for p in self.weights]

@@ -125,14 +125,15 @@ class Recipe:
         self.finished("text.pt", t5=t5, questions=questions)
         guide = guides.Guides(model.inner_dim).to(self.device).listen(model)
         modules = {"transformer": model.train(), "t5": t5.train(), "questions": questions.train(), "guides": guide}
-        stage = self.stage("transformer", modules, 0.02, 1e-3, decay=0.02)
+        kind = progress.products(self.device)
+        stage = self.stage("transformer", modules, 0.02, 1e-3, decay=0.02, kind=kind)
         vae, = self.finished("vae.pt", vae=autoencoder.build())
 
         def make(step):
             share = stage.done if self.o.budget_minutes else step / stage.steps
             return flow.batch(library, tokens, self.o.seed, step, TOKENS, SHORT if share < 0.5 else LONG)
 
-        stage.run(make, lambda data, step: flow.loss(model, t5, questions, guide, data, self.device, stage.learning_rate()),
+        stage.run(make, lambda data, step: flow.loss(model, t5, questions, guide, data, self.device, stage.learning_rate(), kind),
                   look=lambda step: self.look(vae, model, t5, tokens, stats, f"step{step:06}", 8),
                   look_every=10 if self.o.smoke else 1000)
         self.finish(stage, "transformer.pt")
