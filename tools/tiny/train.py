@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")   # the default forgets the shapes of many grids
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from tiny import autoencoder, export, flow, guides, latents, measure, progress, 
 
 STAGES = ("tokenizer", "text", "vae", "encode", "transformer", "evaluate", "export")
 SEED = 2024
-STEPS = {"text": 1200, "vae": 10000, "transformer": 6000}
+STEPS = {"text": 1200, "vae": 10000, "transformer": 8000}
 CLIPS = 8000
 TOKENS = 2048                      # of latents in a step of the transformer
 SHORT, LONG = 100, 200             # tokens of a clip, in the first half of that stage and after
