@@ -6,7 +6,7 @@
     python tools/tiny/train.py --device cuda
     python tools/tiny/train.py --stage vae --budget-minutes 60
 
-Stages: tokenizer, text, vae, encode, transformer, evaluate, export. What a stage learns is kept in --work;
+Stages: tokenizer, text, vae, polish, encode, transformer, evaluate, export. What a stage learns is kept in --work;
 the result is a checkpoint folder like any other, WORK/export.
 """
 
@@ -27,13 +27,13 @@ import torch
 from fixtures.common import import_reference
 from tiny import autoencoder, export, flow, guides, latents, measure, progress, text, world
 
-STAGES = ("tokenizer", "text", "vae", "encode", "transformer", "evaluate", "export")
+STAGES = ("tokenizer", "text", "vae", "polish", "encode", "transformer", "evaluate", "export")
 SEED = 2024
-STEPS = {"text": 1200, "vae": 10000, "transformer": 8000}
+STEPS = {"text": 1200, "vae": 10000, "polish": 2500, "transformer": 8000}
 CLIPS = 8000
 TOKENS = 2048                      # of latents in a step of the transformer
 SHORT, LONG = 100, 200             # tokens of a clip, in the first half of that stage and after
-TOY = {"text": 60, "vae": 25, "transformer": 20}
+TOY = {"text": 60, "vae": 25, "polish": 10, "transformer": 20}
 
 
 class Recipe:
@@ -96,6 +96,17 @@ class Recipe:
         stage.run(lambda step: autoencoder.batch(self.o.seed, step, self.o.smoke), loss, look=look,
                   look_every=1000)
         self.finish(stage, "vae.pt")
+
+    def polish(self):
+        """The decoder goes on alone: latents stay what they are, so this may as well be done last."""
+        torch.manual_seed(self.o.seed)
+        vae, scale = autoencoder.build(), autoencoder.Scale()
+        self.finished("vae.pt", vae=vae, scale=scale)
+        vae.encoder.requires_grad_(False)
+        stage = self.stage("polish", {"vae": vae, "scale": scale}, 0.005, 2.5e-4, average=0.998, warm=100)
+        stage.run(lambda step: autoencoder.batch(self.o.seed, self.steps["vae"] + step, self.o.smoke),
+                  lambda clip, step: autoencoder.train_loss(vae, scale, autoencoder.pixels(clip, self.device)))
+        self.finish(stage, "polished.pt")
 
     def encoded(self):
         """Where the latents of this very VAE are."""
@@ -164,7 +175,7 @@ class Recipe:
 
     def evaluate(self):
         """Each part by itself, then all together: which one is to blame for a poor picture?"""
-        vae, = self.finished("vae.pt", vae=autoencoder.build())
+        vae, = self.finished("polished.pt", vae=autoencoder.build())
         model, t5 = self.finished("transformer.pt", transformer=flow.build(), t5=text.build())
         stats, tokens = self.statistics(), self.tokens()
         mean, std = (stats[k].to(self.device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
@@ -193,7 +204,7 @@ class Recipe:
         (self.work / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
 
     def export(self):
-        vae, = self.finished("vae.pt", vae=autoencoder.build())
+        vae, = self.finished("polished.pt", vae=autoencoder.build())
         model, t5 = self.finished("transformer.pt", transformer=flow.build(), t5=text.build())
         export.write(self.work / "export", vae, self.statistics(), model, t5, self.work / "tokenizer")
         self.curves()
