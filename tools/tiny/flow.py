@@ -79,7 +79,7 @@ def draw_times(count, pick):
 
 def loss(model, t5, questions, guide, data, device, weight, kind=torch.float32):
     """weight: of the guides, as a share; kind: of the products. Attention in bf16 goes without PyTorch's fused kernel,
-    whose way back takes six times as long on a processor as in fp32."""
+    whose way back takes four times as long on a processor as in fp32."""
     pick = torch.Generator().manual_seed(data["seed"])
     x, per_frame = data["x"], data["per_frame"]
     count, tokens = x.shape[:2]
