@@ -5,6 +5,7 @@
 #include "media/container.h"
 #include "media/media.h"
 
+#include <libavutil/cpu.h>
 #include <libavutil/imgutils.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
@@ -347,8 +348,11 @@ static int collect_options(AVDictionary **out, const struct video_settings *s, c
     } else if (strcmp(name, "libsvtav1") == 0) {
         setenv("SVT_LOG", "1", 0); /* errors only */
         merge_private(out, "svtav1-params", "lp=4");
-    } else if (is_segment && strncmp(name, "libx264", 7) == 0) {
-        merge_private(out, "x264-params", "stitchable=1");
+    } else if (strncmp(name, "libx264", 7) == 0) {
+        if (is_segment) merge_private(out, "x264-params", "stitchable=1");
+        /* With AVX-512 x264 164 lets memory that it never wrote decide, on some processors: other
+         * bytes in every run. Its other code makes equal bytes. */
+        if (av_get_cpu_flags() & AV_CPU_FLAG_AVX512) merge_private(out, "x264-params", "asm=avx2");
     }
     return STATUS_OK;
 }
