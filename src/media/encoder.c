@@ -350,8 +350,8 @@ static int collect_options(AVDictionary **out, const struct video_settings *s, c
         merge_private(out, "svtav1-params", "lp=4");
     } else if (strncmp(name, "libx264", 7) == 0) {
         if (is_segment) merge_private(out, "x264-params", "stitchable=1");
-        /* With AVX-512 x264 164 lets memory that it never wrote decide, on some processors: other
-         * bytes in every run. Its other code makes equal bytes. */
+        /* On a Zen 5 x264 164 made other bytes in every run with AVX-512, equal ones without or
+         * with malloc filling memory. Its kinds of code are meant to be exact to the bit. */
         if (av_get_cpu_flags() & AV_CPU_FLAG_AVX512) merge_private(out, "x264-params", "asm=avx2");
     }
     return STATUS_OK;
